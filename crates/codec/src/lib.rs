@@ -1,0 +1,1 @@
+//! Tensor to bytes and back: lossless and lossy codecs, one frame payload.

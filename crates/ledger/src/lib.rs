@@ -1,0 +1,1 @@
+//! The signed hash-chained log: blocks, records, beacons from commit-reveal, integer splits.

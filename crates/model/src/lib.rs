@@ -1,0 +1,1 @@
+//! Llama-style stages: forward, backward, optimisers, cuts, tokenizers, data, safetensors.

@@ -1,0 +1,1 @@
+//! The swarm's daemons: orchestrator, miner, validator.

@@ -1,0 +1,1 @@
+//! State and blobs: SQLite and a folder.

@@ -1,0 +1,1 @@
+//! Ids, units, limits, messages and their version, signed envelopes and frames.

@@ -1,0 +1,2 @@
+//! Project tasks: tidy, ci, interop, bench.
+fn main() {}
