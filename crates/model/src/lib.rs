@@ -1,1 +1,5 @@
 //! Llama-style stages: forward, backward, optimisers, cuts, tokenizers, data, safetensors.
+
+pub mod hash;
+pub mod limits;
+pub mod tokenizer;
