@@ -49,7 +49,9 @@ pub enum TokenizerError {
         bytes: u64,
     },
     /// Not a `tokenizer.json` that the `tokenizers` library understands.
-    #[error("not a valid tokenizer.json: {0}; save it again with the `tokenizers` library, or make one with `shoal tokenizer train`")]
+    #[error(
+        "not a valid tokenizer.json: {0}; save it again with the `tokenizers` library, or make one with `shoal tokenizer train`"
+    )]
     Parse(String),
     /// No token marks the end of a text.
     #[error("the tokenizer has no end-of-text token; add a special token named {}", END_OF_TEXT[0])]
@@ -239,8 +241,8 @@ impl Tokenizer {
 
 impl JsonTokenizer {
     fn parse(bytes: Vec<u8>) -> Result<Self, TokenizerError> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|e| TokenizerError::Parse(e.to_string()))?;
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| TokenizerError::Parse(e.to_string()))?;
         // A file may carry settings for batches of short inputs; a corpus must be neither cut nor filled up.
         inner.with_truncation(None).map_err(|e| TokenizerError::Parse(e.to_string()))?;
         inner.with_padding(None);
