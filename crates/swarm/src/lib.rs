@@ -1,1 +1,9 @@
-//! The training protocol, pure.
+//! The training protocol, pure: run phases, leases, routes, work ledger, butterfly merge, verdicts, verification.
+//!
+//! This crate must never know tokio, a clock, randomness, files, sockets or tensors: time, seeds and input are
+//! arguments, effects are data. The same code runs in the orchestrator, in every node that follows the log, in a
+//! simulator and in `shoal verify`.
+
+pub mod limits;
+pub mod record;
+pub mod spec;

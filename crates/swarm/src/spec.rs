@@ -1,0 +1,120 @@
+//! What the protocol must know of a run: numbers only, derived from the run spec by whoever can read models.
+
+use serde::{Deserialize, Serialize};
+use wire::Millis;
+
+/// The protocol's view of a run. Immutable; its bytes stand in the genesis record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SwarmSpec {
+    /// Seed of the run: data order, initial weights, first routes.
+    pub seed: u64,
+    /// One entry per stage, head first.
+    pub stages: Vec<StageFacts>,
+    /// Tokens of one micro-batch (batch × sequence).
+    pub tokens_per_micro_batch: u64,
+    /// Merges until the run ends.
+    pub epochs: u32,
+    /// Micro-batches that an epoch trains on.
+    pub micro_batches_per_epoch: u32,
+    /// Inner optimiser steps that everybody takes per epoch (H).
+    pub inner_steps: u32,
+    /// How steps relate across stages.
+    pub pace: Pace,
+    /// Miners needed in every stage before the first epoch opens.
+    pub miners_min: u16,
+    /// Validators needed before the first epoch opens.
+    pub validators_min: u16,
+    /// Longest a training phase may last.
+    pub epoch_deadline: Millis,
+    /// Time that a lease gives its holder (ttl).
+    pub lease_ttl: Millis,
+    /// How often a node reports at least.
+    pub heartbeat: Millis,
+    /// Silence after which a node counts as lost.
+    pub lost_after: Millis,
+    /// Merge rules.
+    pub merge: MergeSpec,
+    /// Share of step-0 work items that each validator replays, parts per million.
+    pub audit_rate_ppm: u32,
+}
+
+/// Facts of one stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageFacts {
+    /// Length of the stage's flat weight vector (W).
+    pub parameters: u64,
+    /// Forward FLOPs per token; backward counts twice.
+    pub flops_per_token: u64,
+}
+
+/// How inner steps relate across stages.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Pace {
+    /// Every stage steps by its own count; backward uses its forward's version; clipping per slice.
+    Async,
+    /// One replica per stage: the head sends no micro-batch of a step before it has taken the one before, gradients
+    /// are added in micro-batch order, and the clip scale comes from the norm over all stages.
+    Lockstep {
+        /// Clip the whole model's gradient to this norm.
+        clip_norm: f64,
+    },
+}
+
+/// Rules of the butterfly merge (protocol §1.2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergeSpec {
+    /// Shortest merge deadline D.
+    pub deadline_min: Millis,
+    /// Longest merge deadline D; used for the first merge.
+    pub deadline_max: Millis,
+    /// Whether a single claim settles a shard when nobody else can witness it.
+    pub unwitnessed: Unwitnessed,
+    /// Bound R on an upload's norm while there is no history to take it from; 0 = none.
+    pub first_norm_bound: f64,
+    /// Outer optimiser.
+    pub outer: Outer,
+    /// Encoding of uploads and results.
+    pub wire: MergeWire,
+}
+
+/// What a single, unwitnessed claim is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unwitnessed {
+    /// It settles the shard (`shoal up`).
+    Accept,
+    /// The shard keeps its old value.
+    Keep,
+}
+
+/// Outer optimiser applied by every replica to the merged pseudo-gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outer {
+    /// θ' = θ − d̄; with one uploader θ' is its own θ, without a subtraction (protocol §1.1 item 13).
+    Identity,
+    /// SGD with Nesterov momentum (DiLoCo, arXiv 2311.08105): m' = μ m + d̄; θ' = θ − lr (d̄ + μ m').
+    Nesterov {
+        /// Outer learning rate.
+        learning_rate: f32,
+        /// Momentum μ.
+        momentum: f32,
+    },
+}
+
+/// Encoding of pseudo-gradients on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MergeWire {
+    /// 4 bytes per parameter, exact.
+    F32,
+    /// 2 bytes per parameter, with error feedback; results are rounded with a seeded dither.
+    Bf16,
+}
+
+impl MergeWire {
+    /// Bytes per element.
+    pub fn width(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
