@@ -3,5 +3,7 @@
 
 pub mod config;
 mod cut;
+mod kernels;
+pub mod optim;
 mod random;
 pub mod stage;
