@@ -1,5 +1,6 @@
 //! Tests of the crate through its public interface.
 
 mod it {
+    mod checkpoint;
     mod data;
 }
