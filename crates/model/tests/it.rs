@@ -1,0 +1,10 @@
+//! Integration tests of the model crate: everything through its public interface.
+
+mod it {
+    mod common;
+    mod cuts;
+    mod learning;
+    mod reference;
+    mod refusals;
+    mod split;
+}
