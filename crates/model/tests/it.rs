@@ -4,6 +4,7 @@ mod it {
     mod common;
     mod cuts;
     mod learning;
+    mod memory;
     mod reference;
     mod refusals;
     mod split;
