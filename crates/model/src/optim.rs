@@ -74,7 +74,7 @@ impl Optimiser {
             second += range.len();
             match segments.last_mut() {
                 Some(last) if last.range.end == range.start && last.decay == decay => {
-                    last.range.end = range.end
+                    last.range.end = range.end;
                 }
                 _ => segments.push(Segment { second: second - range.len(), range, decay }),
             }

@@ -128,7 +128,7 @@ impl StageSpec {
         bounds.extend_from_slice(ends);
         bounds.push(model.blocks);
         let rising = bounds.windows(2).all(|w| w[0] < w[1]);
-        rule("cuts", format!("{ends:?}"), rising, "must rise and leave every stage at least one block")?;
+        rule("cuts", &format!("{ends:?}"), rising, "must rise and leave every stage at least one block")?;
         let count = bounds.len() - 1;
         Ok((0..count)
             .map(|index| StageSpec {

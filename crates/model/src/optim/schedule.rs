@@ -61,22 +61,22 @@ impl Schedule {
 
     /// Refuses factors outside 0 to 1 and phases longer than the run.
     pub fn check(&self) -> Result<(), ScheduleError> {
-        let share = |key, x: f32| rule(key, x, (0.0..=1.0).contains(&x), "must be from 0 to 1");
+        let share = |key, x: f32| rule(key, &x, (0.0..=1.0).contains(&x), "must be from 0 to 1");
         match *self {
             Schedule::Constant => Ok(()),
             Schedule::Cosine { warmup, total, floor } => {
                 share("schedule.floor", floor)?;
-                rule("schedule.total", total, total > 0, "must be above 0")?;
-                rule("schedule.warmup", warmup, warmup <= total, "must be at most schedule.total")
+                rule("schedule.total", &total, total > 0, "must be above 0")?;
+                rule("schedule.warmup", &warmup, warmup <= total, "must be at most schedule.total")
             }
             Schedule::SawTooth { warmup, plateau, cycle, floor, tail, total } => {
                 share("schedule.floor", floor)?;
                 share("schedule.tail", tail)?;
-                rule("schedule.cycle", cycle, cycle > 0, "must be above 0")?;
-                rule("schedule.total", total, total > 0, "must be above 0")?;
+                rule("schedule.cycle", &cycle, cycle > 0, "must be above 0")?;
+                rule("schedule.total", &total, total > 0, "must be above 0")?;
                 let start = warmup.checked_add(plateau);
                 let fits = start.is_some_and(|start| start <= total);
-                rule("schedule.plateau", plateau, fits, "must end, with the warm-up, before schedule.total")
+                rule("schedule.plateau", &plateau, fits, "must end, with the warm-up, before schedule.total")
             }
         }
     }
@@ -127,7 +127,7 @@ fn cosine(step: u64, length: u64, floor: f32) -> f64 {
 
 fn rule(
     key: &'static str,
-    value: impl ToString,
+    value: &impl ToString,
     holds: bool,
     allowed: &'static str,
 ) -> Result<(), ScheduleError> {

@@ -16,7 +16,7 @@ fn train(stages: &mut [CpuStage], steps: u64) -> Vec<f32> {
             let micro_batch = 2 * step + part;
             losses.push(round_trip(stages, micro_batch, &tokens(&model, 2, micro_batch)).0);
         }
-        let scale = model_scale(stages.iter().flat_map(|s| s.square_sums()), 0.5);
+        let scale = model_scale(stages.iter().flat_map(Stage::square_sums), 0.5);
         assert!(scale < 1.0, "the limit is low enough to clip");
         for stage in stages.iter_mut() {
             let input = StepInput { rate: 1.0, clip: Clip::Scale(scale) };
