@@ -7,7 +7,7 @@ pub(crate) mod need;
 mod pass;
 
 pub(crate) use arena::Arena;
-pub use cpu::{BATCH_MAX, CpuStage, Inferred};
+pub use cpu::{BATCH_MAX, CpuStage, Inferred, device_class};
 
 use crate::config::{ConfigError, Message, MessageError, StageSpec};
 

@@ -15,6 +15,21 @@ pub const BATCH_MAX: usize = 4096;
 /// Numbers per task when squares are summed.
 const PART: usize = 1 << 15;
 
+/// What must agree for two CPUs to compute the same bits: kernels, `gemm` and the instructions they use.
+pub fn device_class() -> String {
+    let instructions = match simd::instruction_set() {
+        #[cfg(target_arch = "x86_64")]
+        simd::InstructionSet::Avx512 => "avx512",
+        #[cfg(target_arch = "x86_64")]
+        simd::InstructionSet::Avx2 => "avx2",
+        simd::InstructionSet::Baseline => std::env::consts::ARCH,
+    };
+    format!("cpu-{KERNELS} gemm-0.19.0 {instructions}")
+}
+
+/// Version of the kernels' order of operations; raised with every change that moves a bit.
+const KERNELS: u32 = 1;
+
 /// A stage on the CPU: f32, own kernels, the same bits for any number of threads in the pool.
 #[derive(Debug)]
 pub struct CpuStage {
