@@ -152,6 +152,11 @@ impl StageSpec {
         self.index + 1 == self.count
     }
 
+    /// Whether this stage reads tokens: the head its inputs, the tail its targets, a receiver what its table puts back.
+    pub fn needs_tokens(&self) -> bool {
+        self.is_head() || self.is_tail() || self.cut.needs_tokens()
+    }
+
     /// Units of this stage in model order, with the names, shapes and kinds of their parameters.
     fn units_with_parameters(&self) -> Vec<(Unit, Vec<cut::Shape>)> {
         let (d, vocab) = (self.model.d_model, self.model.vocab);
