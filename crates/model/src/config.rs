@@ -23,7 +23,7 @@ pub const SEQUENCE_MAX: usize = 1 << 20;
 /// Widest feed-forward layer.
 pub const FFN_MAX: usize = 1 << 18;
 
-/// A value that a model or a cut can't have.
+/// A value that a model, a cut, an optimiser or a schedule can't have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A number outside its range.
@@ -46,7 +46,7 @@ fn range(key: &'static str, value: usize, allowed: RangeInclusive<usize>) -> Res
     Err(ConfigError::Range { key, value: value.to_string(), allowed })
 }
 
-fn rule(
+pub(crate) fn rule(
     key: &'static str,
     value: &(impl ToString + ?Sized),
     holds: bool,

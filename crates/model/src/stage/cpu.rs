@@ -63,6 +63,7 @@ impl CpuStage {
     ) -> Result<CpuStage, StageError> {
         spec.model.check()?;
         spec.cut.check(&spec.model)?;
+        optimiser.check()?;
         let parameters = spec.parameters();
         check_numbers(&weights, parameters)?;
         let optimiser = Optimiser::new(optimiser, &spec);
