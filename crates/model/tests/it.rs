@@ -8,6 +8,8 @@ mod it {
     mod learning;
     mod memory;
     mod local;
+    mod local;
+    mod memory;
     mod reference;
     mod refusals;
     mod split;
