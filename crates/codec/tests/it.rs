@@ -1,0 +1,4 @@
+//! Integration tests of the codec crate.
+
+#[path = "it/payload.rs"]
+mod payload;
