@@ -27,14 +27,18 @@ use std::fmt;
 pub enum CodecId {
     /// The bytes as they are.
     Raw = 0,
+    /// Lossless: one window of seven exponents with escapes, near the speed of memory.
+    Fast = 1,
+    /// Lossless: exponents in layers of bit planes, with Huffman's ratio.
+    Huffman = 2,
 }
 
 impl CodecId {
     /// Every codec, by id.
-    pub const ALL: [Self; 1] = [Self::Raw];
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Fast, Self::Huffman];
 
     /// The names of [`CodecId::ALL`], in the same order.
-    pub const NAMES: [&'static str; 1] = ["raw"];
+    pub const NAMES: [&'static str; 3] = ["raw", "fast", "huffman"];
 
     /// The codec with this byte on the wire.
     pub fn from_id(id: u8) -> Option<Self> {
@@ -195,6 +199,9 @@ pub(crate) fn finish(start: usize, dimensions: usize, out: &mut Vec<u8>) {
     let sum = checksum(&out[start..]);
     out.extend_from_slice(&sum);
 }
+
+/// Where in a payload the codec id stands.
+pub(crate) const CODEC_AT: usize = 3;
 
 /// XXH3-64 with seed 0, little-endian.
 pub(crate) fn checksum(content: &[u8]) -> [u8; CHECKSUM_BYTES] {

@@ -3,14 +3,18 @@
 //!
 //! A *payload* is a self-describing, checksummed encoding of one tensor; [`header`] documents it byte by byte.
 
+mod bytes;
 pub mod error;
 pub mod header;
+mod layered;
 pub mod limits;
 mod payload;
+mod simd;
 pub mod tensor;
 
 pub use error::CodecError;
 pub use header::{CodecId, Header};
 pub use limits::Limits;
-pub use payload::{decode, decode_into, encode};
+pub use payload::{decode, decode_into, decode_into_at, encode, encode_at};
+pub use simd::Level;
 pub use tensor::{DType, Tensor, TensorRef};
