@@ -31,14 +31,16 @@ pub enum CodecId {
     Fast = 1,
     /// Lossless: exponents in layers of bit planes, with Huffman's ratio.
     Huffman = 2,
+    /// Lossless: sign, exponent and first mantissa bit in the context of row and column; repeated rows coded once.
+    Context = 3,
 }
 
 impl CodecId {
     /// Every codec, by id.
-    pub const ALL: [Self; 3] = [Self::Raw, Self::Fast, Self::Huffman];
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context];
 
     /// The names of [`CodecId::ALL`], in the same order.
-    pub const NAMES: [&'static str; 3] = ["raw", "fast", "huffman"];
+    pub const NAMES: [&'static str; 4] = ["raw", "fast", "huffman", "context"];
 
     /// The codec with this byte on the wire.
     pub fn from_id(id: u8) -> Option<Self> {

@@ -28,12 +28,13 @@ mod offsets;
 mod plan;
 
 use chunk::Scratch;
-use offsets::Offsets;
+pub(crate) use offsets::Offsets;
 pub(crate) use plan::Effort;
 use plan::Plan;
 
 use crate::bytes::Reader;
 use crate::error::CodecError;
+use crate::f32_halves;
 use crate::header::Header;
 use crate::simd::{Layer, Level};
 use crate::tensor::{DType, TensorRef};
@@ -59,7 +60,7 @@ pub(crate) fn encode(level: Level, effort: Effort, tensor: TensorRef<'_>, out: &
     let (words, low) = match tensor.dtype() {
         DType::Bf16 | DType::F16 | DType::U16 => (tensor.bytes(), None),
         DType::F32 => {
-            turned = split_f32(tensor.bytes());
+            turned = f32_halves::split(tensor.bytes());
             (&turned.0[..], Some(&turned.1[..]))
         }
         DType::U8 => return false,
@@ -141,7 +142,7 @@ pub(crate) fn decode(level: Level, header: &Header, body: &[u8], out: &mut [u8])
     let low = reader.take(if flags & FLAG_LOW == 0 { 0 } else { 2 * n })?;
     reader.end()?;
     if is_f32 {
-        join_f32(low, out);
+        f32_halves::join(low, out);
     }
     Ok(())
 }
@@ -175,25 +176,4 @@ fn get_layers(reader: &mut Reader<'_>) -> Result<Vec<Layer>, CodecError> {
         layers.push(Layer { bits, symbols });
     }
     Ok(layers)
-}
-
-/// High and low halves of f32 words that were turned left by one.
-fn split_f32(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let mut high = Vec::with_capacity(bytes.len() / 2);
-    let mut low = Vec::with_capacity(bytes.len() / 2);
-    for w in bytes.as_chunks::<4>().0 {
-        let [a, b, c, d] = u32::from_le_bytes(*w).rotate_left(1).to_le_bytes();
-        low.extend_from_slice(&[a, b]);
-        high.extend_from_slice(&[c, d]);
-    }
-    (high, low)
-}
-
-/// Spreads the high halves in the first half of `out` over all of it; `low` is empty where all of it is zero.
-fn join_f32(low: &[u8], out: &mut [u8]) {
-    for i in (0..out.len() / 4).rev() {
-        let [a, b] = low.get(2 * i..2 * i + 2).map_or([0, 0], |l| [l[0], l[1]]);
-        let word = u32::from_le_bytes([a, b, out[2 * i], out[2 * i + 1]]).rotate_right(1);
-        out[4 * i..4 * i + 4].copy_from_slice(&word.to_le_bytes());
-    }
 }

@@ -4,7 +4,11 @@
 //! A *payload* is a self-describing, checksummed encoding of one tensor; [`header`] documents it byte by byte.
 
 mod bytes;
+mod context;
+mod entropy;
 pub mod error;
+mod f32_halves;
+mod fixed;
 pub mod header;
 mod layered;
 pub mod limits;

@@ -1,5 +1,6 @@
 //! Encoding and decoding of whole payloads: header, body by codec, checksum.
 
+use crate::context;
 use crate::error::CodecError;
 use crate::header::{CODEC_AT, CodecId, Header, finish};
 use crate::layered::{self, Effort};
@@ -41,6 +42,7 @@ pub fn encode_at(
         CodecId::Raw => false,
         CodecId::Fast => layered::encode(level, Effort::Window, tensor, out),
         CodecId::Huffman => layered::encode(level, Effort::Layers, tensor, out),
+        CodecId::Context => context::encode(level, tensor, out),
     };
     if !shrunk {
         out[start + CODEC_AT] = CodecId::Raw as u8;
@@ -96,6 +98,7 @@ fn decode_body(level: Level, payload: &[u8], limits: &Limits, out: &mut Vec<u8>)
     match header.codec {
         CodecId::Raw => {}
         CodecId::Fast | CodecId::Huffman => layered::decode(level, &header, body, out)?,
+        CodecId::Context => context::decode(level, &header, body, out)?,
     }
     Ok(header)
 }

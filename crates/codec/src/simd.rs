@@ -18,10 +18,10 @@ use std::fmt;
 pub enum Level {
     /// Plain Rust, on every machine.
     Scalar,
-    /// x86-64 with AVX2, BMI2 and POPCNT.
+    /// x86-64 with AVX2, BMI and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// x86-64 with AVX-512 F, BW, VL, VBMI and VBMI2, and BMI2.
+    /// x86-64 with AVX-512 F, BW, DQ, VL, VBMI and VBMI2, BMI and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// `AArch64` with NEON.
@@ -34,11 +34,15 @@ impl Level {
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            let bmi = is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("popcnt");
+            let bmi = is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt")
+                && is_x86_feature_detected!("popcnt");
             if bmi
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vbmi")
                 && is_x86_feature_detected!("avx512vbmi2")
             {
@@ -63,6 +67,18 @@ impl Level {
             return vec![Self::Scalar, Self::Avx2, Self::Avx512];
         }
         if best == Self::Scalar { vec![best] } else { vec![Self::Scalar, best] }
+    }
+
+    /// Runs `f`, a loop over slices, compiled for this level where it is inlined.
+    #[inline]
+    pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::run(f),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::run(f),
+            _ => f(),
+        }
     }
 
     /// This level if the machine has it, else the scalar one, so that no caller can ask for missing instructions.

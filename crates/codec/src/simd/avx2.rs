@@ -8,6 +8,17 @@ use std::arch::x86_64::*;
 #[derive(Debug)]
 pub(crate) struct Avx2;
 
+/// Runs `f` compiled for this level.
+#[inline]
+pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+    fn inner<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    // SAFETY: this level is only chosen where the instructions were detected.
+    unsafe { inner(f) }
+}
+
 /// Loads 32 bytes at `at`.
 #[inline]
 #[target_feature(enable = "avx2")]

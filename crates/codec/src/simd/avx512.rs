@@ -8,6 +8,17 @@ use std::arch::x86_64::*;
 #[derive(Debug)]
 pub(crate) struct Avx512;
 
+/// Runs `f` compiled for this level.
+#[inline]
+pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi1,bmi2,popcnt,lzcnt")]
+    fn inner<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    // SAFETY: this level is only chosen where the instructions were detected.
+    unsafe { inner(f) }
+}
+
 /// Loads 64 bytes at `at`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]

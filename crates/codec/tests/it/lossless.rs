@@ -4,7 +4,7 @@ use crate::tensors::{Random, any_tensor, matrix, shared};
 use proptest::prelude::*;
 use shoal_codec::{CodecId, DType, Header, Level, Limits, Tensor, decode_into_at, encode_at};
 
-const LOSSLESS: [CodecId; 3] = [CodecId::Raw, CodecId::Fast, CodecId::Huffman];
+const LOSSLESS: [CodecId; 4] = [CodecId::Raw, CodecId::Fast, CodecId::Huffman, CodecId::Context];
 const UNCHECKED: Limits = Limits { max_decoded_bytes: 1 << 24, verify_checksum: false };
 
 /// Encodes on every level, checks that the bytes are equal, decodes on every level, and returns the payload.
