@@ -44,6 +44,15 @@ impl<'a> Reader<'a> {
     }
 
 
+    pub(crate) fn u64(&mut self) -> Result<u64, CodecError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// What is left.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Checks that nothing is left.
     pub(crate) fn end(&self) -> Result<(), CodecError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("bytes are left over")) }

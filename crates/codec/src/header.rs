@@ -33,14 +33,16 @@ pub enum CodecId {
     Huffman = 2,
     /// Lossless: sign, exponent and first mantissa bit in the context of row and column; repeated rows coded once.
     Context = 3,
+    /// Lossless: every column predicted from those before it by a shared [`Predictor`](crate::Predictor).
+    Predictive = 4,
 }
 
 impl CodecId {
     /// Every codec, by id.
-    pub const ALL: [Self; 4] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context];
+    pub const ALL: [Self; 5] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context, Self::Predictive];
 
     /// The names of [`CodecId::ALL`], in the same order.
-    pub const NAMES: [&'static str; 4] = ["raw", "fast", "huffman", "context"];
+    pub const NAMES: [&'static str; 5] = ["raw", "fast", "huffman", "context", "predictive"];
 
     /// The codec with this byte on the wire.
     pub fn from_id(id: u8) -> Option<Self> {

@@ -13,6 +13,8 @@ pub mod header;
 mod layered;
 pub mod limits;
 mod payload;
+mod predictive;
+mod shared;
 mod simd;
 pub mod tensor;
 
@@ -20,5 +22,7 @@ pub use error::CodecError;
 pub use header::{CodecId, Header};
 pub use limits::Limits;
 pub use payload::{decode, decode_into, decode_into_at, encode, encode_at};
+pub use predictive::{Predictor, encode_predictive};
+pub use shared::Shared;
 pub use simd::Level;
 pub use tensor::{DType, Tensor, TensorRef};
