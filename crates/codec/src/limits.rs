@@ -24,6 +24,12 @@ pub const DEFAULT_MAX_DECODED_BYTES: usize = if usize::BITS >= 64 { 1 << 30 } el
 /// Most columns of a shared predictor.
 pub const MAX_PREDICTOR_COLUMNS: usize = 4096;
 
+/// Most columns of a shared basis.
+pub const MAX_BASIS_COLUMNS: usize = 2048;
+
+/// Most directions of a low-rank payload.
+pub const MAX_RANK: usize = 512;
+
 /// What a caller allows a payload to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

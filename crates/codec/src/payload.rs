@@ -5,6 +5,7 @@ use crate::error::CodecError;
 use crate::header::{CODEC_AT, CodecId, Header, finish};
 use crate::layered::{self, Effort};
 use crate::limits::Limits;
+use crate::lossy;
 use crate::predictive;
 use crate::shared::Shared;
 use crate::simd::Level;
@@ -48,6 +49,10 @@ pub fn encode_at(
         CodecId::Predictive => {
             out.truncate(start);
             return Err(CodecError::NeedsParameters { codec, entry: "encode_predictive" });
+        }
+        CodecId::Uniform | CodecId::Int8 | CodecId::Klt | CodecId::LowRank => {
+            out.truncate(start);
+            return Err(CodecError::NeedsParameters { codec, entry: "encode_lossy" });
         }
     };
     if !shrunk {
@@ -117,6 +122,13 @@ fn decode_body(
             let id = predictive::predictor_id(&header, body)?;
             predictive::decode(level, shared.predictor(id)?, &header, body, out)?;
         }
+        CodecId::Uniform => lossy::uniform::decode(level, &header, body, out)?,
+        CodecId::Int8 => lossy::int8::decode(level, &header, body, out)?,
+        CodecId::Klt => {
+            let id = lossy::klt::basis_id(&header, body)?;
+            lossy::klt::decode(level, shared.basis(id)?, &header, body, out)?;
+        }
+        CodecId::LowRank => lossy::lowrank::decode(level, &header, body, out)?,
     }
     Ok(header)
 }

@@ -16,25 +16,23 @@
 //! | 4 + … | stream of the symbols ([`crate::entropy`]), 64 rows at a time, column by column |
 //! | rest | low bits, in the same order, lowest bit first |
 
-mod bits;
 mod element;
-mod kernel;
 mod learn;
 mod predictor;
 
 pub use predictor::Predictor;
 
+use crate::bits::{BitReader, BitWriter};
 use crate::bytes::Reader;
 use crate::entropy::range;
 use crate::entropy::rans;
 use crate::entropy::tables::Tables;
 use crate::error::CodecError;
 use crate::header::{CodecId, Header, finish};
+use crate::kernel::{self, Block, ROWS};
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
-use bits::{BitReader, BitWriter};
 use element::{CONTEXTS, Lanes};
-use kernel::{Block, ROWS};
 
 /// Payloads this much smaller than bf16 are not compared with the context codec's: 1 / 1.7.
 const SURE_FRACTION: f64 = 0.59;

@@ -2,9 +2,9 @@
 //!
 //! The few f32 operations here are single IEEE operations in a fixed order, never contracted, so every machine agrees.
 
-use super::bits::{BitReader, BitWriter};
-use super::kernel::ROWS;
 use super::predictor::Scale;
+use crate::bits::{BitReader, BitWriter};
+use crate::kernel::ROWS;
 use crate::simd::Level;
 
 /// Contexts of differences: half octaves of expected error in units of the prediction's last bit.

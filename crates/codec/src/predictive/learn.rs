@@ -8,7 +8,7 @@ use super::predictor::{Column, Predictor};
 use super::row_exponent;
 use crate::error::CodecError;
 use crate::limits::MAX_PREDICTOR_COLUMNS;
-use crate::simd::Level;
+use crate::linalg::Symmetric;
 use crate::tensor::{DType, TensorRef};
 
 /// Ridges tried, as shares of the mean variance.
@@ -107,54 +107,7 @@ fn integer_rows(tensors: &[TensorRef<'_>], columns: usize, exponents: &[i8]) -> 
     .collect()
 }
 
-/// A symmetric matrix of sums of products, with how many rows it sums.
-struct Symmetric {
-    n: usize,
-    rows: f64,
-    /// Full square, row-major; only the lower triangle is kept.
-    sums: Vec<f64>,
-}
-
 impl Symmetric {
-    fn of(rows: &[&[f32]], n: usize) -> Self {
-        let mut sums = vec![0.0_f64; n * n];
-        // Partial sums of 64 rows in f32 are exact enough: values have 15 bits.
-        let level = Level::detect();
-        for part in rows.chunks(64) {
-            for (a, sums) in sums.chunks_exact_mut(n).enumerate() {
-                let mut row_sums = vec![0.0_f32; a + 1];
-                level.run(
-                    #[inline(always)]
-                    || {
-                        for row in part {
-                            let x = row[a];
-                            for (s, &y) in row_sums.iter_mut().zip(*row) {
-                                *s += x * y;
-                            }
-                        }
-                    },
-                );
-                for (s, &r) in sums.iter_mut().zip(&row_sums) {
-                    *s += f64::from(r);
-                }
-            }
-        }
-        Self { n, rows: rows.len() as f64, sums }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        for (s, o) in self.sums.iter_mut().zip(&other.sums) {
-            *s += o;
-        }
-    }
-
-    /// Covariance of columns `a` and `b`.
-    fn at(&self, a: usize, b: usize) -> f64 {
-        let (a, b) = if a >= b { (a, b) } else { (b, a) };
-        self.sums[a * self.n + b] / self.rows.max(1.0)
-    }
-
     /// Mean square error of column `j` under `weights`.
     fn error(&self, weights: &[f64], j: usize) -> f64 {
         let w = &weights[j * self.n..j * self.n + j];
