@@ -1,6 +1,6 @@
 //! Bits, lowest first.
 
-/// Writes up to 16 bits at a time.
+/// Writes up to 32 bits at a time.
 #[derive(Debug)]
 pub(crate) struct BitWriter {
     out: Vec<u8>,

@@ -32,6 +32,20 @@ impl Block {
     }
 }
 
+impl Block {
+    /// Puts one row's values, from the first column on.
+    #[inline(always)]
+    pub(crate) fn set_row(&mut self, row: usize, values: &[i16]) {
+        let (pairs, last) = values.as_chunks::<2>();
+        for (p, &v) in self.pairs.iter_mut().zip(pairs) {
+            p[row] = v;
+        }
+        if let (Some(&v), Some(p)) = (last.first(), self.pairs.get_mut(pairs.len())) {
+            p[row] = [v, 0];
+        }
+    }
+}
+
 /// Sums of `weights`, a pair for each pair of columns, times the first `columns` columns of the block; sums wrap.
 pub(crate) fn predict(level: Level, block: &Block, weights: &[[i16; 2]], columns: usize) -> [i32; ROWS] {
     let pairs = &block.pairs[..columns.div_ceil(2)];

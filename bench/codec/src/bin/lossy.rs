@@ -27,13 +27,13 @@ fn main() {
         shared.add_basis(std::sync::Arc::new(basis.clone()));
         print!("{:24} learn {lt:.2}s k {} side {}", path.rsplit('/').next().unwrap(), basis.components(), basis.to_bytes().len());
         let level = Level::detect();
-        for kind in ["uniform", "int8", "klt"] {
+        for kind in std::env::var("KIND").unwrap_or("uniform,int8,klt".into()).split(',') {
             let x = if kind == "klt" { second } else { all };
             let mut out = vec![];
             let mut dec = vec![];
             let (mut e, mut d) = (vec![], vec![]);
             let mut hd = None;
-            for _ in 0..5 {
+            for _ in 0..std::env::var("N").map_or(5, |n| n.parse().unwrap()) {
                 out.clear();
                 let a = now();
                 match kind {
@@ -50,7 +50,7 @@ fn main() {
             d.sort_by(f64::total_cmp);
             let g = |y: f64| x.bytes().len() as f64 / y / 1e9;
             let y = Tensor::new(DType::Bf16, x.shape().to_vec(), dec.clone()).unwrap();
-            print!(" | {} {:.3} s {:.4} {:5.3} {:5.3}", hd.unwrap().codec, x.bytes().len() as f64 / out.len() as f64, similarity(x, y.view()).unwrap(), g(e[2]), g(d[2]));
+            print!(" | {} {:.3} s {:.4} {:5.3} {:5.3}", hd.unwrap().codec, x.bytes().len() as f64 / out.len() as f64, similarity(x, y.view()).unwrap(), g(e[e.len() / 2]), g(d[d.len() / 2]));
         }
         let mut st = LowRank::new(32).unwrap();
         let mut out = vec![];

@@ -12,7 +12,7 @@ use crate::tensor::TensorRef;
 /// Bytes that start every basis: a name and a version.
 const MAGIC: [u8; 4] = *b"SBS1";
 /// Fraction bits of the basis.
-pub(crate) const FRACTION_BITS: u32 = 12;
+pub(crate) const FRACTION_BITS: u32 = 13;
 /// Share of the earlier rows' energy that components may leave out.
 const LEFT_OUT: f64 = 2e-6;
 /// Share of it that is added to every direction before: rows of the next tensor differ.
@@ -75,6 +75,10 @@ impl Basis {
         while components < columns && left > LEFT_OUT * total {
             left -= energies[components].max(0.0);
             components += 1;
+        }
+        // Where most directions count, rows yet to come have something in the others too.
+        if 4 * components > 3 * columns {
+            components = columns;
         }
         let unit = f64::from(1_u32 << FRACTION_BITS);
         let entries: Vec<i16> = vectors[..components * columns].iter().map(|v| (v * unit).round() as i16).collect();

@@ -23,17 +23,17 @@ const MAX_CONTEXTS: usize = 48;
 /// Bits of a level in the side information.
 const LEVEL_BITS: u32 = 6;
 
-/// Symbol, number of low bits and low bits of a magnitude.
+/// Symbol of a magnitude.
 #[inline(always)]
-fn symbol_of(magnitude: u32) -> (u8, u32) {
-    if magnitude < DIRECT {
-        return (magnitude as u8, 0);
-    }
-    let low = magnitude.ilog2() - 4;
-    ((DIRECT + (low - 1) * 16 + (magnitude >> low & 15)) as u8, low)
+fn symbol_of(magnitude: u32) -> u8 {
+    // An f32 holds the magnitude exactly; its exponent and first four mantissa bits are the symbol.
+    let bits = (magnitude as i32 as f32).to_bits() >> 19;
+    let long = bits.wrapping_sub((127 + 5) << 4).wrapping_add(DIRECT);
+    (if magnitude < DIRECT { magnitude } else { long }) as u8
 }
 
 /// Smallest magnitude of a symbol and its number of low bits; no magnitude above [`MAX_CODE`].
+#[inline(always)]
 const fn magnitude_of(symbol: u8) -> (u32, u32) {
     let s = symbol as u32;
     if s < DIRECT {
@@ -45,20 +45,36 @@ const fn magnitude_of(symbol: u8) -> (u32, u32) {
 
 /// Appends `codes`, none above [`MAX_CODE`] in magnitude, in rows of `period`.
 pub(crate) fn encode(level: Level, codes: &[i32], period: usize, out: &mut Vec<u8>) {
-    let levels = Levels::of(codes, period);
+    let levels = level.run(
+        #[inline(always)]
+        || Levels::of(codes, period),
+    );
     let contexts = levels.offsets(period);
-    let mut symbols = Vec::with_capacity(codes.len());
+    let mut symbols = vec![0; codes.len()];
     let mut bits = BitWriter::new();
-    for &code in codes {
+    level.run(
+        #[inline(always)]
+        || {
+            for (s, &code) in symbols.iter_mut().zip(codes) {
+                *s = symbol_of(code.unsigned_abs());
+            }
+        },
+    );
+    // Low bits, lowest but one, and the sign, lowest; a zero has neither.
+    let field = |code: i32, symbol: u8| {
+        let (base, low) = magnitude_of(symbol);
         let magnitude = code.unsigned_abs();
-        let (symbol, low) = symbol_of(magnitude);
-        symbols.push(symbol);
-        let sign = u32::from(code < 0);
-        // A zero has neither sign nor low bits.
-        let count = low + u32::from(magnitude > 0);
-        let low_bits = magnitude & ((1 << low) - 1);
-        // Low bits may reach 14 and the sign makes 15, within the writer's 16.
-        bits.put(low_bits << 1 | sign, count);
+        ((magnitude - base) << 1 | u32::from(code < 0), low + u32::from(magnitude > 0))
+    };
+    let (pairs, last) = codes.as_chunks::<2>();
+    for (&[a, b], &[s, t]) in pairs.iter().zip(symbols.as_chunks::<2>().0) {
+        // Two fields of at most 14 bits.
+        let ((a, a_bits), (b, b_bits)) = (field(a, s), field(b, t));
+        bits.put(b << a_bits | a, a_bits + b_bits);
+    }
+    for (&code, &s) in last.iter().zip(symbols.last()) {
+        let (value, count) = field(code, s);
+        bits.put(value, count);
     }
     let tables = Tables::normalize(&plane::count(&symbols, &contexts, levels.contexts));
     let mut side = Encoder::new();
@@ -105,6 +121,7 @@ struct Levels {
 }
 
 impl Levels {
+    #[inline(always)]
     fn of(codes: &[i32], period: usize) -> Self {
         let mut col_sums = vec![0_u64; period];
         let mut row_sums = Vec::with_capacity(codes.len() / period + 1);

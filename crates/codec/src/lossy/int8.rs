@@ -4,7 +4,7 @@
 //! one signed byte an element. An element is its byte times the scale.
 
 use super::measure::{Sums, Target};
-use super::values::{finite_values, round_to, write};
+use super::values::{finite_values, round_all, write};
 use crate::bytes::Reader;
 use crate::error::CodecError;
 use crate::header::Header;
@@ -51,8 +51,9 @@ fn encode_blocks(level: Level, dtype: DType, values: &[f32], length: usize, out:
                     let code = (scaled.abs() + 0.5).min(127.0) as i32;
                     let code = if scaled < 0.0 { -code } else { code };
                     *c = code as i8 as u8;
-                    *y = round_to(dtype, (code as f32 * scale).clamp(-f32::MAX, f32::MAX));
+                    *y = (code as f32 * scale).clamp(-f32::MAX, f32::MAX);
                 }
+                round_all(dtype, &mut decoded[..block.len()]);
                 sums.add(block, &decoded[..block.len()]);
                 out.extend_from_slice(&(bits as u16).to_le_bytes());
                 out.extend_from_slice(&codes[..block.len()]);

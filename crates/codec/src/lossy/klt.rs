@@ -9,11 +9,12 @@
 //! | 4 | components used |
 //! | … | codes, a row of components for each row of the tensor ([`super::codes`]) |
 //!
-//! An element is the integer sum of its row's codes times its column of the basis, times step / 4096.
+//! An element is the integer sum of its row's codes times its column of the basis, times step / 8192.
 
 use super::basis::{Basis, FRACTION_BITS};
 use super::measure::{Sums, Target};
-use super::values::{finite_values, round_to, write};
+use super::uniform::square_sum;
+use super::values::{finite_values, round_all, write};
 use super::{codes, payload_or_lossless};
 use crate::bytes::Reader;
 use crate::error::CodecError;
@@ -25,7 +26,9 @@ use crate::tensor::{DType, TensorRef};
 /// Largest magnitude of a component's code: what the integer sums take.
 const MAX_COMPONENT: i32 = i16::MAX as i32;
 /// Bits of a row's largest value as an integer.
-const ROW_BITS: i32 = 13;
+const ROW_BITS: i32 = 12;
+/// Blocks of 64 rows on which the step is searched.
+const SAMPLE_BLOCKS: usize = 2;
 /// Steps tried before the basis is given up.
 const TRIES: usize = 10;
 /// Payloads this much smaller than the tensor are not compared with the uniform codec's.
@@ -71,77 +74,137 @@ fn encode(level: Level, basis: &Basis, target: Target, tensor: TensorRef<'_>, ou
     let Some(components) = transform(level, basis, &values).filter(|_| parts > 0) else {
         return false;
     };
-    let square = |v: &[f32]| v.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-    let power = square(&values);
-    let outside = (power - square(&components)).max(0.0);
-    let aim = target.error_to_aim_at();
-    // Where the step fills the whole error it is found by bisection on the components alone.
-    let budget = aim * aim * power - outside;
-    if budget <= 0.0 {
+    let power = level.run(
+        #[inline(always)]
+        || square_sum(&values),
+    );
+    let budget = target.error_to_aim_at().powi(2) * power;
+    if budget <= 0.0 || !budget.is_finite() {
         return false;
     }
-    let (mut low, mut high) = (0.0, (power / values.len() as f64).sqrt() * 64.0);
-    let sample: Vec<f32> = components.chunks(parts).step_by(4).flatten().copied().collect();
-    let share = sample.len() as f64 / components.len() as f64;
-    for _ in 0..24 {
-        let step: f64 = 0.5 * (low + high);
-        if noise(level, &sample, step as f32) < budget * share { low = step } else { high = step }
+    let width = basis.columns() * ROWS;
+    // A few blocks, spread over the rows, stand for all while the step is searched.
+    let blocks = components.len() / (parts * ROWS);
+    let stride = blocks.div_ceil(SAMPLE_BLOCKS);
+    let mut sample = (Vec::new(), Vec::new());
+    for (x, y) in values.chunks(width).zip(components.chunks(parts * ROWS)).step_by(stride) {
+        sample.0.extend_from_slice(x);
+        sample.1.extend_from_slice(y);
     }
-    let mut step = low;
-    let mut codes = vec![0; components.len()];
-    for _ in 0..TRIES {
-        let fits = f64::from(step as f32) > 0.0 && (step as f32).is_normal();
-        if !fits || !quantize(level, &components, step as f32, &mut codes) {
+    let attempt = |x: &[f32], y: &[f32], step: f32, codes: &mut Vec<i32>| {
+        codes.resize(y.len(), 0);
+        let fits = step.is_normal() && quantize(level, y, step, codes);
+        let used = used_components(codes, parts);
+        fits.then(|| (measure(level, basis, tensor.dtype(), x, codes, used, step), used))
+    };
+    // What the step does not explain — energy outside the basis, roundings — is measured and kept aside.
+    let share = sample.0.len() as f64 / values.len() as f64;
+    let mut codes = Vec::new();
+    let mut aside = 0.0;
+    for _ in 0..2 {
+        let step = step_for_noise(level, &sample.1, (budget - aside) * share);
+        let Some((sums, _)) = attempt(&sample.0, &sample.1, step, &mut codes) else {
+            return false;
+        };
+        aside = (sums.error - noise(level, &sample.1, step)).max(0.0) / share;
+        if aside >= budget {
             return false;
         }
-        let used = used_components(&codes, parts);
-        let sums = measure(level, basis, tensor.dtype(), &values, &codes, used, step as f32);
+    }
+    let mut step = step_for_noise(level, &sample.1, (budget - aside) * share);
+    for _ in 0..TRIES {
+        let Some((sums, used)) = attempt(&values, &components, step, &mut codes) else {
+            return false;
+        };
         if target.is_met(&sums) {
-            let kept: Vec<i32> = codes.chunks_exact(parts).flat_map(|row| &row[..used]).copied().collect();
+            let rows = tensor.len() / basis.columns();
             out.extend_from_slice(&basis.id().to_le_bytes());
-            out.extend_from_slice(&(step as f32).to_le_bytes());
+            out.extend_from_slice(&step.to_le_bytes());
             out.extend_from_slice(&(used as u32).to_le_bytes());
-            codes::encode(level, &kept, used, out);
+            codes::encode(level, &row_major(&codes, parts, used, rows), used, out);
             return true;
         }
-        step *= (aim / sums.relative_error()).clamp(0.3, 1.0) * 0.998;
+        let left = (budget - aside).max(1e-3 * budget);
+        let over = (sums.error - budget) / left;
+        step *= ((1.0 - over).max(0.25).sqrt() * 0.999) as f32;
     }
     false
 }
 
-/// Components of all rows, row-major; `None` where a row is too small or large for integers.
+/// The step whose quantisation noise on `components` is `budget`: secants on the logarithms.
+fn step_for_noise(level: Level, components: &[f32], budget: f64) -> f32 {
+    // Noise is at most step² / 12 an element, so this is a lower bound.
+    let mut step = (12.0 * budget / components.len() as f64).sqrt();
+    let mut before: Option<(f64, f64)> = None;
+    for _ in 0..7 {
+        let found = noise(level, components, step as f32);
+        if !found.is_normal() {
+            break;
+        }
+        let point = (step.ln(), (found / budget).ln());
+        let slope = before.map_or(2.0, |b| (point.1 - b.1) / (point.0 - b.0));
+        let slope = if slope.is_finite() { slope.clamp(0.1, 2.0) } else { 2.0 };
+        if point.1.abs() < 1e-3 {
+            break;
+        }
+        step *= (-point.1 / slope).clamp(-3.0, 3.0).exp();
+        before = Some(point);
+    }
+    step as f32
+}
+
+/// The first `used` components of all rows, row by row.
+fn row_major(codes: &[i32], parts: usize, used: usize, rows: usize) -> Vec<i32> {
+    let mut out = vec![0; rows * used];
+    for (block, out) in codes.chunks(parts * ROWS).zip(out.chunks_mut(used * ROWS)) {
+        for (c, column) in block.as_chunks::<ROWS>().0.iter().take(used).enumerate() {
+            for (row, &code) in out.chunks_exact_mut(used).zip(column) {
+                row[c] = code;
+            }
+        }
+    }
+    out
+}
+
+/// Components of all rows, in blocks of 64 rows: component by component, 64 rows each. `None` where a row is too small or
+/// large for integers.
 fn transform(level: Level, basis: &Basis, values: &[f32]) -> Option<Vec<f32>> {
     let (cols, parts) = (basis.columns(), basis.components());
-    let mut components = vec![0.0; values.len() / cols * parts];
+    let mut components = vec![0.0; values.len().div_ceil(cols * ROWS) * ROWS * parts];
     let mut block = Block::new(cols);
+    let mut integers = vec![0_i16; cols];
     for (rows, out) in values.chunks(cols * ROWS).zip(components.chunks_mut((parts * ROWS).max(1))) {
-        let mut scales = [0.0_f32; ROWS];
         let mut inverse = [0.0_f32; ROWS];
-        for ((s, i), row) in scales.iter_mut().zip(&mut inverse).zip(rows.chunks_exact(cols)) {
-            let most = row.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-            if most > 0.0 {
-                let exponent = (most.to_bits() >> 23) as i32 - 127;
-                let shift = ROW_BITS - 1 - exponent;
-                // Both powers and the factor below must be normal.
-                if !(-100..=100).contains(&shift) {
-                    return None;
-                }
-                *s = f32::from_bits(((127 + shift) as u32) << 23);
-                *i = f32::from_bits(((127 - shift - FRACTION_BITS as i32) as u32) << 23);
-            }
-        }
         block.clear();
-        let mut column = [0_i16; ROWS];
-        for j in 0..cols {
-            for ((c, row), s) in column.iter_mut().zip(rows.chunks_exact(cols)).zip(&scales) {
-                *c = (row[j] * s).round_ties_even() as i16;
+        for (r, row) in rows.chunks_exact(cols).enumerate() {
+            let mut fits = true;
+            level.run(
+                #[inline(always)]
+                || {
+                    let most = row.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+                    let exponent = (most.to_bits() >> 23) as i32 - 127;
+                    let shift = ROW_BITS - 1 - exponent;
+                    // Both powers must be normal.
+                    fits = most == 0.0 || (-100..=100).contains(&shift);
+                    if !fits || most == 0.0 {
+                        return;
+                    }
+                    let scale = f32::from_bits(((127 + shift) as u32) << 23);
+                    inverse[r] = f32::from_bits(((127 - shift - FRACTION_BITS as i32) as u32) << 23);
+                    for (i, &v) in integers.iter_mut().zip(row) {
+                        *i = (v * scale).round_ties_even() as i16;
+                    }
+                    block.set_row(r, &integers);
+                },
+            );
+            if !fits {
+                return None;
             }
-            block.set(j, &column);
         }
-        for c in 0..parts {
+        for (c, out) in out.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
             let sums = predict(level, &block, basis.component(c), cols);
-            for ((row, &sum), i) in out.chunks_exact_mut(parts).zip(&sums).zip(&inverse) {
-                row[c] = sum as f32 * i;
+            for ((y, &sum), i) in out.iter_mut().zip(&sums).zip(&inverse) {
+                *y = sum as f32 * i;
             }
         }
     }
@@ -188,45 +251,34 @@ fn quantize(level: Level, components: &[f32], step: f32, codes: &mut [i32]) -> b
     )
 }
 
-/// Components up to the last that has a code.
+/// Components up to the last that has a code; at least 1.
 fn used_components(codes: &[i32], parts: usize) -> usize {
-    let last = |row: &[i32]| row.iter().rposition(|&c| c != 0).map_or(0, |i| i + 1);
-    codes.chunks_exact(parts).map(last).max().unwrap_or(0).max(1)
+    let last = |block: &[i32]| block.as_chunks::<ROWS>().0.iter().rposition(|c| *c != [0; ROWS]).map_or(0, |i| i + 1);
+    codes.chunks(parts * ROWS).map(last).max().unwrap_or(0).max(1)
 }
 
-/// Calls `each` with the rows of a block, in f32, from first to last.
-///
-/// `codes` has rows of `parts`, of which `used` count.
-fn rebuild(
-    level: Level,
-    basis: &Basis,
-    codes: &[i32],
-    parts: usize,
-    used: usize,
-    step: f32,
-    mut each: impl FnMut(usize, &[f32]),
-) {
+/// Rebuilds the rows of one block from the integers in it.
+fn rebuild(level: Level, basis: &Basis, block: &Block, used: usize, step: f32, rows: &mut [f32]) {
+    /// Columns that are turned into rows together.
+    const TILE: usize = 16;
     let cols = basis.columns();
     let factor = step * (1.0 / (1 << FRACTION_BITS) as f32);
-    let mut block = Block::new(used);
-    let mut rows = vec![0.0; cols * ROWS];
-    for (b, codes) in codes.chunks(parts * ROWS).enumerate() {
-        block.clear();
-        let count = codes.len() / parts;
-        let mut column = [0_i16; ROWS];
-        for c in 0..used {
-            for (v, row) in column.iter_mut().zip(codes.chunks_exact(parts)) {
-                *v = row[c].clamp(-MAX_COMPONENT, MAX_COMPONENT) as i16;
-            }
-            block.set(c, &column);
+    let mut tile = [[0_i32; ROWS]; TILE];
+    for j in (0..cols).step_by(TILE) {
+        let width = TILE.min(cols - j);
+        for (i, sums) in tile[..width].iter_mut().enumerate() {
+            *sums = predict(level, block, basis.column(j + i), used);
         }
-        for j in 0..cols {
-            let sums = predict(level, &block, basis.column(j), used);
-            for (row, &sum) in rows.chunks_exact_mut(cols).zip(&sums[..count]) {
-                row[j] = (sum as f32 * factor).clamp(-f32::MAX, f32::MAX);
-            }
-        }
-        each(b, &rows[..count * cols]);
+        level.run(
+            #[inline(always)]
+            || {
+                for (r, row) in rows.chunks_exact_mut(cols).enumerate() {
+                    for (v, sums) in row[j..j + width].iter_mut().zip(&tile) {
+                        *v = (sums[r] as f32 * factor).clamp(-f32::MAX, f32::MAX);
+                    }
+                }
+            },
+        );
     }
 }
 
@@ -239,15 +291,24 @@ fn measure(
     used: usize,
     step: f32,
 ) -> Sums {
-    let block = basis.columns() * ROWS;
+    let (cols, parts) = (basis.columns(), basis.components());
     let mut sums = Sums::default();
-    rebuild(level, basis, codes, basis.components(), used, step, |b, rows| {
-        let rounded: Vec<f32> = rows.iter().map(|&v| round_to(dtype, v)).collect();
+    let mut block = Block::new(used);
+    let mut rows = vec![0.0; cols * ROWS];
+    for (x, codes) in values.chunks(cols * ROWS).zip(codes.chunks(parts * ROWS)) {
+        for (c, column) in codes.as_chunks::<ROWS>().0.iter().take(used).enumerate() {
+            block.set(c, &column.map(|v| v as i16));
+        }
+        let rows = &mut rows[..x.len()];
+        rebuild(level, basis, &block, used, step, rows);
         level.run(
             #[inline(always)]
-            || sums.add(&values[b * block..][..rounded.len()], &rounded),
+            || {
+                round_all(dtype, rows);
+                sums.add(x, rows);
+            },
         );
-    });
+    }
     sums
 }
 
@@ -277,13 +338,23 @@ pub(crate) fn decode(
     if !step.is_normal() || step < 0.0 || !(1..=basis.components()).contains(&used) {
         return Err(reader.malformed("step or number of components is out of range"));
     }
-    let rows = header.len() / cols;
-    let codes = codes::decode(level, &mut reader, rows * used, used)?;
+    let codes = codes::decode(level, &mut reader, header.len() / cols * used, used)?;
     reader.end()?;
     let size = header.dtype.size();
-    let block = cols * ROWS * size;
-    rebuild(level, basis, &codes, used, used, step, |b, rows| {
-        write(header.dtype, rows, &mut out[b * block..][..rows.len() * size]);
-    });
+    let mut block = Block::new(used);
+    let mut integers = vec![0_i16; used];
+    let mut rows = vec![0.0; cols * ROWS];
+    for (codes, out) in codes.chunks(used * ROWS).zip(out.chunks_mut(cols * ROWS * size)) {
+        block.clear();
+        for (r, row) in codes.chunks_exact(used).enumerate() {
+            for (i, &c) in integers.iter_mut().zip(row) {
+                *i = c.clamp(-MAX_COMPONENT, MAX_COMPONENT) as i16;
+            }
+            block.set_row(r, &integers);
+        }
+        let rows = &mut rows[..out.len() / size];
+        rebuild(level, basis, &block, used, step, rows);
+        write(header.dtype, rows, out);
+    }
     Ok(())
 }

@@ -16,7 +16,7 @@
 //! An element is the integer sum over ranks of left times right, times step / 4096.
 
 use super::measure::{Sums, Target};
-use super::values::{round_to, values, write};
+use super::values::{round_all, values, write};
 use super::{codes, payload_or_lossless};
 use crate::bytes::Reader;
 use crate::error::CodecError;
@@ -169,7 +169,8 @@ fn encode(level: Level, state: &mut LowRank, dtype: DType, sum: &[f32], out: &mu
     let mut sent = Vec::with_capacity(sum.len());
     let mut sums = Sums::default();
     rebuild(&left_codes, &right_codes, rows, cols, step, |i, row| {
-        sent.extend(row.iter().map(|&v| round_to(dtype, v)));
+        sent.extend_from_slice(row);
+        round_all(dtype, &mut sent[i * cols..]);
         sums.add(&sum[i * cols..(i + 1) * cols], &sent[i * cols..]);
     });
     if state.target.is_some_and(|t| !t.is_met(&sums)) {

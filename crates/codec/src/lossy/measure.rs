@@ -33,16 +33,17 @@ impl Target {
     /// Whether these sums reach the target.
     pub(crate) fn is_met(self, sums: &Sums) -> bool {
         match self {
-            Self::Similarity(least) => sums.similarity() >= least,
-            Self::RelativeError(most) => sums.relative_error() <= most,
+            Self::Similarity(least) => sums.similarity() >= least + MARGIN,
+            Self::RelativeError(most) => sums.relative_error() <= most - MARGIN,
         }
     }
 
     /// The relative error to aim at, for errors that are orthogonal to what is decoded.
     pub(crate) fn error_to_aim_at(self) -> f64 {
         match self {
-            Self::RelativeError(most) => most,
+            Self::RelativeError(most) => most - MARGIN,
             Self::Similarity(least) => {
+                let least = least + MARGIN;
                 // Uniform quantisation leaves errors nearly orthogonal to the values: cosine ≈ 1 / √(1 + ε²).
                 let (mut low, mut high) = (0.0, 1.0);
                 for _ in 0..60 {
@@ -55,12 +56,14 @@ impl Target {
     }
 }
 
+/// What encoders stay clear of a target by: their sums run partly in f32.
+const MARGIN: f64 = 1e-6;
+
 /// Sums over pairs of original and decoded values, in f64.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sums {
     pub(crate) xx: f64,
     pub(crate) yy: f64,
-    pub(crate) xy: f64,
     pub(crate) error: f64,
 }
 
@@ -68,7 +71,7 @@ impl Sums {
     /// Adds a run of pairs.
     #[inline(always)]
     pub(crate) fn add(&mut self, x: &[f32], y: &[f32]) {
-        let mut lanes = [[0.0_f64; 8]; 4];
+        let mut lanes = [[0.0_f64; 8]; 3];
         let (x8, x_rest) = x.as_chunks::<8>();
         let (y8, y_rest) = y.as_chunks::<8>();
         for (x, y) in x8.iter().zip(y8) {
@@ -76,21 +79,24 @@ impl Sums {
                 let (x, y) = (f64::from(x[i]), f64::from(y[i]));
                 lanes[0][i] += x * x;
                 lanes[1][i] += y * y;
-                lanes[2][i] += x * y;
-                lanes[3][i] += (x - y) * (x - y);
+                lanes[2][i] += (x - y) * (x - y);
             }
         }
         for (i, (&x, &y)) in x_rest.iter().zip(y_rest).enumerate() {
             let (x, y) = (f64::from(x), f64::from(y));
             lanes[0][i] += x * x;
             lanes[1][i] += y * y;
-            lanes[2][i] += x * y;
-            lanes[3][i] += (x - y) * (x - y);
+            lanes[2][i] += (x - y) * (x - y);
         }
-        let [xx, yy, xy, error] = lanes.map(|l| l.iter().sum::<f64>());
+        let [xx, yy, error] = lanes.map(|l| l.iter().sum::<f64>());
+        self.add_sums(xx, yy, error);
+    }
+
+    /// Adds Σ x², Σ y² and Σ (x − y)².
+    #[inline(always)]
+    pub(crate) fn add_sums(&mut self, xx: f64, yy: f64, error: f64) {
         self.xx += xx;
         self.yy += yy;
-        self.xy += xy;
         self.error += error;
     }
 
@@ -103,7 +109,11 @@ impl Sums {
             return 1.0;
         }
         let norms = (self.xx * self.yy).sqrt();
-        if norms == 0.0 { 0.0 } else { self.xy / norms * (1.0 - self.relative_error()) }
+        if norms == 0.0 {
+            return 0.0;
+        }
+        let xy = 0.5 * (self.xx + self.yy - self.error);
+        xy / norms * (1.0 - self.relative_error())
     }
 }
 

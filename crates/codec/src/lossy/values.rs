@@ -1,35 +1,53 @@
 //! Float elements to f32 and back.
 
+use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 
 /// All elements as f32; `None` for integers and for tensors with an element that is not finite.
 pub(crate) fn finite_values(tensor: TensorRef<'_>) -> Option<Vec<f32>> {
     let values = values(tensor)?;
-    values.iter().all(|v| v.is_finite()).then_some(values)
+    let infinite = Level::detect().run(
+        #[inline(always)]
+        || values.iter().fold(false, |any, v| any | !v.is_finite()),
+    );
+    (!infinite).then_some(values)
 }
 
 /// All elements as f32; `None` for integers.
 pub(crate) fn values(tensor: TensorRef<'_>) -> Option<Vec<f32>> {
     let halves = || tensor.bytes().as_chunks::<2>().0.iter().map(|w| u16::from_le_bytes(*w));
     match tensor.dtype() {
-        DType::Bf16 => Some(halves().map(|w| f32::from_bits(u32::from(w) << 16)).collect()),
+        DType::Bf16 => {
+            let words = tensor.bytes().as_chunks::<2>().0;
+            let mut out = vec![0.0_f32; words.len()];
+            Level::detect().run(
+                #[inline(always)]
+                || {
+                    for (o, w) in out.iter_mut().zip(words) {
+                        *o = f32::from_bits(u32::from(u16::from_le_bytes(*w)) << 16);
+                    }
+                },
+            );
+            Some(out)
+        }
         DType::F16 => Some(halves().map(from_f16).collect()),
         DType::F32 => Some(tensor.bytes().as_chunks::<4>().0.iter().map(|w| f32::from_le_bytes(*w)).collect()),
         DType::U16 | DType::U8 => None,
     }
 }
 
-/// The value nearest to `v` that `dtype`, a float, can hold, as f32.
+/// Makes each value the nearest that `dtype`, a float, can hold.
 #[inline(always)]
-pub(crate) fn round_to(dtype: DType, v: f32) -> f32 {
+pub(crate) fn round_all(dtype: DType, values: &mut [f32]) {
     match dtype {
-        DType::Bf16 => f32::from_bits(u32::from(to_bf16(v)) << 16),
-        DType::F16 => from_f16(to_f16(v)),
-        _ => v,
+        DType::Bf16 => values.iter_mut().for_each(|v| *v = f32::from_bits(u32::from(to_bf16(*v)) << 16)),
+        DType::F16 => values.iter_mut().for_each(|v| *v = from_f16(to_f16(*v))),
+        _ => {}
     }
 }
 
 /// Writes `values` as `dtype`, a float, to `out`.
+#[inline(always)]
 pub(crate) fn write(dtype: DType, values: &[f32], out: &mut [u8]) {
     match dtype {
         DType::F32 => {
