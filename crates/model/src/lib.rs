@@ -1,1 +1,7 @@
-//! Llama-style stages: forward, backward, optimisers, cuts, tokenizers, data, safetensors.
+//! Owns Llama-style stages: forward, backward, optimisers, cuts, tokenizers, data, safetensors.
+//! Must never know the network, the log, the store or who computes what.
+
+pub mod config;
+mod cut;
+mod random;
+pub mod stage;
