@@ -1,1 +1,3 @@
 //! The swarm's daemons: orchestrator, miner, validator.
+
+pub mod spec;
