@@ -3,5 +3,9 @@
 
 pub mod config;
 mod cut;
+pub mod data;
+pub mod hash;
+pub mod limits;
 mod random;
 pub mod stage;
+pub mod tokenizer;
