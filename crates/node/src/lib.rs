@@ -1,3 +1,8 @@
-//! The swarm's daemons: orchestrator, miner, validator.
+//! The swarm's daemons: orchestrator, miner, validator; they drive the pure protocol over links and stores.
+//!
+//! This crate must never decide what the protocol decides: what a node does is a function of the state it folded.
 
+pub mod limits;
+pub mod progress;
+pub mod rpc;
 pub mod spec;

@@ -12,10 +12,11 @@ pub use place::SpecError;
 pub use section::{
     MergeCodec, PRESET_DEFAULT, UnwitnessedSpec,
     AuditSpec, BatchSpec, ClipScope, CodecSpec, DataSpec, FrameCodec, InnerSpec, OptimiserKind, OuterSpec, PhaseSpec,
-    ScheduleSpec, Shard, TokenizerSpec, TrustSpec,
+    ScheduleSpec, TokenizerSpec, TrustSpec,
 };
 
 use model::config::{Cut, ModelConfig, StageSpec};
+use model::hash::BlobHash;
 use serde::{Deserialize, Serialize};
 use swarm::spec::{MergeSpec, Pace, StageFacts, SwarmSpec};
 use wire::{Epoch, Hash, Millis, RunId, Step};
@@ -37,8 +38,8 @@ pub struct RunSpec {
     /// The model.
     pub model: ModelConfig,
     /// Initial weights of each stage by hash (flat, little-endian f32, layout order); none: drawn from the seed.
-    #[serde(with = "section::hashes", skip_serializing_if = "Vec::is_empty")]
-    pub init: Vec<Hash>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub init: Vec<BlobHash>,
     /// What crosses a cut.
     pub cut: Cut,
     /// Tokenizer and token shards.
@@ -75,8 +76,8 @@ struct Draft {
     cuts: Option<Vec<usize>>,
     #[serde(default)]
     model: section::ModelDraft,
-    #[serde(default, with = "section::hashes")]
-    init: Vec<Hash>,
+    #[serde(default)]
+    init: Vec<BlobHash>,
     #[serde(default)]
     cut: Option<Cut>,
     #[serde(default)]

@@ -1,9 +1,10 @@
 //! The sections of a run spec and their defaults.
 
 use model::config::{ModelConfig, RopeScaling};
+use model::data::ShardEntry;
+use model::hash::BlobHash;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use swarm::spec::{MergeWire, Outer, Unwitnessed};
-use wire::Hash;
 
 use super::SpecError;
 
@@ -108,20 +109,9 @@ pub struct DataSpec {
     /// How text became tokens.
     pub tokenizer: TokenizerSpec,
     /// Token shards in training order.
-    pub train: Vec<Shard>,
+    pub train: Vec<ShardEntry>,
     /// Token shards that are never trained on.
-    pub held_out: Vec<Shard>,
-}
-
-/// A shard of tokens: a content-addressed blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Shard {
-    /// BLAKE3 of its bytes.
-    #[serde(with = "hash_text")]
-    pub hash: Hash,
-    /// Tokens in it.
-    pub tokens: u64,
+    pub held_out: Vec<ShardEntry>,
 }
 
 /// How text becomes tokens: `"bytes"`, or the hash of a `tokenizer.json`.
@@ -131,7 +121,7 @@ pub enum TokenizerSpec {
     #[default]
     Bytes,
     /// A `tokenizer.json` by its hash.
-    Blob(Hash),
+    Blob(BlobHash),
 }
 
 impl Serialize for TokenizerSpec {
@@ -433,36 +423,5 @@ pub struct AuditSpec {
 impl Default for AuditSpec {
     fn default() -> Self {
         Self { rate: 0.02 }
-    }
-}
-
-/// A hash as 64 hex digits.
-pub(super) mod hash_text {
-    use super::{Deserialize, Deserializer, Hash, Serializer};
-    use serde::de::Error as _;
-
-    pub(in super::super) fn serialize<S: Serializer>(hash: &Hash, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(hash)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Hash, D::Error> {
-        let text = String::deserialize(from)?;
-        text.parse().map_err(|_| D::Error::custom("expected a hash of 64 hex digits"))
-    }
-}
-
-/// A list of hashes as hex digits.
-pub(super) mod hashes {
-    use super::{Deserialize, Deserializer, Hash, Serializer};
-    use serde::de::Error as _;
-
-    pub(in super::super) fn serialize<S: Serializer>(hashes: &[Hash], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(hashes.iter().map(ToString::to_string))
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Hash>, D::Error> {
-        let texts = Vec::<String>::deserialize(from)?;
-        let parse = |text: String| text.parse().map_err(|_| D::Error::custom("expected hashes of 64 hex digits"));
-        texts.into_iter().map(parse).collect()
     }
 }
