@@ -16,7 +16,9 @@ pub use section::{
 };
 
 use model::config::{Cut, ModelConfig, StageSpec};
+use model::data::{DatasetManifest, Order};
 use model::hash::BlobHash;
+use model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use swarm::spec::{MergeSpec, Pace, StageFacts, SwarmSpec};
 use wire::{Epoch, Hash, Millis, RunId, Step};
@@ -221,6 +223,22 @@ impl RunSpec {
         let done = u64::from(epoch.0) * u64::from(self.inner.steps) + u64::from(step.0);
         let total = u64::from(self.phases.epochs) * u64::from(self.inner.steps);
         schedule::factor(&self.inner.schedule, done, total)
+    }
+
+    /// What the tokens are made of, for [`model::data::Dataset`].
+    pub fn manifest(&self) -> DatasetManifest {
+        let tokenizer = match self.data.tokenizer {
+            TokenizerSpec::Bytes => Tokenizer::Bytes.hash(),
+            TokenizerSpec::Blob(hash) => hash,
+        };
+        let (train, held_out) = (self.data.train.clone(), self.data.held_out.clone());
+        DatasetManifest { tokenizer, vocab: self.data.vocab, train, held_out }
+    }
+
+    /// The order in which micro-batches take the tokens.
+    pub fn order(&self) -> Order {
+        let seed = Hash::of_parts("shoal 2026-11 data order", &[&self.seed.to_le_bytes()]).0;
+        Order { seed, batch: self.batch.sequences, sequence: self.model.sequence }
     }
 
     /// Checks that the spec lists data for at least one micro-batch.

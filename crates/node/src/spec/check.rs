@@ -55,6 +55,7 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     range(epoch, spec.batch.micro_batches_per_epoch, 1..=MICRO_BATCHES_MAX)?;
     let enough = spec.batch.micro_batches_per_epoch >= steps;
     rule(epoch, spec.batch.micro_batches_per_epoch, enough, &format!("must be at least inner.steps ({steps})"))?;
+    range("data.vocab", spec.data.vocab as usize, 1..=spec.model.vocab)?;
     inner(spec)?;
     if let OuterSpec::Nesterov { learning_rate, momentum } = spec.outer {
         float("outer.learning_rate", learning_rate, 0.0, 10.0)?;
@@ -126,7 +127,7 @@ pub(super) fn data(spec: &RunSpec) -> Result<(), SpecError> {
     if found < needed {
         return Err(SpecError::Data { list: "train", found, needed });
     }
-    Ok(())
+    spec.manifest().check().map_err(|error| SpecError::Manifest { reason: error.to_string() })
 }
 
 /// Whether the model exports to a Hugging Face folder: nothing but a Llama is inside.

@@ -69,6 +69,12 @@ pub enum SpecError {
         /// Tokens needed.
         needed: u64,
     },
+    /// The list of shards is impossible.
+    #[error("[data] is not possible: {reason}")]
+    Manifest {
+        /// Why.
+        reason: String,
+    },
     /// Longer than any spec.
     #[error("the spec is {bytes} bytes long, at most {allowed} are allowed")]
     TooLong {
@@ -104,6 +110,16 @@ impl From<ConfigError> for SpecError {
 impl SpecError {
     pub(super) fn value(key: impl Into<String>, value: impl ToString, allowed: impl Into<String>) -> Self {
         Self::Value { key: key.into(), value: value.to_string(), allowed: allowed.into(), line: None }
+    }
+
+    /// Without the line: for a spec that nobody wrote by hand.
+    #[must_use]
+    pub fn without_line(self) -> Self {
+        match self {
+            Self::Value { key, value, allowed, .. } => Self::Value { key, value, allowed, line: None },
+            Self::Missing { key, .. } => Self::Missing { key, line: None },
+            other => other,
+        }
     }
 
     /// Adds the line at which the key, or else the section around it, stands in `text`.

@@ -3,6 +3,7 @@
 use model::config::{ModelConfig, RopeScaling};
 use model::data::ShardEntry;
 use model::hash::BlobHash;
+use model::tokenizer::Tokenizer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use swarm::spec::{MergeWire, Outer, Unwitnessed};
 
@@ -103,15 +104,24 @@ impl ModelDraft {
 }
 
 /// `[data]`: what is trained on, by hash.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSpec {
     /// How text became tokens.
     pub tokenizer: TokenizerSpec,
+    /// Every token is below this.
+    pub vocab: u32,
     /// Token shards in training order.
     pub train: Vec<ShardEntry>,
     /// Token shards that are never trained on.
     pub held_out: Vec<ShardEntry>,
+}
+
+impl Default for DataSpec {
+    fn default() -> Self {
+        let (train, held_out) = (Vec::new(), Vec::new());
+        Self { tokenizer: TokenizerSpec::Bytes, vocab: Tokenizer::Bytes.vocab(), train, held_out }
+    }
 }
 
 /// How text becomes tokens: `"bytes"`, or the hash of a `tokenizer.json`.
