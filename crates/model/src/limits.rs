@@ -1,7 +1,7 @@
 //! Every limit of this crate on what comes from files, users and peers.
 
 /// Largest vocabulary that a model or a tokenizer may have, in tokens.
-pub const MAX_VOCAB: u32 = 1 << 20;
+pub const MAX_VOCAB: u32 = crate::config::VOCAB_MAX as u32;
 
 /// Largest `tokenizer.json`, in bytes.
 pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;

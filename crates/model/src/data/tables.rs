@@ -1,11 +1,14 @@
 //! Documents from .jsonl and .parquet files.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, panic::catch_unwind, path::Path};
 
 use parquet::{
     basic::Type as PhysicalType,
     column::reader::ColumnReader,
-    file::reader::{FileReader, SerializedFileReader},
+    file::{
+        metadata::ColumnChunkMetaData,
+        reader::{FileReader, SerializedFileReader},
+    },
 };
 use serde_json::Value;
 
@@ -44,12 +47,21 @@ pub(super) fn json_lines(text: &str, name: &str, field: &str) -> Result<Vec<Stri
 }
 
 /// One document per row, from the top-level column `column`; rows without a value are passed over.
+///
+/// The library asserts what it expects of a page, so a broken file can make it panic; that is an error here.
 pub(super) fn parquet(path: &Path, name: &str, column: &str, room: u64) -> Result<Vec<String>, DataError> {
+    catch_unwind(|| rows(path, name, column, room)).unwrap_or_else(|_| {
+        Err(DataError::Parquet { path: name.to_owned(), reason: "a page of it is broken".to_owned() })
+    })
+}
+
+fn rows(path: &Path, name: &str, column: &str, room: u64) -> Result<Vec<String>, DataError> {
     let broken = |error: parquet::errors::ParquetError| DataError::Parquet {
         path: name.to_owned(),
         reason: error.to_string(),
     };
     let file = File::open(path).map_err(|source| read_error(name, source))?;
+    let file_bytes = file.metadata().map_err(|source| read_error(name, source))?.len();
     let reader = SerializedFileReader::new(file).map_err(broken)?;
     let columns = reader.metadata().file_metadata().schema_descr().columns();
     let Some(index) = columns.iter().position(|c| {
@@ -67,6 +79,12 @@ pub(super) fn parquet(path: &Path, name: &str, column: &str, room: u64) -> Resul
     let mut documents = Vec::new();
     let mut bytes = 0;
     for group in 0..reader.num_row_groups() {
+        if !inside(reader.metadata().row_group(group).column(index), file_bytes) {
+            return Err(DataError::Parquet {
+                path: name.to_owned(),
+                reason: "its text column lies outside the file".to_owned(),
+            });
+        }
         let group = reader.get_row_group(group).map_err(broken)?;
         let ColumnReader::ByteArrayColumnReader(mut column) =
             group.get_column_reader(index).map_err(broken)?
@@ -97,6 +115,14 @@ pub(super) fn parquet(path: &Path, name: &str, column: &str, room: u64) -> Resul
         }
     }
     Ok(documents)
+}
+
+/// Whether a column's bytes lie inside the file: the library asserts it where we can return an error.
+fn inside(column: &ColumnChunkMetaData, file_bytes: u64) -> bool {
+    let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+    let (start, bytes) = (u64::try_from(start), u64::try_from(column.compressed_size()));
+    let (Ok(start), Ok(bytes)) = (start, bytes) else { return false };
+    column.num_values() >= 0 && start.checked_add(bytes).is_some_and(|end| end <= file_bytes)
 }
 
 pub(super) fn too_much(name: &str, room: u64) -> DataError {
