@@ -33,7 +33,7 @@ pub const PIECE_BYTES: u64 = 64 << 20;
 /// Largest thing that is put together from pieces, bytes.
 pub const FETCH_BYTES: u64 = 64 << 30;
 /// Deadline of one piece.
-pub const PIECE_DEADLINE: Duration = Duration::from_secs(60);
+pub const PIECE_DEADLINE: Duration = Duration::from_mins(1);
 /// Micro-batches in one evaluation on held-out data.
 pub const HELDOUT_MICRO_BATCHES: usize = 64;
 /// Items that a validator keeps waiting for replay; the oldest beyond it are given up.

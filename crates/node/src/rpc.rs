@@ -50,7 +50,7 @@ pub enum Request {
     },
     /// Miner → miner: an activation or gradient; its encoded payload is the message's. Answer: [`Reply::Received`] or
     /// [`Reply::Busy`].
-    Frame(SignedFrame),
+    Frame(Box<SignedFrame>),
     /// Validator → miner: open one item of the present or last epoch. Answer: [`Reply::Opened`].
     Open {
         /// Epoch.
@@ -155,7 +155,7 @@ pub enum Reply {
     /// The frame was understood but there is no room for it now: take the next candidate.
     Busy(Busy),
     /// The frames that belong to an item; their encoded payloads are the message's payload.
-    Opened(Opened),
+    Opened(Box<Opened>),
 }
 
 /// A receiver's signature under "no room now" (protocol §2.2 "Routing").
