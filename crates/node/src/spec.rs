@@ -5,7 +5,6 @@
 
 mod check;
 mod place;
-mod schedule;
 mod section;
 
 pub use place::SpecError;
@@ -18,6 +17,8 @@ pub use section::{
 use model::config::{Cut, ModelConfig, StageSpec};
 use model::data::{DatasetManifest, Order};
 use model::hash::BlobHash;
+use model::optim::{OptimiserConfig, Schedule};
+use model::stage::Clip;
 use model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use swarm::spec::{MergeSpec, Pace, StageFacts, SwarmSpec};
@@ -218,11 +219,25 @@ impl RunSpec {
         }
     }
 
+    /// Learning-rate schedule over the inner steps of the whole run.
+    pub fn schedule(&self) -> Schedule {
+        self.inner.schedule.over(u64::from(self.phases.epochs) * u64::from(self.inner.steps))
+    }
+
     /// The schedule's factor on the inner learning rates at a step, the same for everybody.
     pub fn rate(&self, epoch: Epoch, step: Step) -> f32 {
         let done = u64::from(epoch.0) * u64::from(self.inner.steps) + u64::from(step.0);
-        let total = u64::from(self.phases.epochs) * u64::from(self.inner.steps);
-        schedule::factor(&self.inner.schedule, done, total)
+        self.schedule().factor(done)
+    }
+
+    /// Inner optimiser with its constants.
+    pub fn optimiser(&self) -> OptimiserConfig {
+        self.inner.optimiser()
+    }
+
+    /// How a stage clips when it steps on its own; in lock-step the scale comes from the log instead.
+    pub fn clip(&self) -> Clip {
+        if self.inner.clip_norm == 0.0 { Clip::Off } else { Clip::Slice { limit: self.inner.clip_norm as f32 } }
     }
 
     /// What the tokens are made of, for [`model::data::Dataset`].
