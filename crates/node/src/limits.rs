@@ -46,3 +46,23 @@ pub const PROGRESS_QUEUE: usize = 256;
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// Longest key file, bytes.
 pub const KEY_FILE_BYTES: u64 = 4096;
+/// Times that one statement is signed anew because of clocks.
+pub const SIGNATURES: u32 = 4;
+/// Bytes of newest blocks that the orchestrator holds in memory for its followers.
+pub const RECENT_BYTES: usize = 32 << 20;
+/// Bytes of recently served blobs that stay in memory.
+pub const BLOB_CACHE_BYTES: usize = 256 << 20;
+/// Group commit's pause while a merge is on, whose steps wait for each other.
+pub const GROUP_COMMIT_MERGING: Duration = Duration::from_millis(3);
+/// Shortest pause after a deadline that led to nothing.
+pub const IDLE_TICK: Duration = Duration::from_millis(20);
+/// Pause between two copies of the state for the orchestrator's other tasks, but for changes of phase.
+pub const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// Longest a block may take to become durable.
+pub const APPEND: Duration = Duration::from_secs(30);
+/// What an envelope adds to its body in a block, bytes (an upper bound, for the group commit).
+pub const ENVELOPE_OVERHEAD_BYTES: usize = 256;
+/// Epochs whose opening state is kept (protocol §4 "Tripwire").
+pub const KEPT_EPOCHS: usize = 2;
+/// Pause before the keeper asks again for a state that nobody gave it.
+pub const KEEP_RETRY: Duration = Duration::from_millis(500);

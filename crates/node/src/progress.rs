@@ -175,8 +175,6 @@ pub struct MinerStatus {
     pub accumulate: u32,
     /// Inner steps taken in this epoch.
     pub steps: u32,
-    /// Micro-batches that it could take now.
-    pub free: u16,
 }
 
 /// State of a miner.
