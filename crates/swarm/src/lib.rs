@@ -5,5 +5,6 @@
 //! simulator and in `shoal verify`.
 
 pub mod limits;
+pub mod miner;
 pub mod record;
 pub mod spec;
