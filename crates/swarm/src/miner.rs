@@ -6,12 +6,13 @@
 
 use wire::{LeaseId, MicroBatch};
 
+pub mod limits;
 pub mod merger;
 pub mod pipeline;
+pub mod reduce;
 
-
-
-
+pub use merger::Merger;
+pub use pipeline::Pipeline;
 
 /// A micro-batch under one lease: what a node works on. The driver keeps its tensors under this name and a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -87,9 +87,14 @@ pub struct Summand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Apply {
     /// Decode the result and take the outer step.
-    Result(Hash),
-    /// The one uploader's own weights become the merged ones, without a subtraction (outer identity, N = 1, and this
-    /// node is that uploader).
+    Result {
+        /// Hash of the encoded result.
+        hash: Hash,
+        /// Whether this node's upload, which was left out of the shard, goes into its residual.
+        carry: bool,
+    },
+    /// The one uploader's weights, which the result holds as f32, become the merged ones without a subtraction (outer
+    /// identity, N = 1); the residual stays.
     Own(Hash),
     /// Weights and momentum stay; an uploader adds its upload to its residual if `carry`.
     Keep {
@@ -143,6 +148,13 @@ pub enum Event {
         /// State hash per shard, as [`crate::record::Statement::Ready`] wants it.
         states: Vec<Hash>,
     },
+    /// [`Action::Restore`] is done.
+    Restored {
+        /// Epoch that opens with it.
+        epoch: Epoch,
+        /// Shards that are not on disk, or differ from their hash.
+        missing: Vec<u16>,
+    },
     /// The orchestrator answered a statement.
     Answered {
         /// Statement.
@@ -150,6 +162,17 @@ pub enum Event {
         /// Whether it stands in the log.
         accepted: bool,
     },
+}
+
+impl Event {
+    /// Epoch that is merged, of events of a merge.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Trained { epoch, .. } | Self::UploadMade { epoch, .. } | Self::Reduced { epoch, .. } => Some(*epoch),
+            Self::Fetched { want: Want::Upload { epoch, .. } | Want::Result { epoch, .. }, .. } => Some(*epoch),
+            _ => None,
+        }
+    }
 }
 
 /// What the driver must do.
@@ -183,26 +206,28 @@ pub enum Action {
         summands: Vec<Summand>,
         /// Seed of the merge (for the dither).
         seed: Hash,
-        /// The one uploader's own weights are the outcome (outer identity, N = 1).
+        /// The result is this node's own weights as f32 (outer identity, N = 1).
         own: bool,
     },
     /// Make θ_{e+1}, m_{e+1} and r_{e+1} from those of `epoch`, keep them on disk; [`Event::Applied`] follows. It may
-    /// come twice for one epoch (when shards were amended): the opening state of `epoch` is kept until [`Action::Forget`].
+    /// come twice for one epoch (when the merge was withdrawn): the opening state of `epoch` is kept until
+    /// [`Action::Forget`].
     Apply {
         /// Epoch merged.
         epoch: Epoch,
-        /// Every shard, in order.
+        /// Every shard, in order; none if nobody uploaded.
         shards: Vec<(Shard, Apply)>,
-        /// Whether this node's upload was in the set: the new residual counts from here on.
+        /// Whether this node's upload was in the set: then the residual that it left counts from here on.
         uploaded: bool,
+        /// Shards whose state hashes are wanted.
+        report: Vec<Shard>,
     },
     /// Make the initial weights of the stage; [`Event::Applied`] for epoch 0 follows.
     Initialise {
         /// Stage.
         stage: StageIndex,
     },
-    /// Load a state from this node's disk, if it is there and has these hashes; [`Event::Applied`] follows, else
-    /// [`Event::Fetched`] does not come and the fetches that come next fill the gaps.
+    /// Look for a state on this node's disk; [`Event::Restored`] follows.
     Restore {
         /// Epoch that opens with it.
         epoch: Epoch,
