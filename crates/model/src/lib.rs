@@ -6,6 +6,8 @@ mod cut;
 pub mod data;
 pub mod hash;
 pub mod limits;
+mod kernels;
+pub mod optim;
 mod random;
 pub mod stage;
 pub mod tokenizer;

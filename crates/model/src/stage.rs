@@ -1,5 +1,13 @@
 //! The narrow trait between whoever schedules work and whoever computes it.
 
+mod arena;
+mod block;
+mod cpu;
+mod pass;
+
+pub(crate) use arena::Arena;
+pub use cpu::{BATCH_MAX, CpuStage, Inferred};
+
 use crate::config::{ConfigError, Message, MessageError, StageSpec};
 
 /// What a forward pass gives.

@@ -98,11 +98,24 @@ impl Message {
 
     /// Packs `numbers` as `dtype`, which is `F32` or `Bf16` (round to nearest, ties to even).
     pub fn from_f32(dtype: Dtype, shape: Vec<usize>, numbers: &[f32]) -> Message {
-        let bytes = match dtype {
-            Dtype::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Dtype::Bf16 => numbers.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
-            Dtype::U8 => numbers.iter().map(|&x| x as u8).collect(),
-        };
+        let mut bytes = vec![0; numbers.len() * dtype.bytes()];
+        match dtype {
+            Dtype::F32 => {
+                for (b, x) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+                    *b = x.to_le_bytes();
+                }
+            }
+            Dtype::Bf16 => {
+                for (b, &x) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
+                    *b = half::bf16::from_f32(x).to_le_bytes();
+                }
+            }
+            Dtype::U8 => {
+                for (b, &x) in bytes.iter_mut().zip(numbers) {
+                    *b = x as u8;
+                }
+            }
+        }
         Message { dtype, shape, bytes }
     }
 
