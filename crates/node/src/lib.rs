@@ -10,3 +10,4 @@ pub mod key;
 pub mod limits;
 pub mod progress;
 pub mod rpc;
+pub mod spec;
