@@ -68,8 +68,8 @@ pub enum Progress {
         node: String,
         /// Epoch.
         epoch: u32,
-        /// Micro-batch.
-        micro_batch: u64,
+        /// How many of its items since the last such event.
+        failures: u64,
     },
     /// The orchestrator came back.
     Resumed {
