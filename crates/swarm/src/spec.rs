@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use wire::Millis;
 
+use crate::limits;
+
 /// The protocol's view of a run. Immutable; its bytes stand in the genesis record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SwarmSpec {
@@ -116,5 +118,72 @@ impl MergeWire {
             Self::F32 => 4,
             Self::Bf16 => 2,
         }
+    }
+}
+
+/// A value that no run can have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{key} is {value}: allowed is {allowed}")]
+pub struct SpecError {
+    /// Field.
+    pub key: String,
+    /// What it holds.
+    pub value: String,
+    /// What it may hold.
+    pub allowed: String,
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), SpecError> {
+    if value >= low && value <= high {
+        return Ok(());
+    }
+    Err(SpecError { key: key.into(), value: value.to_string(), allowed: format!("{low} to {high}") })
+}
+
+impl SwarmSpec {
+    /// Checks every bound; a state is made from a checked spec only.
+    pub fn check(&self) -> Result<(), SpecError> {
+        within("stages", self.stages.len(), 1, limits::STAGES_MAX)?;
+        for facts in &self.stages {
+            within("stages.parameters", facts.parameters, 1, 1 << 40)?;
+            within("stages.flops_per_token", facts.flops_per_token, 1, 1 << 50)?;
+        }
+        within("tokens_per_micro_batch", self.tokens_per_micro_batch, 1, 1 << 32)?;
+        within("epochs", self.epochs, 1, u32::MAX - 1)?;
+        within("micro_batches_per_epoch", self.micro_batches_per_epoch, 1, limits::EPOCH_MICRO_BATCHES_MAX)?;
+        within("inner_steps", self.inner_steps, 1, 1 << 20)?;
+        within("miners_min", usize::from(self.miners_min), 1, limits::UPLOADERS_MAX)?;
+        within("validators_min", usize::from(self.validators_min), 0, limits::NODES_MAX)?;
+        let day = 86_400_000;
+        within("heartbeat", self.heartbeat.0, 1, day)?;
+        within("lost_after", self.lost_after.0, self.heartbeat.0.saturating_mul(2), 30 * day)?;
+        within("epoch_deadline", self.epoch_deadline.0, 1, 365 * day)?;
+        within("lease_ttl", self.lease_ttl.0, 1, 30 * day)?;
+        within("merge.deadline_min", self.merge.deadline_min.0, 1, 30 * day)?;
+        within("merge.deadline_max", self.merge.deadline_max.0, self.merge.deadline_min.0, 30 * day)?;
+        within("merge.first_norm_bound", self.merge.first_norm_bound, 0.0, f64::MAX)?;
+        if let Outer::Nesterov { learning_rate, momentum } = self.merge.outer {
+            within("merge.outer.learning_rate", learning_rate, 0.0, f32::MAX)?;
+            within("merge.outer.momentum", momentum, 0.0, 1.0)?;
+        }
+        if let Pace::Lockstep { clip_norm } = self.pace {
+            within("pace.clip_norm", clip_norm, f64::MIN_POSITIVE, f64::MAX)?;
+        }
+        within("audit_rate_ppm", self.audit_rate_ppm, 0, 1_000_000)
+    }
+
+    /// Last stage: it has the loss.
+    pub fn tail(&self) -> wire::StageIndex {
+        wire::StageIndex((self.stages.len() - 1) as u16)
+    }
+
+    /// All stages, head first.
+    pub fn stage_indices(&self) -> impl DoubleEndedIterator<Item = wire::StageIndex> + use<> {
+        (0..self.stages.len() as u16).map(wire::StageIndex)
+    }
+
+    /// Mask with the bit of every stage.
+    pub fn all_stages(&self) -> u64 {
+        u64::MAX >> (64 - self.stages.len())
     }
 }
