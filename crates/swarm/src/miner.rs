@@ -26,3 +26,6 @@ pub struct Item {
 /// Names one statement between a machine and its driver, so that the answer finds its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Token(pub u64);
+
+#[cfg(test)]
+mod tests;

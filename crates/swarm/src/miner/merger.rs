@@ -173,10 +173,13 @@ impl Merger {
             Some(held) if target.matches(held) => {
                 self.catch_up = None;
                 let ready = node.ready.as_ref();
-                let said = ready.is_some_and(|ready| ready.epoch == held.epoch && ready.states == held.states);
+                let said =
+                    ready.is_some_and(|ready| ready.epoch == held.epoch && ready.states == held.states);
                 let refused = self.refused.as_ref();
-                let refused = refused.is_some_and(|(theirs, phase)| theirs == held && *phase == state.phase());
-                if target.wants_word(state, &self.settings.node) && !said && !refused && self.stated.is_none() {
+                let refused =
+                    refused.is_some_and(|(theirs, phase)| theirs == held && *phase == state.phase());
+                if target.wants_word(state, &self.settings.node) && !said && !refused && self.stated.is_none()
+                {
                     let (epoch, states) = (held.epoch, held.states.clone());
                     let token = self.out.state(Statement::Ready { epoch, states });
                     self.stated = Some((token, held.clone()));

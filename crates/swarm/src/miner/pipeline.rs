@@ -116,9 +116,9 @@ impl Pipeline {
                     training.on_computed(now, &mut self.out, computed);
                 }
             }
-            Event::Answered { token, .. } => {
+            Event::Answered { token, accepted } => {
                 if let Some(training) = &mut self.training {
-                    training.on_answered(token);
+                    training.on_answered(token, accepted);
                 }
             }
             Event::Drain => self.draining = true,
@@ -158,7 +158,8 @@ impl Pipeline {
             self.training = None;
         }
         let Some(membership) = membership else { return };
-        if self.training.is_none() && membership.open && self.last.is_none_or(|last| last < membership.epoch) {
+        if self.training.is_none() && membership.open && self.last.is_none_or(|last| last < membership.epoch)
+        {
             self.last = Some(membership.epoch);
             self.training = Some(Training::new(now, &self.settings, &membership, state));
         }
@@ -181,9 +182,14 @@ impl Pipeline {
         for waiting in std::mem::take(&mut self.waiting) {
             let behind = waiting.frame.head.is_some_and(|head| known.is_none_or(|known| known < head));
             let answer = match &mut self.training {
-                Some(training) if waiting.frame.epoch == training.epoch() => {
-                    training.consider(now, &mut self.out, &waiting.frame, state, self.draining, self.job.as_ref())
-                }
+                Some(training) if waiting.frame.epoch == training.epoch() => training.consider(
+                    now,
+                    &mut self.out,
+                    &waiting.frame,
+                    state,
+                    self.draining,
+                    self.job.as_ref(),
+                ),
                 _ => Err(Refused::Epoch),
             };
             let answer = match answer {

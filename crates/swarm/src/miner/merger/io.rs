@@ -168,8 +168,12 @@ impl Event {
     /// Epoch that is merged, of events of a merge.
     pub(super) fn epoch(&self) -> Option<Epoch> {
         match self {
-            Self::Trained { epoch, .. } | Self::UploadMade { epoch, .. } | Self::Reduced { epoch, .. } => Some(*epoch),
-            Self::Fetched { want: Want::Upload { epoch, .. } | Want::Result { epoch, .. }, .. } => Some(*epoch),
+            Self::Trained { epoch, .. } | Self::UploadMade { epoch, .. } | Self::Reduced { epoch, .. } => {
+                Some(*epoch)
+            }
+            Self::Fetched { want: Want::Upload { epoch, .. } | Want::Result { epoch, .. }, .. } => {
+                Some(*epoch)
+            }
             _ => None,
         }
     }

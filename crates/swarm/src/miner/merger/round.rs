@@ -189,12 +189,7 @@ fn patience(now: Millis, state: &State, end: Millis) -> Millis {
 
 /// A nonce of this node: derived, never drawn, so that a restart reveals the same (protocol §1.2 step 2).
 fn nonce(settings: &Settings, epoch: Epoch, stage: u16, what: &str) -> Hash {
-    let parts: [&[u8]; 5] = [
-        &settings.secret.0,
-        &settings.run.0,
-        &epoch.0.to_le_bytes(),
-        &stage.to_le_bytes(),
-        what.as_bytes(),
-    ];
+    let parts: [&[u8]; 5] =
+        [&settings.secret.0, &settings.run.0, &epoch.0.to_le_bytes(), &stage.to_le_bytes(), what.as_bytes()];
     Hash::of_parts("shoal 2026-11 merge nonce", &parts)
 }

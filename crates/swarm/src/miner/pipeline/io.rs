@@ -24,6 +24,8 @@ pub struct Offer {
     pub grad_mask: u64,
     /// Time left for the lease when the frame was sent.
     pub ttl: Millis,
+    /// Loss, on backward frames.
+    pub loss: Option<f32>,
     /// Sender's newest block: a receiver that is behind waits for it before it answers.
     pub head: Option<Seq>,
 }

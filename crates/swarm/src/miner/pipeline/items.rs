@@ -97,12 +97,16 @@ impl Items {
         let order = self.next_order;
         self.next_order += 1;
         let phase = Phase::Forward;
-        self.open.insert(item, Entry { phase, order, deadline, grad_mask, from, to: None, version: 0, loss: None });
+        self.open.insert(
+            item,
+            Entry { phase, order, deadline, grad_mask, from, to: None, version: 0, loss: None },
+        );
     }
 
     /// An open item of the same micro-batch under another lease.
     pub(super) fn rival(&self, item: &Item) -> Option<Item> {
-        let same = self.open.keys().find(|other| other.micro_batch == item.micro_batch && other.lease != item.lease);
+        let same =
+            self.open.keys().find(|other| other.micro_batch == item.micro_batch && other.lease != item.lease);
         same.copied()
     }
 

@@ -40,10 +40,12 @@ impl Report {
         hop.1 = hop.1.saturating_add(1);
     }
 
-    pub(super) fn on_answered(&mut self, token: Token) -> bool {
+    /// Notes an answer; false if it is of another statement. A refused report leaves its number to the next one.
+    pub(super) fn on_answered(&mut self, token: Token, accepted: bool) -> bool {
         let ours = self.out == Some(token);
         if ours {
             self.out = None;
+            self.seq -= u32::from(!accepted);
         }
         ours
     }

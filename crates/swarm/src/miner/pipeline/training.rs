@@ -7,11 +7,11 @@ use wire::{Direction, Epoch, LeaseId, MicroBatch, Millis, NodeId, StageIndex, St
 use super::items::{Items, Phase, Sending};
 use super::report::{Report, Wish};
 use super::{Action, Answer, Computed, Job, Membership, Offer, Outbox, Refused, Sent, Settings, item_of};
-use crate::limits::LEASE_HOLDER_PERCENT;
+use crate::limits::{LEASE_HOLDER_PERCENT, STEPS_FACTOR};
 use crate::miner::{Item, Token};
 use crate::record::{Member, Statement, StepCommit, WorkItem};
 use crate::spec::Pace;
-use crate::state::State;
+use crate::state::{MergeStep, State};
 
 /// What lives for one epoch.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Training {
     accumulated: Vec<Item>,
     /// Lock-step only.
     order: Option<LockOrder>,
+    /// Most inner steps that an epoch allows.
+    steps_max: u32,
     closing: Closing,
     /// Pause between requests for leases that do not come.
     lease_retry: Millis,
@@ -71,7 +73,7 @@ enum Closing {
     No,
     /// Closed in the log: the last step is taken or dropped.
     LastStep,
-    /// The last report is out.
+    /// The last report is due.
     Reporting,
     /// Over.
     Done,
@@ -100,6 +102,7 @@ impl Training {
             steps: 0,
             accumulated: Vec::new(),
             order,
+            steps_max: state.spec().inner_steps.saturating_mul(STEPS_FACTOR).saturating_add(STEPS_FACTOR),
             closing: Closing::No,
             lease_retry: state.spec().heartbeat,
         }
@@ -147,8 +150,8 @@ impl Training {
         }
     }
 
-    pub(super) fn on_answered(&mut self, token: Token) {
-        if !self.report.on_answered(token) {
+    pub(super) fn on_answered(&mut self, token: Token, accepted: bool) {
+        if !self.report.on_answered(token, accepted) {
             self.wish.on_answered(token);
         }
     }
@@ -300,7 +303,8 @@ impl Training {
             return;
         };
         entry.loss = loss;
-        entry.phase = if self.tail { Phase::Backward } else { Phase::Sending(Sending::new(Direction::Forward, now)) };
+        entry.phase =
+            if self.tail { Phase::Backward } else { Phase::Sending(Sending::new(Direction::Forward, now)) };
         let (version, direction) = (entry.version, Direction::Forward);
         let Item { micro_batch, lease } = item;
         self.report.items.push(WorkItem { micro_batch, lease, direction, version, loss });
@@ -309,14 +313,14 @@ impl Training {
     fn backward_done(&mut self, now: Millis, out: &mut Outbox, item: Item) {
         let Some(entry) = self.items.open.get_mut(&item) else { return };
         let (version, direction, loss) = (entry.version, Direction::Backward, entry.loss);
-        let accumulates = entry.grad_mask >> self.member.stage.0 & 1 == 1;
+        let grad_mask = entry.grad_mask;
         if entry.from.is_some() {
             entry.phase = Phase::Sending(Sending::new(Direction::Backward, now));
         } else {
             self.items.open.remove(&item);
             out.push(Action::Release(item));
         }
-        if accumulates {
+        if self.accumulates(grad_mask) {
             self.accumulated.push(item);
             if let Some(order) = &mut self.order {
                 order.next += 1;
@@ -325,6 +329,12 @@ impl Training {
         let Item { micro_batch, lease } = item;
         let loss = loss.filter(|_| self.tail);
         self.report.items.push(WorkItem { micro_batch, lease, direction, version, loss });
+    }
+
+    /// Whether this node adds the gradient of items with this mask. Once it has taken all the steps that an epoch
+    /// allows, it only passes gradients on.
+    fn accumulates(&self, grad_mask: u64) -> bool {
+        self.steps < self.steps_max && grad_mask >> self.member.stage.0 & 1 == 1
     }
 
     fn drop_item(&mut self, out: &mut Outbox, item: Item) {

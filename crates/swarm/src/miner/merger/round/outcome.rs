@@ -38,7 +38,9 @@ impl Outcome {
 impl Round {
     /// Whether the outcome is not known or not applied yet, but will be: nothing that is needed is out of reach.
     pub(in super::super) fn will_apply(&self) -> bool {
-        !self.fetches.has_any(|want| matches!(want, Want::Result { .. }) && self.fetches.is_out_of_reach(want))
+        !self
+            .fetches
+            .has_any(|want| matches!(want, Want::Result { .. }) && self.fetches.is_out_of_reach(want))
     }
 
     /// Fetches results as soon as they stand, says so, and applies the manifest.
@@ -75,8 +77,11 @@ impl Round {
         });
         for (shard, hash) in &settled {
             if !self.holds(*shard, hash) {
-                let want =
-                    Want::Result { epoch: self.epoch, shard: shard_of(&merge.partition, *shard), hash: *hash };
+                let want = Want::Result {
+                    epoch: self.epoch,
+                    shard: shard_of(&merge.partition, *shard),
+                    hash: *hash,
+                };
                 self.fetches.want(now, want, sources(settings, state, merge, *shard, hash));
             }
         }

@@ -65,7 +65,11 @@ impl Round {
                 continue;
             }
             let others = merge.witness_order(shard).filter(|node| node != me && *node != upload.node);
-            let sources = if upload.node == *me { vec![*me] } else { std::iter::once(upload.node).chain(others).collect() };
+            let sources = if upload.node == *me {
+                vec![*me]
+            } else {
+                std::iter::once(upload.node).chain(others).collect()
+            };
             let want = Want::Upload {
                 epoch: self.epoch,
                 shard: shard_of(&merge.partition, shard),
@@ -93,7 +97,8 @@ impl Round {
             if self.stated.get(shard) == Some(&bitmap) {
                 continue;
             }
-            let square_sums = merge.set.iter().map(|upload| held(&upload.node).copied().unwrap_or(0.0)).collect();
+            let square_sums =
+                merge.set.iter().map(|upload| held(&upload.node).copied().unwrap_or(0.0)).collect();
             self.stated.insert(*shard, bitmap);
             shards.push(HaveShard { shard: *shard, bitmap, square_sums });
         }
@@ -132,14 +137,17 @@ impl Round {
         out.push(Action::Reduce {
             epoch: self.epoch,
             shard: shard_of(&merge.partition, shard),
-            summands: inputs().map(|(index, upload)| Summand { node: upload.node, weight: weights[index] }).collect(),
+            summands: inputs()
+                .map(|(index, upload)| Summand { node: upload.node, weight: weights[index] })
+                .collect(),
             seed: merge.seed,
             own: takes_own(state, merge),
         });
     }
 
     fn blind(&mut self, settings: &Settings, merge: &StageMerge, due: &[u16], over: bool, out: &mut Outbox) {
-        let claims: Vec<ShardClaim> = due.iter().filter_map(|shard| self.claims.get(shard).copied()).collect();
+        let claims: Vec<ShardClaim> =
+            due.iter().filter_map(|shard| self.claims.get(shard).copied()).collect();
         let ready = claims.len() == due.len() || over;
         if self.blinded.is_none() && ready && !claims.is_empty() {
             let nonce = nonce(settings, self.epoch, merge.stage.0, "claims");

@@ -1,8 +1,8 @@
 //! What a training miner does next: drop what is late, start, send, compute, close, report.
 
 use super::{
-    Action, Closing, Direction, Item, Job, LockOrder, MicroBatch, Millis, Outbox, Phase, Squares, StageIndex, State,
-    Step, Training,
+    Action, Closing, Direction, Item, Job, LockOrder, MergeStep, MicroBatch, Millis, Outbox, Phase, Squares,
+    StageIndex, State, Step, Training,
 };
 
 impl Training {
@@ -66,7 +66,9 @@ impl Training {
         while self.items.open.len() < self.settings.in_flight {
             let steps = self.steps;
             let admits = |micro_batch: &MicroBatch| {
-                self.order.as_ref().is_none_or(|order| order.step_of(*micro_batch, self.member.accumulate) <= steps)
+                self.order
+                    .as_ref()
+                    .is_none_or(|order| order.step_of(*micro_batch, self.member.accumulate) <= steps)
             };
             let next = self
                 .granted
@@ -120,15 +122,15 @@ impl Training {
         match self.closing {
             Closing::No => {}
             Closing::LastStep => {
-                let job = self.last_step(state);
-                if job.is_none() && !self.awaits_scale(state) {
-                    if !self.accumulated.is_empty() {
-                        self.accumulated.clear();
-                        out.push(Action::Compute(Job::Clear));
-                    }
-                    self.closing = Closing::Reporting;
+                if self.deserves_last_step(state) {
+                    return self.step_job(state, true);
                 }
-                return job;
+                if !self.accumulated.is_empty() {
+                    self.accumulated.clear();
+                    out.push(Action::Compute(Job::Clear));
+                }
+                self.closing = Closing::Reporting;
+                return None;
             }
             Closing::Reporting | Closing::Done => return None,
         }
@@ -142,6 +144,9 @@ impl Training {
     }
 
     fn step_is_full(&self) -> bool {
+        if self.steps >= self.steps_max {
+            return false;
+        }
         let full = self.accumulated.len() >= self.member.accumulate as usize;
         let last = self.order.as_ref().is_some_and(|order| order.next == order.micro_batches.len());
         full || last && !self.accumulated.is_empty()
@@ -152,32 +157,33 @@ impl Training {
         let step = Step(self.steps);
         let Some(order) = &self.order else { return Some(Job::Step { step, scale: None, root }) };
         match order.squares {
+            // The log must know of the step before.
+            Squares::Filling if !self.report.steps.is_empty() => None,
             Squares::Filling => Some(Job::Squares { step }),
-            Squares::Stated => state.clip_scale(step).map(|scale| Job::Step { step, scale: Some(scale), root }),
+            Squares::Stated => {
+                state.clip_scale(step).map(|scale| Job::Step { step, scale: Some(scale), root })
+            }
         }
     }
 
-    /// After the closing: the gradient that is there makes a step if it is at least half full.
-    fn last_step(&self, state: &State) -> Option<Job> {
-        let enough = !self.accumulated.is_empty() && self.accumulated.len() * 2 >= self.member.accumulate as usize;
-        if enough { self.step_job(state, true) } else { None }
-    }
-
-    /// Lock-step: the last step's scale can still come.
-    fn awaits_scale(&self, state: &State) -> bool {
-        let stated = self.order.as_ref().is_some_and(|order| order.squares == Squares::Stated);
+    /// After the closing: the gradient that is there makes a step if it is at least half full, and in lock-step only
+    /// as long as its scale can come.
+    fn deserves_last_step(&self, state: &State) -> bool {
+        let half = self.accumulated.len() * 2 >= self.member.accumulate as usize;
         let merge = state.merge(self.member.stage);
-        stated && merge.is_none_or(|merge| merge.step == crate::state::MergeStep::Commit)
+        let in_time = merge.is_none_or(|merge| merge.step == MergeStep::Commit);
+        half && !self.accumulated.is_empty()
+            && self.steps < self.steps_max
+            && (self.order.is_none() || in_time)
     }
 
     fn backward_job(&self, now: Millis) -> Option<Job> {
-        let accumulates = |grad_mask: u64| grad_mask >> self.member.stage.0 & 1 == 1;
         let item = self.items.first(Phase::Backward, |item, entry| {
             let turn = self.order.as_ref().is_none_or(|order| order.is_next(item.micro_batch));
-            now < entry.deadline && (turn || !accumulates(entry.grad_mask))
+            now < entry.deadline && (turn || !self.accumulates(entry.grad_mask))
         })?;
         let grad_mask = self.items.open.get(&item)?.grad_mask;
-        Some(Job::Backward { item, accumulate: accumulates(grad_mask) })
+        Some(Job::Backward { item, accumulate: self.accumulates(grad_mask) })
     }
 
     /// At most two versions are open: none is run under v + 1 while one of v − 1 waits for its gradient.
@@ -213,16 +219,23 @@ impl Training {
     }
 
     fn state_work(&mut self, now: Millis, out: &mut Outbox) {
-        let free = self.settings.queue.saturating_sub(self.items.open.len()).min(usize::from(u16::MAX)) as u16;
+        let free =
+            self.settings.queue.saturating_sub(self.items.open.len()).min(usize::from(u16::MAX)) as u16;
         match self.closing {
             Closing::No => {
                 // The last micro-batch is back: the epoch may close without waiting for a heartbeat.
                 let head = self.member.stage == StageIndex(0);
                 let idle = self.items.open.is_empty() && self.granted.is_empty();
-                let urgent = head && idle && !self.report.items.is_empty();
-                self.report.make(now, out, urgent, free);
+                let last_is_back = head && idle && !self.report.items.is_empty();
+                let stepped = self.order.is_some() && !self.report.steps.is_empty();
+                self.report.make(now, out, last_is_back || stepped, free);
             }
-            Closing::LastStep | Closing::Done => {}
+            Closing::LastStep => {
+                if self.order.is_some() && !self.report.steps.is_empty() {
+                    self.report.make(now, out, true, free);
+                }
+            }
+            Closing::Done => {}
             Closing::Reporting => {
                 self.report.finish(now, out, free);
                 self.closing = Closing::Done;
