@@ -80,7 +80,12 @@ pub(crate) trait Boundary: Debug + Send + Sync {
         gradient: Option<Gradient<'_>>,
     ) -> Sent;
     /// Receiver, forward.
-    fn decode(&self, site: Site<'_>, weights: &[f32], message: &Message) -> Result<(Received, Kept), MessageError>;
+    fn decode(
+        &self,
+        site: Site<'_>,
+        weights: &[f32],
+        message: &Message,
+    ) -> Result<(Received, Kept), MessageError>;
     /// Receiver, backward.
     fn decode_backward(
         &self,
@@ -122,7 +127,12 @@ pub(crate) fn receiver_parameters(cut: Cut, model: &ModelConfig, i: usize) -> Ve
 }
 
 /// Parses numbers of a float wire.
-fn read_numbers(site: Site<'_>, wire: crate::config::Dtype, width: usize, message: &Message) -> Result<Vec<f32>, MessageError> {
+fn read_numbers(
+    site: Site<'_>,
+    wire: crate::config::Dtype,
+    width: usize,
+    message: &Message,
+) -> Result<Vec<f32>, MessageError> {
     message.check(wire, &[site.rows(), width])?;
     let mut numbers = site.arena.take(site.rows() * width);
     match message.read_f32(&mut numbers) {

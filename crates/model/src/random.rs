@@ -1,7 +1,7 @@
 //! Counter-based random numbers in integer arithmetic: a number depends on key and position, never on order or CPU.
 
 /// SplitMix64's finaliser (Steele, Lea, Flood 2014).
-fn mix(mut z: u64) -> u64 {
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

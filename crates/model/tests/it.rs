@@ -1,5 +1,13 @@
-//! Tests of the crate through its public interface.
+//! Integration tests of the model crate: everything through its public interface.
 
 mod it {
+    mod checkpoint;
+    mod common;
+    mod cuts;
     mod data;
+    mod learning;
+    mod local;
+    mod reference;
+    mod refusals;
+    mod split;
 }

@@ -2,6 +2,11 @@
 //!
 //! This crate must never decide what the protocol decides: what a node does is a function of the state it folded.
 
+mod backoff;
+pub mod clock;
+pub mod fetch;
+pub mod folder;
+pub mod key;
 pub mod limits;
 pub mod progress;
 pub mod rpc;

@@ -46,3 +46,33 @@ pub const PROGRESS_QUEUE: usize = 256;
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// Longest key file, bytes.
 pub const KEY_FILE_BYTES: u64 = 4096;
+/// Times that one statement is signed anew because of clocks.
+pub const SIGNATURES: u32 = 4;
+/// Bytes of newest blocks that the orchestrator holds in memory for its followers.
+pub const RECENT_BYTES: usize = 32 << 20;
+/// Bytes of recently served blobs that stay in memory.
+pub const BLOB_CACHE_BYTES: usize = 256 << 20;
+/// Group commit's pause while a merge is on, whose steps wait for each other.
+pub const GROUP_COMMIT_MERGING: Duration = Duration::from_millis(3);
+/// Pause between two copies of the state for the orchestrator's other tasks, but for changes of phase.
+pub const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// Longest a block may take to become durable.
+pub const APPEND: Duration = Duration::from_secs(30);
+/// What an envelope adds to its body in a block, bytes (an upper bound, for the group commit).
+pub const ENVELOPE_OVERHEAD_BYTES: usize = 256;
+/// Epochs whose opening state is kept (protocol §4 "Tripwire").
+pub const KEPT_EPOCHS: usize = 2;
+/// Pause before the keeper asks again for a state that nobody gave it.
+pub const KEEP_RETRY: Duration = Duration::from_millis(500);
+/// Time over which the shown rate of tokens is taken.
+pub const RATE_OVER: Duration = Duration::from_secs(10);
+/// After the end of a run: how long the orchestrator waits for its last state, its last held-out loss and its nodes.
+pub const FAREWELL: Duration = Duration::from_secs(60);
+/// After the end of a run: silence of the orchestrator after which a node ends too.
+pub const FAREWELL_SILENCE: Duration = Duration::from_secs(5);
+/// Pause between two looks for nodes that did not hear of the run's end.
+pub const FAREWELL_LOOK: Duration = Duration::from_millis(50);
+/// Time that closing a link or a relay may take.
+pub const CLOSE: Duration = Duration::from_secs(5);
+/// Time for the orchestrator to reach its own relay.
+pub const RELAY_START: Duration = Duration::from_secs(5);

@@ -68,8 +68,8 @@ pub enum Progress {
         node: String,
         /// Epoch.
         epoch: u32,
-        /// Micro-batch.
-        micro_batch: u64,
+        /// How many of its items since the last such event.
+        failures: u64,
     },
     /// The orchestrator came back.
     Resumed {
@@ -175,8 +175,6 @@ pub struct MinerStatus {
     pub accumulate: u32,
     /// Inner steps taken in this epoch.
     pub steps: u32,
-    /// Micro-batches that it could take now.
-    pub free: u16,
 }
 
 /// State of a miner.

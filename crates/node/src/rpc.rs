@@ -135,8 +135,8 @@ pub enum Reply {
     },
     /// The protocol refuses the statement; sending the same again will not help.
     Refused {
-        /// One line.
-        reason: String,
+        /// Why.
+        refusal: swarm::refusal::Refusal,
     },
     /// Blocks, in order, without gaps; their bytes are the payload, one behind the other.
     Blocks {

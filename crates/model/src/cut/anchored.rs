@@ -5,9 +5,9 @@
 
 use super::{Boundary, Kept, Received, Sent, Shape, Site, quantise, table};
 use crate::config::{Message, MessageError, ModelConfig, ParameterKind, Table};
+use crate::kernels::linear;
 use crate::kernels::matrix::{Matrix, MatrixMut};
 use crate::kernels::norm::{self, Gradient};
-use crate::kernels::linear;
 
 /// Keeps a row of zeros from dividing by zero.
 const UNIT_EPS: f32 = 1e-8;
@@ -95,7 +95,12 @@ impl Boundary for Anchored {
             linear::backward_weight(d_y_rows, normed, MatrixMut::new(to_down, c, d), accumulate);
             d_gain = Some(Gradient { to: to_gain, accumulate });
         }
-        linear::backward_input(d_y_rows, Matrix::new(down, c, d), MatrixMut::new(&mut normed, rows, d), false);
+        linear::backward_input(
+            d_y_rows,
+            Matrix::new(down, c, d),
+            MatrixMut::new(&mut normed, rows, d),
+            false,
+        );
         let mut d_x = site.arena.take(rows * d);
         d_x.fill(0.0);
         norm::backward(&x, gain, &inverse, &normed, &mut d_x, d_gain, site.arena);
@@ -105,7 +110,12 @@ impl Boundary for Anchored {
         Sent { residual: d_x, update: None }
     }
 
-    fn decode(&self, site: Site<'_>, weights: &[f32], message: &Message) -> Result<(Received, Kept), MessageError> {
+    fn decode(
+        &self,
+        site: Site<'_>,
+        weights: &[f32],
+        message: &Message,
+    ) -> Result<(Received, Kept), MessageError> {
         let (rows, d, c) = (site.rows(), site.model.d_model, self.width);
         let mut z = site.arena.take(rows * c);
         if let Err(error) = quantise::unpack_forward(self.bits, rows, c, message, &mut z) {

@@ -73,7 +73,12 @@ impl Boundary for Bottleneck {
             let active = Matrix::new(&scratch, rows, d);
             linear::backward_weight(d_z_rows, active, MatrixMut::new(to, c, d), accumulate);
         }
-        linear::backward_input(d_z_rows, Matrix::new(weights, c, d), MatrixMut::new(&mut scratch, rows, d), false);
+        linear::backward_input(
+            d_z_rows,
+            Matrix::new(weights, c, d),
+            MatrixMut::new(&mut scratch, rows, d),
+            false,
+        );
         simd::silu_backward(&update, &mut scratch);
         let mut residual = update;
         for (h, z) in residual.chunks_exact_mut(d).zip(d_z.chunks_exact(c)) {
@@ -84,7 +89,12 @@ impl Boundary for Bottleneck {
         Sent { residual, update: Some(scratch) }
     }
 
-    fn decode(&self, site: Site<'_>, weights: &[f32], message: &Message) -> Result<(Received, Kept), MessageError> {
+    fn decode(
+        &self,
+        site: Site<'_>,
+        weights: &[f32],
+        message: &Message,
+    ) -> Result<(Received, Kept), MessageError> {
         let (rows, d, c) = (site.rows(), site.model.d_model, self.width);
         let z = read_numbers(site, self.wire, c, message)?;
         let mut input = site.arena.take(rows * d);

@@ -28,13 +28,25 @@ impl Boundary for Nothing {
         Ok(Vec::new())
     }
 
-    fn encode_backward(&self, site: Site<'_>, _: &[f32], _: Kept, _: Vec<f32>, _: Option<Gradient<'_>>) -> Sent {
+    fn encode_backward(
+        &self,
+        site: Site<'_>,
+        _: &[f32],
+        _: Kept,
+        _: Vec<f32>,
+        _: Option<Gradient<'_>>,
+    ) -> Sent {
         let mut residual = site.arena.take(site.rows() * site.model.d_model);
         residual.fill(0.0);
         Sent { residual, update: None }
     }
 
-    fn decode(&self, site: Site<'_>, weights: &[f32], message: &Message) -> Result<(Received, Kept), MessageError> {
+    fn decode(
+        &self,
+        site: Site<'_>,
+        weights: &[f32],
+        message: &Message,
+    ) -> Result<(Received, Kept), MessageError> {
         message.check(Dtype::U8, &[0])?;
         let mut input = site.arena.take(site.rows() * site.model.d_model);
         input.fill(0.0);

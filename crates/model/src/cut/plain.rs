@@ -30,7 +30,14 @@ impl Boundary for Plain {
         read_numbers(site, self.wire, site.model.d_model, message)
     }
 
-    fn encode_backward(&self, _: Site<'_>, _: &[f32], _: Kept, d_z: Vec<f32>, _: Option<Gradient<'_>>) -> Sent {
+    fn encode_backward(
+        &self,
+        _: Site<'_>,
+        _: &[f32],
+        _: Kept,
+        d_z: Vec<f32>,
+        _: Option<Gradient<'_>>,
+    ) -> Sent {
         Sent { residual: d_z, update: None }
     }
 
@@ -39,7 +46,14 @@ impl Boundary for Plain {
         Ok((Received { input, narrow: None }, Kept::new()))
     }
 
-    fn decode_backward(&self, site: Site<'_>, _: &[f32], _: Kept, d: Received, _: Option<Gradient<'_>>) -> Message {
+    fn decode_backward(
+        &self,
+        site: Site<'_>,
+        _: &[f32],
+        _: Kept,
+        d: Received,
+        _: Option<Gradient<'_>>,
+    ) -> Message {
         self.message(site, d.input)
     }
 }

@@ -1,5 +1,7 @@
 //! A seeded order of a pass over the data, without storing it.
 
+use crate::random::mix;
+
 /// Rounds of the Feistel network; 4 suffice for statistical quality, the rest is margin.
 const ROUNDS: usize = 6;
 
@@ -47,13 +49,6 @@ impl Permutation {
         }
         left << self.half_bits | right
     }
-}
-
-/// The finaliser of SplitMix64: every bit of the input changes about half of the output.
-pub(super) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

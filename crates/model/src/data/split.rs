@@ -12,10 +12,9 @@ use serde::Serialize;
 use super::{
     DataError,
     collect::{Corpus, SourceFile},
-    permutation::mix,
     summary::size,
 };
-use crate::limits::MAX_HELD_OUT_BYTES;
+use crate::{limits::MAX_HELD_OUT_BYTES, random::mix};
 
 /// One part in this many is held out.
 const HELD_OUT_PART: u64 = 12;

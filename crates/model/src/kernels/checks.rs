@@ -149,7 +149,8 @@ fn swiglu_matches() {
     let (f, arena) = (fixture(), Arena::default());
     let (rows, d, ffn) = (21, 16, 150);
     let x = Matrix::new(&f["swiglu.x"], rows, d);
-    let (gate_up, down) = (Matrix::new(&f["swiglu.gate_up"], 2 * ffn, d), Matrix::new(&f["swiglu.down"], d, ffn));
+    let (gate_up, down) =
+        (Matrix::new(&f["swiglu.gate_up"], 2 * ffn, d), Matrix::new(&f["swiglu.down"], d, ffn));
     let (mut hidden, mut active) = (vec![9.0; rows * 2 * ffn], vec![9.0; rows * ffn]);
     feed_forward::forward(x, gate_up, &mut hidden, &mut active);
     let mut y = vec![9.0; rows * d];
@@ -166,7 +167,12 @@ fn swiglu_matches() {
     assert_close("d_gate_up", &d_gate_up, &f["swiglu.d_gate_up"]);
     assert_close("d_down", &d_down, &f["swiglu.d_down"]);
     let mut d_x = vec![9.0; rows * d];
-    linear::backward_input(Matrix::new(&hidden, rows, 2 * ffn), gate_up, MatrixMut::new(&mut d_x, rows, d), false);
+    linear::backward_input(
+        Matrix::new(&hidden, rows, 2 * ffn),
+        gate_up,
+        MatrixMut::new(&mut d_x, rows, d),
+        false,
+    );
     assert_close("d_x", &d_x, &f["swiglu.d_x"]);
 }
 

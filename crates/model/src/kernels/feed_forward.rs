@@ -14,7 +14,8 @@ pub(crate) fn forward(x: Matrix<'_>, weights: Matrix<'_>, hidden: &mut [f32], ac
     let (rows, ffn) = (x.rows, weights.rows / 2);
     let (gates, ups) = MatrixMut::new(hidden, rows, 2 * ffn).split_columns(ffn);
     let actives = MatrixMut::new(active, rows, ffn).column_tiles(BAND);
-    let bands: Vec<_> = gates.column_tiles(BAND).into_iter().zip(ups.column_tiles(BAND)).zip(actives).collect();
+    let bands: Vec<_> =
+        gates.column_tiles(BAND).into_iter().zip(ups.column_tiles(BAND)).zip(actives).collect();
     bands.into_par_iter().enumerate().for_each(|(i, ((mut gate, mut up), mut active))| {
         let (start, n) = (i * BAND, gate.columns);
         product(&mut gate, x, weights.rows(start, n).transposed(), false);

@@ -27,7 +27,14 @@ impl<'a> Matrix<'a> {
     /// All of a row-major `[rows, columns]` slice.
     pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize) -> Matrix<'a> {
         assert_eq!(data.len(), rows * columns, "a matrix fills its slice");
-        Matrix { data: data.as_ptr(), rows, columns, row_stride: columns, column_stride: 1, life: PhantomData }
+        Matrix {
+            data: data.as_ptr(),
+            rows,
+            columns,
+            row_stride: columns,
+            column_stride: 1,
+            life: PhantomData,
+        }
     }
 
     /// A tile.
@@ -113,7 +120,10 @@ impl<'a> MatrixMut<'a> {
         let mut tiles = Vec::with_capacity(self.rows.div_ceil(rows));
         let mut rest = self;
         while rest.rows > 0 {
-            let (tile, below) = { let n = rows.min(rest.rows); rest.split_rows(n) };
+            let (tile, below) = {
+                let n = rows.min(rest.rows);
+                rest.split_rows(n)
+            };
             tiles.push(tile);
             rest = below;
         }
@@ -125,7 +135,10 @@ impl<'a> MatrixMut<'a> {
         let mut tiles = Vec::with_capacity(self.columns.div_ceil(columns));
         let mut rest = self;
         while rest.columns > 0 {
-            let (tile, right) = { let n = columns.min(rest.columns); rest.split_columns(n) };
+            let (tile, right) = {
+                let n = columns.min(rest.columns);
+                rest.split_columns(n)
+            };
             tiles.push(tile);
             rest = right;
         }
@@ -141,7 +154,13 @@ impl<'a> MatrixMut<'a> {
 
     /// A shorter borrow of the same tile.
     pub(crate) fn reborrow(&mut self) -> MatrixMut<'_> {
-        MatrixMut { data: self.data, rows: self.rows, columns: self.columns, row_stride: self.row_stride, life: PhantomData }
+        MatrixMut {
+            data: self.data,
+            rows: self.rows,
+            columns: self.columns,
+            row_stride: self.row_stride,
+            life: PhantomData,
+        }
     }
 
     /// The same tile, read-only.
@@ -161,7 +180,10 @@ impl<'a> MatrixMut<'a> {
 /// even parts of at most [`INNER_MAX`].
 pub(crate) fn product(out: &mut MatrixMut<'_>, left: Matrix<'_>, right: Matrix<'_>, accumulate: bool) {
     let (rows, columns, inner) = (out.rows, out.columns, left.columns);
-    assert!(left.rows == rows && right.columns == columns && right.rows == inner, "shapes of a product agree");
+    assert!(
+        left.rows == rows && right.columns == columns && right.rows == inner,
+        "shapes of a product agree"
+    );
     let part = inner.div_ceil(inner.div_ceil(INNER_MAX).max(1)).max(1);
     let mut start = 0;
     loop {
@@ -216,8 +238,16 @@ mod tests {
         for (m, n, k) in [(1, 1, 1), (3, 5, 7), (64, 33, 513), (1, 70, 1030), (17, 1, 40), (50, 48, 2)] {
             let (a, b) = (numbers("a", m * k), numbers("b", k * n));
             for transposed in 0..4 {
-                let a = if transposed & 1 == 0 { Matrix::new(&a, m, k) } else { Matrix::new(&a, k, m).transposed() };
-                let b = if transposed & 2 == 0 { Matrix::new(&b, k, n) } else { Matrix::new(&b, n, k).transposed() };
+                let a = if transposed & 1 == 0 {
+                    Matrix::new(&a, m, k)
+                } else {
+                    Matrix::new(&a, k, m).transposed()
+                };
+                let b = if transposed & 2 == 0 {
+                    Matrix::new(&b, k, n)
+                } else {
+                    Matrix::new(&b, n, k).transposed()
+                };
                 let mut out = vec![1.0; m * n];
                 product(&mut MatrixMut::new(&mut out, m, n), a, b, true);
                 let at = |x: Matrix<'_>, r: usize, c: usize| {

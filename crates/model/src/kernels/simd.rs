@@ -415,10 +415,20 @@ mod tests {
             silu_product_backward::on(set, &mut gate, &mut up, &mut product);
             let mut e = x.clone();
             let sum = exp_sum::on(set, &mut e, 0.3, 1.0);
-            let (mut w, mut m, mut v) = (x.clone(), y.clone(), gain.repeat(rows).iter().map(|g| g * g).collect::<Vec<_>>());
-            let step = AdamStep { scale: 0.5, beta1: 0.9, beta2: 0.95, rate: 0.1, keep: 0.99, correction: 1.5, epsilon: 1e-8 };
+            let (mut w, mut m, mut v) =
+                (x.clone(), y.clone(), gain.repeat(rows).iter().map(|g| g * g).collect::<Vec<_>>());
+            let step = AdamStep {
+                scale: 0.5,
+                beta1: 0.9,
+                beta2: 0.95,
+                rate: 0.1,
+                keep: 0.99,
+                correction: 1.5,
+                epsilon: 1e-8,
+            };
             adamw::on(set, &mut w, &y, &mut m, &mut v, &step);
-            let scalars = vec![sum, maximum::on(set, &x), dot::on(set, &x, &y), square_sum::on(set, &x) as f32];
+            let scalars =
+                vec![sum, maximum::on(set, &x), dot::on(set, &x, &y), square_sum::on(set, &x) as f32];
             [out, inverse, d_x, d_gain, gate, up, product, e, w, m, v, scalars].concat()
         };
         let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect::<Vec<_>>();

@@ -30,7 +30,10 @@ impl Default for AdamW {
 }
 
 impl AdamW {
-    #[expect(clippy::too_many_arguments, reason = "four slices, three numbers and a flag; private to the optimiser")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "four slices, three numbers and a flag; private to the optimiser"
+    )]
     pub(super) fn step(
         &self,
         step: u64,

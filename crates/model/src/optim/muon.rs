@@ -35,7 +35,10 @@ impl Default for Muon {
 }
 
 impl Muon {
-    #[expect(clippy::too_many_arguments, reason = "three slices, a shape and two factors; private to the optimiser")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "three slices, a shape and two factors; private to the optimiser"
+    )]
     pub(super) fn step(
         &self,
         weights: &mut [f32],

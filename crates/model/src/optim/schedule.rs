@@ -105,7 +105,8 @@ impl Schedule {
                     let at = step - start;
                     let tooth = (at % cycle) as f64 / cycle as f64;
                     let floor = f64::from(floor);
-                    (cosine(at, fall - start, floor as f32) * (1.0 - (1.0 - floor) * tooth)).max(floor * floor)
+                    (cosine(at, fall - start, floor as f32) * (1.0 - (1.0 - floor) * tooth))
+                        .max(floor * floor)
                 };
                 if step < fall {
                     return before(step) as f32;
@@ -124,7 +125,12 @@ fn cosine(step: u64, length: u64, floor: f32) -> f64 {
     floor + (1.0 - floor) * 0.5 * (1.0 + math::sin_cos(std::f64::consts::PI * share).1)
 }
 
-fn rule(key: &'static str, value: impl ToString, holds: bool, allowed: &'static str) -> Result<(), ScheduleError> {
+fn rule(
+    key: &'static str,
+    value: impl ToString,
+    holds: bool,
+    allowed: &'static str,
+) -> Result<(), ScheduleError> {
     if holds { Ok(()) } else { Err(ScheduleError { key, value: value.to_string(), allowed }) }
 }
 
@@ -161,7 +167,8 @@ mod tests {
     fn impossible_schedules_are_refused() {
         assert!(Schedule::Cosine { warmup: 5, total: 4, floor: 0.0 }.check().is_err());
         assert!(Schedule::Cosine { warmup: 0, total: 4, floor: 1.5 }.check().is_err());
-        let teeth = Schedule::SawTooth { warmup: 1, plateau: u64::MAX, cycle: 1, floor: 0.1, tail: 0.0, total: 10 };
+        let teeth =
+            Schedule::SawTooth { warmup: 1, plateau: u64::MAX, cycle: 1, floor: 0.1, tail: 0.0, total: 10 };
         assert!(teeth.check().is_err());
     }
 }

@@ -215,7 +215,12 @@ pub(crate) fn backward(
     let d_h_rows = Matrix::new(&d_h, rows, d);
     linear::backward_input(d_h_rows, w_output, MatrixMut::new(&mut d_attended, rows, d), false);
     if let Some(Gradient { to, accumulate }) = part(&mut gradient, &places.output) {
-        linear::backward_weight(d_h_rows, Matrix::new(&attended, rows, d), MatrixMut::new(to, d, d), accumulate);
+        linear::backward_weight(
+            d_h_rows,
+            Matrix::new(&attended, rows, d),
+            MatrixMut::new(to, d, d),
+            accumulate,
+        );
     }
     let mut d_qkv = arena.take(rows * row);
     attention::backward(&qkv, heads, &attended, &log_sums, &d_attended, &mut d_qkv, arena);
@@ -226,7 +231,12 @@ pub(crate) fn backward(
     let d_qkv_rows = Matrix::new(&d_qkv, rows, row);
     if let Some(Gradient { to, accumulate }) = part(&mut gradient, &places.qkv) {
         norm::again(&x, &weights[places.norm_1.clone()], &inverse_1, &mut normed);
-        linear::backward_weight(d_qkv_rows, Matrix::new(&normed, rows, d), MatrixMut::new(to, row, d), accumulate);
+        linear::backward_weight(
+            d_qkv_rows,
+            Matrix::new(&normed, rows, d),
+            MatrixMut::new(to, row, d),
+            accumulate,
+        );
     }
     let w_qkv = Matrix::new(&weights[places.qkv.clone()], row, d);
     linear::backward_input(d_qkv_rows, w_qkv, MatrixMut::new(&mut d_normed, rows, d), false);

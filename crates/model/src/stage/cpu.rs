@@ -85,7 +85,9 @@ impl CpuStage {
         Ok(match passed {
             Passed::Logits(logits) => Inferred::Logits(logits),
             Passed::Output(Output::Message(message)) => Inferred::Message(message),
-            Passed::Output(Output::Loss(_)) => return Err(StageError::Wiring("the tail gave a loss for logits")),
+            Passed::Output(Output::Loss(_)) => {
+                return Err(StageError::Wiring("the tail gave a loss for logits"));
+            }
         })
     }
 
@@ -151,7 +153,12 @@ impl Stage for CpuStage {
         Ok(())
     }
 
-    fn forward(&mut self, micro_batch: u64, tokens: &[u32], input: Option<&Message>) -> Result<Output, StageError> {
+    fn forward(
+        &mut self,
+        micro_batch: u64,
+        tokens: &[u32],
+        input: Option<&Message>,
+    ) -> Result<Output, StageError> {
         if self.graphs.contains_key(&micro_batch) {
             return Err(StageError::GraphOpen(micro_batch));
         }

@@ -179,7 +179,12 @@ impl Plan {
         Ok((passed, None))
     }
 
-    fn receive(&self, weights: &[f32], site: Site<'_>, input: Option<&Message>) -> Result<(Received, Kept), StageError> {
+    fn receive(
+        &self,
+        weights: &[f32],
+        site: Site<'_>,
+        input: Option<&Message>,
+    ) -> Result<(Received, Kept), StageError> {
         match (&self.receiver, input) {
             (None, None) => {
                 let d = self.spec.model.d_model;
@@ -197,7 +202,11 @@ impl Plan {
     }
 
     /// Parses the gradient that came for a graph, before anything of the graph is used up.
-    pub(crate) fn read_gradient(&self, graph: &Graph, message: Option<&Message>) -> Result<Option<Vec<f32>>, StageError> {
+    pub(crate) fn read_gradient(
+        &self,
+        graph: &Graph,
+        message: Option<&Message>,
+    ) -> Result<Option<Vec<f32>>, StageError> {
         match (&self.sender, message) {
             (None, None) => Ok(None),
             (Some(cut), Some(message)) => {

@@ -1,0 +1,111 @@
+//! Whole runs: every size, every death.
+
+use shoal_swarm::state::Phase;
+use wire::{Epoch, Millis};
+
+use super::world::{World, spec};
+
+const HOUR: Millis = Millis(3_600_000);
+
+#[test]
+fn every_size_finishes_with_nothing_lost() {
+    for stages in 1..=4 {
+        for replicas in [1_u64, 2, 3, 4, 7, 16] {
+            if stages as u64 * replicas > 24 && stages > 1 {
+                continue;
+            }
+            let mut spec = spec(stages, 2, 12 * replicas as u32);
+            spec.miners_min = replicas as u16;
+            let mut world = World::new(&spec, stages as u64 * replicas, replicas + 100 * stages as u64);
+            let name = format!("{stages} stages of {replicas}");
+            assert!(world.run_for(HOUR), "{name}: stuck in {:?}", world.state.phase());
+            assert_eq!(world.state.phase(), Phase::Finished { epochs: 2 }, "{name}");
+            let strikes: u64 = world.state.nodes().values().map(|node| node.strikes).sum();
+            assert_eq!(strikes, 0, "{name}");
+            let coverage = world.merged_total as f64 / (world.merged_total + world.forfeited_total) as f64;
+            assert!(coverage > 0.8, "{name}: {coverage}");
+            for summary in world.state.summaries() {
+                for stage in &summary.stages {
+                    assert_eq!(u64::from(stage.uploads), replicas, "{name}");
+                    assert_eq!(stage.kept + stage.disputes, 0, "{name}");
+                    assert_eq!(stage.unwitnessed == 0, replicas > 1, "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_survives_any_deaths() {
+    let mut finished = 0;
+    for seed in 0..150_u64 {
+        let stages = 1 + (seed % 3) as usize;
+        let replicas = 1 + (seed / 3) % 5;
+        let spec = spec(stages, 3, 18);
+        let mut world = World::new(&spec, stages as u64 * replicas, seed);
+        world.keeper = seed % 2 == 0;
+        let mut next = 1000;
+        let kill_permille = 2 + seed % 5;
+        let revive = seed % 4 != 3;
+        for _ in 0..36_000 {
+            world.tick();
+            if let Phase::Finished { .. } = world.state.phase() {
+                break;
+            }
+            for id in world.living() {
+                if world.random.below(1000) < kill_permille && world.now.0 < 1_200_000 {
+                    world.kill(&id);
+                }
+            }
+            if revive && world.random.below(100) < 3 {
+                let dead: Vec<_> = world.miners.values().filter(|m| !m.alive).map(|m| m.id()).collect();
+                if !dead.is_empty() {
+                    let id = dead[world.random.below(dead.len() as u64) as usize];
+                    world.revive(&id);
+                }
+            }
+            if revive && next < 1004 && world.random.below(1000) < 4 {
+                world.add(next);
+                next += 1;
+            }
+        }
+        match world.state.phase() {
+            Phase::Finished { epochs } => {
+                assert_eq!(epochs, 3, "seed {seed}");
+                finished += 1;
+            }
+            Phase::Gathering { .. } if world.abandoned() => assert!(!revive, "seed {seed}"),
+            phase => panic!("seed {seed}: stuck in {phase:?}"),
+        }
+        let strikes: u64 = world.state.nodes().values().map(|node| node.strikes).sum();
+        assert_eq!(strikes, 0, "seed {seed}");
+    }
+    assert!(finished > 100, "{finished}");
+}
+
+#[test]
+fn a_stage_that_dies_out_waits_and_goes_on() {
+    let spec = spec(2, 3, 12);
+    let mut world = World::new(&spec, 4, 7);
+    while world.state.epoch() < Epoch(1) {
+        world.tick();
+    }
+    let stage = wire::StageIndex(1);
+    let gone: Vec<_> = world.state.members(stage).map(|member| member.node).collect();
+    for id in &gone {
+        world.kill(id);
+    }
+    assert!(!world.run_for(Millis(300_000)));
+    assert_eq!(world.state.phase(), Phase::Gathering { epoch: Epoch(2), until: gathering_until(&world) });
+    assert_eq!(world.state.coverage().merged > 0, world.state.merge(wire::StageIndex(0)).is_some());
+    world.add(50);
+    assert!(world.run_for(HOUR));
+    assert_eq!(world.state.phase(), Phase::Finished { epochs: 3 });
+}
+
+fn gathering_until(world: &World) -> Millis {
+    match world.state.phase() {
+        Phase::Gathering { until, .. } => until,
+        phase => panic!("{phase:?}"),
+    }
+}

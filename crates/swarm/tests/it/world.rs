@@ -1,0 +1,768 @@
+//! A seeded world: simulated miners that follow the fold honestly, die, lag, restart and come late.
+//!
+//! Weights are hashes: a replica that applied the wrong thing has another hash, and the fold would refuse it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_swarm::State;
+use shoal_swarm::block::{self, Committed};
+use shoal_swarm::record::{
+    Control, Derived, HaveShard, Input, Join, Record, Role, STATEMENT_KIND, ShardClaim, ShardOutcome, Statement,
+    StepCommit, Traffic, UploadCommit, Work, WorkItem, blind_hash, nonce_hash, run_id,
+};
+use shoal_swarm::refusal::Refusal;
+use shoal_swarm::spec::{MergeSpec, MergeWire, Outer, Pace, StageFacts, SwarmSpec, Unwitnessed};
+use shoal_swarm::state::{Cell, MergeStep, Phase, Presence, Standing};
+use wire::{
+    Direction, Envelope, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, SigningKey, StageIndex, Step,
+};
+
+pub(crate) const TICK: u64 = 100;
+
+/// splitmix64: small, seeded, the same everywhere.
+#[derive(Clone)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+    pub(crate) fn percent(&mut self, p: u64) -> bool {
+        self.below(100) < p
+    }
+}
+
+pub(crate) fn spec(stages: usize, epochs: u32, micro_batches: u32) -> SwarmSpec {
+    SwarmSpec {
+        seed: 1,
+        stages: vec![StageFacts { parameters: 300_000, flops_per_token: 1000 }; stages],
+        tokens_per_micro_batch: 128,
+        epochs,
+        micro_batches_per_epoch: micro_batches,
+        inner_steps: 3,
+        pace: Pace::Async,
+        miners_min: 1,
+        validators_min: 0,
+        epoch_deadline: Millis(60_000),
+        lease_ttl: Millis(6_000),
+        heartbeat: Millis(500),
+        lost_after: Millis(2_500),
+        merge: MergeSpec {
+            deadline_min: Millis(10_000),
+            deadline_max: Millis(20_000),
+            unwitnessed: Unwitnessed::Accept,
+            first_norm_bound: 0.0,
+            outer: Outer::Identity,
+            wire: MergeWire::F32,
+        },
+        audit_rate_ppm: 0,
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> Hash {
+    Hash::of_parts("test", parts)
+}
+
+/// One simulated miner.
+pub(crate) struct Miner {
+    pub(crate) key: SigningKey,
+    pub(crate) alive: bool,
+    pub(crate) incarnation: u32,
+    joined: u32,
+    nonce: u64,
+    spoke: Millis,
+    asked: Millis,
+    // Memory: gone with a restart.
+    epoch: Option<Epoch>,
+    items: Vec<WorkItem>,
+    steps: Vec<StepCommit>,
+    buffer: Vec<(MicroBatch, LeaseId)>,
+    steps_taken: u32,
+    reports: u32,
+    final_work: bool,
+    fetched: BTreeSet<(u16, NodeId)>,
+    have_sent: BTreeSet<u16>,
+    blinded: Vec<ShardClaim>,
+    results: BTreeSet<u16>,
+    // Disk: stays.
+    disk: Option<(Epoch, Vec<Hash>)>,
+}
+
+impl Miner {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut secret = [0_u8; 32];
+        secret[..8].copy_from_slice(&seed.to_le_bytes());
+        Self {
+            key: SigningKey::from_bytes(&secret),
+            alive: true,
+            incarnation: 0,
+            joined: 0,
+            nonce: 0,
+            spoke: Millis(0),
+            asked: Millis(0),
+            epoch: None,
+            items: Vec::new(),
+            steps: Vec::new(),
+            buffer: Vec::new(),
+            steps_taken: 0,
+            reports: 0,
+            final_work: false,
+            fetched: BTreeSet::new(),
+            have_sent: BTreeSet::new(),
+            blinded: Vec::new(),
+            results: BTreeSet::new(),
+            disk: None,
+        }
+    }
+
+    fn new_indexed(index: u64) -> (NodeId, Self) {
+        let miner = Self::new(index);
+        (miner.id(), miner)
+    }
+
+    /// Takes an inner step on what it accumulated.
+    fn step(&mut self) {
+        let items = std::mem::take(&mut self.buffer);
+        self.steps.push(StepCommit { step: Step(self.steps_taken), items, clip: 1.0, weights_root: None });
+        self.steps_taken += 1;
+    }
+
+    fn report(&self) -> Work {
+        Work {
+            epoch: self.epoch.unwrap_or_default(),
+            seq: self.reports,
+            items: self.items.clone(),
+            steps: self.steps.clone(),
+            evidence: Hash::of(b"evidence"),
+            busy: Millis(10 * self.items.len() as u64),
+            hops: Vec::new(),
+            traffic: Traffic { sent: 10, ..Traffic::default() },
+            free: 0,
+        }
+    }
+
+    fn forget(&mut self) {
+        self.epoch = None;
+        self.items.clear();
+        self.steps.clear();
+        self.buffer.clear();
+        self.steps_taken = 0;
+        self.reports = 0;
+        self.final_work = false;
+        self.fetched.clear();
+        self.have_sent.clear();
+        self.blinded.clear();
+        self.results.clear();
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.key.node_id()
+    }
+}
+
+/// A micro-batch under way.
+struct Flight {
+    micro_batch: MicroBatch,
+    lease: LeaseId,
+    mask: u64,
+    granted: Millis,
+    epoch: Epoch,
+    hops: Vec<(NodeId, u32)>,
+    back: Option<usize>,
+}
+
+pub(crate) struct World {
+    pub(crate) state: State,
+    pub(crate) log: Vec<(Millis, Vec<Record>)>,
+    pub(crate) now: Millis,
+    pub(crate) random: Random,
+    pub(crate) miners: BTreeMap<NodeId, Miner>,
+    flights: Vec<Flight>,
+    pub(crate) run: RunId,
+    pub(crate) keeper: bool,
+    pub(crate) lag: u64,
+    merged: BTreeMap<(MicroBatch, StageIndex), Epoch>,
+    pub(crate) merged_total: u64,
+    pub(crate) forfeited_total: u64,
+    audited: Option<Epoch>,
+    pub(crate) loud: bool,
+}
+
+pub(crate) fn genesis(spec: &SwarmSpec) -> (RunId, Control) {
+    let run_spec = wire::to_bytes(spec);
+    let run = run_id(&run_spec);
+    let orchestrator = SigningKey::from_bytes(&[255; 32]).node_id();
+    (run, Control::Genesis { spec: spec.clone(), run_spec, orchestrator })
+}
+
+impl World {
+    pub(crate) fn new(spec: &SwarmSpec, miners: u64, seed: u64) -> Self {
+        let (run, control) = genesis(spec);
+        let now = Millis(1_000_000);
+        let (state, records) = block::genesis(run, now, control).unwrap();
+        let miners = (0..miners).map(Miner::new_indexed).collect();
+        Self {
+            state,
+            log: vec![(now, records)],
+            now,
+            random: Random(seed),
+            miners,
+            flights: Vec::new(),
+            run,
+            keeper: true,
+            lag: 15,
+            merged: BTreeMap::new(),
+            merged_total: 0,
+            forfeited_total: 0,
+            audited: None,
+            loud: false,
+        }
+    }
+
+    pub(crate) fn add(&mut self, index: u64) {
+        let (id, miner) = Miner::new_indexed(index);
+        self.miners.insert(id, miner);
+    }
+
+    pub(crate) fn kill(&mut self, id: &NodeId) {
+        if let Some(miner) = self.miners.get_mut(id) {
+            miner.alive = false;
+            miner.incarnation += 1;
+            miner.forget();
+        }
+    }
+
+    pub(crate) fn revive(&mut self, id: &NodeId) {
+        if let Some(miner) = self.miners.get_mut(id) {
+            miner.alive = true;
+        }
+    }
+
+    pub(crate) fn living(&self) -> Vec<NodeId> {
+        self.miners.values().filter(|miner| miner.alive).map(Miner::id).collect()
+    }
+
+    pub(crate) fn sign(&mut self, id: &NodeId, statement: &Statement) -> Input {
+        let now = self.now;
+        let miner = self.miners.get_mut(id).unwrap();
+        miner.nonce += 1;
+        let body = wire::to_bytes(statement);
+        Input::Stated(Envelope::sign(&miner.key, self.run, STATEMENT_KIND, body, now, miner.nonce))
+    }
+
+    /// Commits a block and folds it into nothing else; checks what must hold after every block.
+    pub(crate) fn commit(&mut self, inputs: Vec<Input>) -> Committed {
+        let committed = block::commit(&mut self.state, self.now, inputs);
+        assert!(self.state.due().is_none());
+        if let Some(deadline) = self.state.next_deadline() {
+            assert!(deadline > self.now, "{deadline:?} at {:?} in {:?}", self.now, self.state.phase());
+            let mut later = self.state.clone();
+            later.advance(Millis(deadline.0 - 1));
+            assert_eq!(later.due(), None, "due before its deadline {deadline:?}");
+        }
+        if !committed.records.is_empty() {
+            self.log.push((self.now, committed.records.clone()));
+        }
+        for record in &committed.records {
+            let Record::Derived(derived) = record else { continue };
+            if self.loud {
+                println!("{:?} {derived:?}", self.now);
+            }
+            self.follow(derived);
+        }
+        committed
+    }
+
+    fn follow(&mut self, derived: &Derived) {
+        match derived {
+            Derived::Leased { lease, node, micro_batches, grad_mask } => {
+                let Some(granted) = self.state.leases().get(lease).map(|lease| lease.granted) else { return };
+                let incarnation = self.miners[node].incarnation;
+                self.flights.extend(micro_batches.iter().map(|micro_batch| Flight {
+                    micro_batch: *micro_batch,
+                    lease: *lease,
+                    mask: *grad_mask,
+                    granted,
+                    epoch: self.state.epoch(),
+                    hops: vec![(*node, incarnation)],
+                    back: None,
+                }));
+            }
+            Derived::Opened { .. } | Derived::Closed { .. } => self.flights.clear(),
+            Derived::Manifest { .. } => {
+                if let Phase::Gathering { .. } = self.state.phase() {
+                    self.audit_epoch();
+                }
+            }
+            Derived::Amended { stage, epoch, .. } => {
+                self.merged.retain(|(_, s), e| !(s == stage && e == epoch));
+            }
+            _ => {}
+        }
+    }
+
+    /// Every leased cell is in one final state, and the sums agree.
+    fn audit_epoch(&mut self) {
+        let state = &self.state;
+        let epoch = state.work().epoch;
+        if self.audited.replace(epoch) == Some(epoch) {
+            return;
+        }
+        let coverage = state.coverage();
+        let unfinished = (coverage.reopened, coverage.leased, coverage.accumulated, coverage.stepped);
+        assert_eq!(unfinished, (0, 0, 0, 0), "cells without a final state in epoch {epoch}");
+        for stage in state.spec().stage_indices() {
+            let merge = state.merge(stage).unwrap();
+            let outcomes = merge.manifest.as_ref().unwrap();
+            assert_eq!(outcomes.len(), usize::from(merge.shard_count()));
+            let settled = outcomes.iter().zip(&merge.inputs);
+            let settled = settled.filter(|(outcome, _)| matches!(outcome, ShardOutcome::Settled { .. }));
+            let mask = settled.fold(0, |mask, (_, bitmap)| mask | bitmap);
+            let of_manifest: u32 = merge
+                .set
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| mask >> index & 1 == 1)
+                .map(|(_, upload)| upload.micro_batches)
+                .sum();
+            let mut cells = 0;
+            for (id, path) in state.paths() {
+                if let Cell::Merged { member } = path.cells[usize::from(stage.0)] {
+                    assert_eq!(state.epoch_members()[usize::from(member)].member.stage, stage);
+                    cells += 1;
+                    let before = self.merged.insert((*id, stage), epoch);
+                    assert_eq!(before, None, "{id:?} merged twice in {stage:?}");
+                }
+            }
+            assert_eq!(cells, of_manifest);
+        }
+        self.merged_total += coverage.merged;
+        self.forfeited_total += coverage.forfeited.values().sum::<u64>();
+    }
+
+    /// One tick: flights move, miners speak, a block is made.
+    pub(crate) fn tick(&mut self) {
+        self.now = self.now.plus(Millis(TICK));
+        self.fly();
+        let mut inputs = Vec::new();
+        let mut speakers = Vec::new();
+        let mut ids = self.living();
+        for at in (1..ids.len()).rev() {
+            let other = self.random.below(at as u64 + 1) as usize;
+            ids.swap(at, other);
+        }
+        for id in ids {
+            if self.random.percent(self.lag) {
+                continue;
+            }
+            if let Some(statement) = self.speak(&id) {
+                inputs.push(self.sign(&id, &statement));
+                speakers.push((id, statement));
+            }
+        }
+        inputs.extend(self.keep());
+        let committed = self.commit(inputs);
+        for ((id, statement), outcome) in speakers.into_iter().zip(committed.outcomes) {
+            let race = matches!(
+                outcome,
+                Err(Refusal::NotNow { .. } | Refusal::NotMember | Refusal::NotPresent | Refusal::WrongEpoch { .. })
+            );
+            assert!(outcome.is_ok() || race, "{} refused: {:?}\n{statement:?}", id.short(), outcome);
+            self.said(&id, statement, outcome.is_ok());
+        }
+    }
+
+    fn keep(&mut self) -> Vec<Input> {
+        let epoch = match self.state.phase() {
+            Phase::Gathering { epoch, .. } if self.keeper && epoch > Epoch(0) => epoch,
+            _ => return Vec::new(),
+        };
+        let mut keeps = Vec::new();
+        for stage in self.state.spec().stage_indices() {
+            let missing = self.state.stage(stage).is_some_and(|state| state.keeper.is_none());
+            let source = self.state.ready_nodes(stage).find(|id| self.miners[id].alive);
+            if let Some(source) = source.filter(|_| missing && self.random.percent(30)) {
+                let states = self.miners[&source].disk.clone().unwrap().1;
+                keeps.push(Input::Control(Control::Keeps { epoch, stage, states }));
+            }
+        }
+        keeps
+    }
+
+    fn fly(&mut self) {
+        let Phase::Training { epoch } = self.state.phase() else { return };
+        let ttl = self.state.spec().lease_ttl.0 * 8 / 10;
+        let tail = self.state.spec().stages.len() - 1;
+        let mut flights = std::mem::take(&mut self.flights);
+        flights.retain_mut(|flight| {
+            if flight.epoch != epoch {
+                return false;
+            }
+            if self.random.percent(20) {
+                return true;
+            }
+            let there = |world: &Self, (node, incarnation): (NodeId, u32)| {
+                world.miners.get(&node).is_some_and(|m| m.alive && m.incarnation == incarnation)
+                    && world.state.is_live_member(&node)
+            };
+            let item = |direction, loss| WorkItem {
+                micro_batch: flight.micro_batch,
+                lease: flight.lease,
+                direction,
+                version: 0,
+                loss,
+            };
+            let Some(at) = flight.back else {
+                let here = *flight.hops.last().unwrap();
+                if !there(self, here) {
+                    return false;
+                }
+                let stage = flight.hops.len() - 1;
+                let loss = (stage == tail).then_some(2.0);
+                self.miners.get_mut(&here.0).unwrap().items.push(item(Direction::Forward, loss));
+                if stage == tail {
+                    flight.back = Some(tail);
+                    return true;
+                }
+                let next = self.state.route(flight.micro_batch, StageIndex(stage as u16 + 1));
+                let next = next.into_iter().find(|node| self.miners[node].alive);
+                let Some(next) = next else { return false };
+                flight.hops.push((next, self.miners[&next].incarnation));
+                return true;
+            };
+            let here = flight.hops[at];
+            // Nothing is added after the holder's share of the lease's time.
+            if !there(self, here) || self.now.0 >= flight.granted.0 + ttl {
+                return false;
+            }
+            let loss = (at == tail).then_some(2.0);
+            let accumulate = self.state.member(&here.0).unwrap().member.accumulate as usize;
+            let miner = self.miners.get_mut(&here.0).unwrap();
+            miner.items.push(item(Direction::Backward, loss));
+            if flight.mask >> at & 1 == 1 {
+                miner.buffer.push((flight.micro_batch, flight.lease));
+                if miner.buffer.len() >= accumulate {
+                    miner.step();
+                }
+            }
+            flight.back = at.checked_sub(1);
+            flight.back.is_some()
+        });
+        self.flights = flights;
+    }
+
+    /// What a miner would say now.
+    fn speak(&mut self, id: &NodeId) -> Option<Statement> {
+        let present = self.state.node(id).is_some_and(|node| node.presence == Presence::Present);
+        let miner = self.miners.get_mut(id).unwrap();
+        if !present || miner.joined != miner.incarnation {
+            miner.forget();
+            return Some(Statement::Join(Join {
+                role: Role::Miner,
+                address: vec![1],
+                agent: "test".into(),
+                device: "cpu".into(),
+                mflops: 100 + u64::from(id.0[0]) % 100,
+                memory: 0,
+                stage: None,
+            }));
+        }
+        let live = self.state.is_live_member(id);
+        let epoch = self.state.work().epoch;
+        if live && miner.epoch != Some(epoch) {
+            miner.forget();
+            miner.epoch = Some(epoch);
+        }
+        let statement = match self.state.phase() {
+            Phase::Training { .. } if live => self.train(id),
+            Phase::Merging { .. } if live => self.merge(id),
+            _ => None,
+        };
+        statement.or_else(|| self.ready(id)).or_else(|| {
+            let miner = &self.miners[id];
+            (self.now.since(miner.spoke) >= Millis(400)).then_some(Statement::Heartbeat)
+        })
+    }
+
+    fn train(&mut self, id: &NodeId) -> Option<Statement> {
+        let member = self.state.member(id)?.member;
+        let miner = self.miners.get_mut(id)?;
+        if !miner.items.is_empty() && self.random.percent(50) {
+            return Some(Statement::Work(miner.report()));
+        }
+        let waiting: usize = self.state.leases_of(*id).map(|(_, lease)| lease.micro_batches.len()).sum();
+        (member.stage == StageIndex(0) && waiting < 4 && self.now.since(miner.asked) >= Millis(500))
+            .then_some(Statement::LeaseRequest { epoch: self.state.work().epoch, want: 4 })
+    }
+
+    fn merge(&mut self, id: &NodeId) -> Option<Statement> {
+        let work = self.state.member(id)?;
+        let (accumulate, steps, stage) = (work.member.accumulate as usize, work.steps, work.member.stage);
+        let stepped = work.stepped;
+        let merge = self.state.merge(stage)?;
+        let epoch = merge.epoch;
+        let nonce = hash(&[&id.0, &epoch.0.to_le_bytes()]);
+        match merge.step {
+            MergeStep::Commit => {
+                let miner = self.miners.get_mut(id)?;
+                if !miner.final_work {
+                    if miner.buffer.len() * 2 >= accumulate && !miner.buffer.is_empty() {
+                        miner.step();
+                    }
+                    return Some(Statement::Work(miner.report()));
+                }
+                (stepped > 0 && !merge.commits.contains_key(id)).then(|| {
+                    Statement::Upload(UploadCommit {
+                        epoch,
+                        base: Hash::of(b"base"),
+                        upload: hash(&[b"upload", &id.0, &epoch.0.to_le_bytes()]),
+                        residual: Hash::of(b"r"),
+                        nonce_commit: nonce_hash(&nonce),
+                        steps,
+                    })
+                })
+            }
+            MergeStep::Reveal => {
+                let said = self.miners[id].blinded.iter().any(|claim| claim.shard == u16::MAX);
+                (merge.committed.contains(id) && !said).then_some(Statement::Reveal { epoch, nonce })
+            }
+            MergeStep::Fetch => self.fetch(id, stage),
+            MergeStep::Claim => {
+                if self.miners[id].blinded.iter().any(|claim| claim.shard != u16::MAX) {
+                    return None;
+                }
+                let claims = self.claims(id, stage, |world, shard| {
+                    world.state.owners(stage, shard).contains(id)
+                });
+                let hash = blind_hash(id, &nonce, &claims);
+                (!claims.is_empty()).then(|| {
+                    self.miners.get_mut(id).unwrap().blinded = claims;
+                    Statement::Blind { epoch, hash }
+                })
+            }
+            MergeStep::Check => self.check(id, stage, nonce),
+            MergeStep::Done => None,
+        }
+    }
+
+    fn fetch(&mut self, id: &NodeId, stage: StageIndex) -> Option<Statement> {
+        let merge = self.state.merge(stage)?.clone();
+        merge.position(id)?;
+        let late = self.now >= Millis(merge.clock.at(50).0 - 1_000);
+        let mut shards = Vec::new();
+        for shard in 0..merge.shard_count() {
+            if !self.state.owners(stage, shard).contains(id) {
+                continue;
+            }
+            let mut all = true;
+            let mut have = HaveShard { shard, bitmap: 0, square_sums: vec![0.0; merge.set.len()] };
+            for (index, upload) in merge.set.iter().enumerate() {
+                let source = upload.node == *id
+                    || self.miners[&upload.node].alive && self.state.is_live_member(&upload.node);
+                let fetched = self.miners[id].fetched.contains(&(shard, upload.node));
+                if fetched || source && self.random.percent(40) {
+                    self.miners.get_mut(id)?.fetched.insert((shard, upload.node));
+                    have.bitmap |= 1 << index;
+                    have.square_sums[index] = 1.0 + index as f64;
+                } else if self.state.is_live_member(&upload.node) {
+                    all = false;
+                }
+            }
+            let sent = self.miners[id].have_sent.contains(&shard);
+            if (all && !sent) || (late && self.random.percent(20)) {
+                shards.push(have);
+            }
+        }
+        (!shards.is_empty()).then_some(Statement::Have { epoch: merge.epoch, shards })
+    }
+
+    /// Claims on the shards chosen whose inputs somebody alive still has.
+    fn claims(&self, id: &NodeId, stage: StageIndex, chosen: impl Fn(&Self, u16) -> bool) -> Vec<ShardClaim> {
+        let merge = self.state.merge(stage).unwrap();
+        let can = |shard: u16| {
+            merge.set.iter().enumerate().filter(|(i, _)| merge.inputs[usize::from(shard)] >> i & 1 == 1).all(
+                |(_, upload)| {
+                    self.miners[id].fetched.contains(&(shard, upload.node))
+                        || self.miners.values().any(|m| {
+                            m.alive && (m.id() == upload.node || m.fetched.contains(&(shard, upload.node)))
+                        })
+                },
+            )
+        };
+        (0..merge.shard_count())
+            .filter(|shard| merge.inputs[usize::from(*shard)] != 0 && chosen(self, *shard) && can(*shard))
+            .map(|shard| {
+                let inputs = merge.inputs[usize::from(shard)].to_le_bytes();
+                let result = hash(&[&merge.seed.0, &shard.to_le_bytes(), &inputs]);
+                ShardClaim { shard, result, state: hash(&[b"state", &result.0]) }
+            })
+            .collect()
+    }
+
+    fn check(&mut self, id: &NodeId, stage: StageIndex, nonce: Hash) -> Option<Statement> {
+        let merge = self.state.merge(stage)?;
+        let epoch = merge.epoch;
+        let claimed = |shard: u16| merge.shards[usize::from(shard)].claims.iter().any(|(node, _)| node == id);
+        let blinded = self.miners[id].blinded.clone();
+        if blinded.iter().any(|claim| claim.shard != u16::MAX && !claimed(claim.shard)) {
+            return Some(Statement::Claims { epoch, nonce, shards: blinded });
+        }
+        let asked = self.claims(id, stage, |_, shard| {
+            merge.shards[usize::from(shard)].referred.iter().any(|(node, _)| node == id) && !claimed(shard)
+        });
+        if !asked.is_empty() {
+            return Some(Statement::Claims { epoch, nonce: Hash([0; 32]), shards: asked });
+        }
+        let settles = |shard: &u16| matches!(self.state.standing(stage, *shard), Standing::Settles { .. });
+        let sources = |shard: &u16| {
+            let view = &merge.shards[usize::from(*shard)];
+            let nodes = view.claims.iter().map(|(node, _)| node).chain(&view.holders);
+            nodes.into_iter().any(|node| self.miners[node].alive)
+        };
+        let shards: Vec<u16> = (0..merge.shard_count())
+            .filter(|shard| !claimed(*shard) && !self.miners[id].results.contains(shard))
+            .filter(|shard| settles(shard) && sources(shard))
+            .collect();
+        (!shards.is_empty() && self.random.percent(60)).then_some(Statement::Holds { epoch, shards })
+    }
+
+    /// Catches up, or applies a manifest, and says so.
+    fn ready(&mut self, id: &NodeId) -> Option<Statement> {
+        let node = self.state.node(id)?;
+        let stage = node.stage?;
+        let said = node.ready.as_ref().map(|ready| ready.epoch);
+        let state = self.state.stage(stage)?;
+        let agreed = |world: &Self| world.state.stage(stage).and_then(|state| state.agreed.clone());
+        let on = match self.state.phase() {
+            Phase::Gathering { epoch: Epoch(0), .. } => {
+                let disk = (Epoch(0), vec![hash(&[b"initial", &stage.0.to_le_bytes()])]);
+                self.miners.get_mut(id)?.disk = Some(disk);
+                return self.say_ready(id, Epoch(0), said);
+            }
+            Phase::Training { epoch } | Phase::Merging { epoch } => epoch,
+            Phase::Gathering { epoch, .. } => Epoch(epoch.0 - 1),
+            Phase::Finished { .. } => return None,
+        };
+        let merge = self.state.merge(stage).filter(|merge| merge.epoch == on && merge.step == MergeStep::Done);
+        let Some(merge) = merge else {
+            // Training, or merging: a node that is no member catches up to what the epoch opened with.
+            if self.state.is_live_member(id) {
+                return None;
+            }
+            if self.random.percent(20) {
+                self.miners.get_mut(id)?.disk = Some((on, agreed(self)?));
+            }
+            return self.say_ready(id, on, said);
+        };
+        let next = on.next();
+        let held = self.miners[id].disk.clone();
+        let wanted: Option<Vec<Hash>> = state.wanted.iter().copied().collect();
+        let manifest = merge.manifest.as_ref()?;
+        let unchanged = state.unchanged;
+        let has_old = held.as_ref().is_some_and(|(epoch, states)| *epoch == on && Some(states) == agreed(self).as_ref());
+        let has_new = held.as_ref().is_some_and(|(epoch, states)| {
+            *epoch == next && wanted.as_ref().is_none_or(|wanted| wanted == states)
+        });
+        if !has_new {
+            let available = |(shard, outcome): (usize, &ShardOutcome)| match outcome {
+                ShardOutcome::Kept => true,
+                ShardOutcome::Settled { .. } => {
+                    let view = &merge.shards[shard];
+                    let nodes = view.claims.iter().map(|(node, _)| node).chain(&view.holders);
+                    nodes.into_iter().any(|node| self.miners[node].alive && self.state.is_live_member(node))
+                }
+            };
+            let states = if unchanged && has_old {
+                agreed(self)?
+            } else if has_old && manifest.iter().enumerate().all(available) {
+                let old = wire::to_bytes(&agreed(self)?);
+                let shards = manifest.len() as u16;
+                (0..shards)
+                    .zip(manifest)
+                    .map(|(shard, outcome)| match outcome {
+                        ShardOutcome::Settled { state, .. } => *state,
+                        ShardOutcome::Kept => {
+                            hash(&[b"kept", &old, &shard.to_le_bytes(), &shards.to_le_bytes()])
+                        }
+                    })
+                    .collect()
+            } else if unchanged {
+                agreed(self)?
+            } else if let Some(kept) = state.keeper.clone() {
+                kept
+            } else {
+                let source = self.state.ready_nodes(stage).find(|node| self.miners[node].alive)?;
+                self.miners[&source].disk.clone()?.1
+            };
+            if !self.random.percent(50) {
+                return None;
+            }
+            self.miners.get_mut(id)?.disk = Some((next, states));
+        }
+        self.say_ready(id, next, said)
+    }
+
+    fn say_ready(&self, id: &NodeId, epoch: Epoch, said: Option<Epoch>) -> Option<Statement> {
+        let (held, states) = self.miners[id].disk.clone()?;
+        (held == epoch && said.is_none_or(|said| said < epoch)).then_some(Statement::Ready { epoch, states })
+    }
+
+    /// A miner learns what became of its statement.
+    fn said(&mut self, id: &NodeId, statement: Statement, accepted: bool) {
+        let now = self.now;
+        let closed = self.state.work().closed.is_some();
+        let miner = self.miners.get_mut(id).unwrap();
+        if !accepted {
+            if let Statement::Blind { .. } = statement {
+                miner.blinded.clear();
+            }
+            return;
+        }
+        miner.spoke = now;
+        match statement {
+            Statement::Work(work) => {
+                miner.reports += 1;
+                miner.items.drain(..work.items.len());
+                miner.steps.drain(..work.steps.len());
+                miner.final_work = closed && miner.items.is_empty() && miner.steps.is_empty();
+            }
+            Statement::LeaseRequest { .. } => miner.asked = now,
+            Statement::Reveal { .. } => {
+                let zero = Hash([0; 32]);
+                miner.blinded = vec![ShardClaim { shard: u16::MAX, result: zero, state: zero }];
+            }
+            Statement::Have { shards, .. } => miner.have_sent.extend(shards.iter().map(|have| have.shard)),
+            Statement::Holds { shards, .. } => miner.results.extend(shards),
+            Statement::Join(_) => miner.joined = miner.incarnation,
+            _ => {}
+        }
+    }
+
+    /// Whether some stage has nobody alive, so that the run can only wait.
+    pub(crate) fn abandoned(&self) -> bool {
+        self.state.spec().stage_indices().any(|stage| {
+            !self.miners.values().any(|miner| {
+                miner.alive && self.state.node(&miner.id()).is_none_or(|n| n.stage.is_none_or(|s| s == stage))
+            })
+        })
+    }
+
+    /// Ticks until the run is over or `limit` of virtual time passed; true if it is over.
+    pub(crate) fn run_for(&mut self, limit: Millis) -> bool {
+        let end = self.now.plus(limit);
+        while self.now < end {
+            self.tick();
+            if let Phase::Finished { .. } = self.state.phase() {
+                return true;
+            }
+        }
+        false
+    }
+}
