@@ -130,11 +130,19 @@ impl RunSpec {
 
     /// The spec of a preset with every default; data is still missing.
     pub fn preset(name: &str) -> Option<Self> {
-        let model = ModelConfig::preset(name)?;
-        let draft: Draft = toml::from_str("").expect("every key has a default");
-        let mut spec = Draft { model: section::ModelDraft::of(&model), ..draft }.complete().ok()?;
+        let mut spec = Self::of_model(&ModelConfig::preset(name)?).ok()?;
         name.clone_into(&mut spec.name);
         Some(spec)
+    }
+
+    /// The spec of a model with every default; data is still missing.
+    ///
+    /// # Errors
+    /// The model is impossible.
+    pub fn of_model(model: &ModelConfig) -> Result<Self, SpecError> {
+        let draft: Draft = toml::from_str("").expect("every key has a default");
+        let spec = Draft { model: section::ModelDraft::of(model), ..draft }.complete()?;
+        spec.check().map(|()| spec)
     }
 
     /// The TOML text with every value written out.
