@@ -68,7 +68,8 @@ impl Driver {
         loop {
             let now = self.clock.now();
             let due = self.state.next_deadline(self.checked).map(|at| clock::until(now, at));
-            let show = self.unshown.then(|| self.shown.map_or(Duration::ZERO, |at| left(at, limits::SHOW_EVERY)));
+            let show =
+                self.unshown.then(|| self.shown.map_or(Duration::ZERO, |at| left(at, limits::SHOW_EVERY)));
             tokio::select! {
                 biased;
                 pending = self.inputs.recv() => {
