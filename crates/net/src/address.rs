@@ -83,6 +83,10 @@ pub(crate) fn parse_relay_url(url: &str) -> Result<RelayUrl, AddressError> {
     }
     let refuse = |reason: String| AddressError::Url { url: url.to_owned(), reason };
     let parsed: RelayUrl = url.parse().map_err(|error| refuse(format!("{error}")))?;
+    // The parser may write characters out longer; what is kept must decode again.
+    if parsed.as_str().len() > limits::RELAY_URL_BYTES {
+        return Err(AddressError::LongUrl(parsed.as_str().len()));
+    }
     match (parsed.scheme(), parsed.host_str()) {
         ("http" | "https", Some(_)) => Ok(parsed),
         ("http" | "https", None) => Err(refuse("no host".into())),

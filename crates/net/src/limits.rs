@@ -48,3 +48,5 @@ pub const RELAY_URL_BYTES: usize = 256;
 pub const TICKET_BYTES: usize = 2048;
 /// Peers whose traffic is counted by name; the bytes of others enter the totals only.
 pub const COUNTED_PEERS: usize = 65_536;
+/// Bytes that one connection may have delivered without anyone reading them yet.
+pub const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;

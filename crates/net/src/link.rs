@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use wire::NodeId;
 
-use crate::PeerAddress;
+use crate::{PeerAddress, limits};
 
 /// One message: a small control part and a large payload, either may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -194,4 +194,19 @@ impl PeerTraffic {
     pub fn received(&self) -> u64 {
         self.control_received + self.payload_received
     }
+}
+
+/// Refuses to send what no peer would take.
+pub(crate) fn check_size(message: &Message) -> Result<(), LinkError> {
+    let within = |part, len: usize, limit: u64| {
+        let len = len as u64;
+        if len > limit { Err(LinkError::TooLarge { part, len, limit }) } else { Ok(()) }
+    };
+    within("control", message.control.len(), limits::CONTROL_BYTES as u64)?;
+    within("payload", message.payload.len(), limits::PAYLOAD_BYTES)
+}
+
+/// A reason cut to its limit, between characters.
+pub(crate) fn cut(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(limits::REASON_BYTES)]
 }

@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use wire::Hash;
 
+mod folder;
 mod memory;
 
+pub use folder::{Durability, FolderBlobs};
 pub use memory::MemoryBlobs;
 
 /// A store of content-addressed blobs. What it returns has been checked against the hash.

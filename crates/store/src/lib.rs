@@ -6,5 +6,5 @@ pub mod blobs;
 pub mod limits;
 pub mod log;
 
-pub use blobs::{BlobError, BlobReader, BlobWriter, Blobs, MemoryBlobs};
-pub use log::{LogError, LogStore, MemoryLog};
+pub use blobs::{BlobError, BlobReader, BlobWriter, Blobs, Durability, FolderBlobs, MemoryBlobs};
+pub use log::{LogError, LogStore, MemoryLog, SqliteLog};

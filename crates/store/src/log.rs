@@ -7,8 +7,10 @@ use wire::{Seq, Term};
 use crate::limits;
 
 mod memory;
+mod sqlite;
 
 pub use memory::MemoryLog;
+pub use sqlite::SqliteLog;
 
 /// A durable log with one writer at a time (protocol §6 "Standby"). When a call returns, its effect survives a crash.
 #[async_trait]
@@ -88,7 +90,9 @@ pub enum LogError {
         place: String,
     },
     /// The store's file is damaged.
-    #[error("{place} is damaged ({reason}): put back a copy, or move the file away and start from a peer's log")]
+    #[error(
+        "{place} is damaged ({reason}): put back a copy, or move the file away and start from a peer's log"
+    )]
     Corrupt {
         /// The store.
         place: String,
