@@ -3,6 +3,7 @@
 mod arena;
 mod block;
 mod cpu;
+pub(crate) mod need;
 mod pass;
 
 pub(crate) use arena::Arena;
@@ -166,16 +167,4 @@ pub struct Moments<'a> {
     pub first: &'a [f32],
     /// Second moment, one per parameter that AdamW steps.
     pub second: &'a [f32],
-}
-
-/// Bytes that a kept graph of `batch` sequences holds.
-pub(crate) fn graph_bytes(spec: &StageSpec, batch: usize) -> usize {
-    let _ = (spec, batch);
-    0
-}
-
-/// Bytes of buffers that a running forward or backward holds.
-pub(crate) fn scratch_bytes(spec: &StageSpec, batch: usize, threads: usize) -> usize {
-    let _ = (spec, batch, threads);
-    0
 }

@@ -7,6 +7,7 @@ mod it {
     mod data;
     mod learning;
     mod local;
+    mod memory;
     mod reference;
     mod refusals;
     mod split;

@@ -1,6 +1,7 @@
 //! What a stage will need, in bytes, before it is built.
 
 use super::StageSpec;
+use crate::stage::need;
 
 /// Bytes by purpose; see [`StageSpec::memory`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,8 +37,8 @@ impl StageSpec {
             gradient: 4 * parameters,
             moments: 8 * parameters,
             stash: 4 * parameters,
-            activations: (in_flight * crate::stage::graph_bytes(self, batch)) as u64,
-            scratch: crate::stage::scratch_bytes(self, batch, threads) as u64,
+            activations: (in_flight * need::graph_bytes(self, batch)) as u64,
+            scratch: need::scratch_bytes(self, batch, threads) as u64,
         }
     }
 }

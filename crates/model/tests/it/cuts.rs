@@ -44,8 +44,8 @@ fn every_cut_learns() {
     for cut in all_cuts() {
         let mut stages = stages(&plan(&model, cut, 3), OptimiserConfig::default(), 2);
         let before = evaluate(&stages, &held_out);
-        for step in 0..30 {
-            round_trip(&mut stages, step, &tokens(&model, 8, step));
+        for step in 0..16 {
+            round_trip(&mut stages, step, &tokens(&model, 4, step));
             for stage in &mut stages {
                 stage.step(StepInput { rate: 1.0, clip: Clip::Slice { limit: 1.0 } }).expect("a step");
             }

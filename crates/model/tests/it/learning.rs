@@ -35,7 +35,6 @@ fn both_optimisers_learn_text() {
             stage[0].step(input).expect("a step");
         }
         let after = evaluate(&stage, &batch(held_out, 1, 16));
-        println!("{before} {after}");
         assert!(after < below, "{optimiser:?}: {before} to {after}");
     }
 }
