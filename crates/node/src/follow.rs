@@ -132,11 +132,11 @@ impl Fold {
 fn check(chain: &mut Chain, at: Seq, bytes: &[u8]) -> Result<(Head, Millis, Vec<Record>), FollowError> {
     let block: Block = wire::from_bytes(bytes).map_err(|source| FollowError::Block { at, source })?;
     chain.check(&block).map_err(|source| FollowError::Chain { at, source })?;
-    let head = Head { seq: block.header.seq, hash: block.hash() };
+    let head = block.header().head();
     let records = block.records.iter().enumerate().map(|(index, bytes)| {
         wire::from_bytes(bytes).map_err(|source| FollowError::Record { at, index, source })
     });
-    Ok((head, block.header.time, records.collect::<Result<_, _>>()?))
+    Ok((head, block.header().time, records.collect::<Result<_, _>>()?))
 }
 
 fn begin(run: RunId, at: Seq, head: Head, time: Millis, records: &[Record]) -> Result<View, FollowError> {
@@ -267,6 +267,7 @@ impl Follower {
     /// Folds the first block; returns those that came with it.
     async fn first(&mut self, fold: &mut Fold) -> Result<Vec<bytes::Bytes>, FollowError> {
         let mut reason = "no answer".to_owned();
+        let patience = self.follow.patience;
         let asking = async {
             loop {
                 match self.ask(None).await {
@@ -277,7 +278,6 @@ impl Follower {
                 tokio::time::sleep(self.backoff.pause()).await;
             }
         };
-        let patience = self.follow.patience;
         let Ok(mut blocks) = tokio::time::timeout(patience, asking).await else {
             let orchestrator = self.follow.orchestrator;
             return Err(FollowError::Silent { orchestrator, within: patience, reason });

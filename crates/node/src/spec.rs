@@ -5,7 +5,6 @@
 
 mod check;
 mod place;
-mod schedule;
 mod section;
 
 pub use place::SpecError;
@@ -17,6 +16,8 @@ pub use section::{
 use model::config::{Cut, ModelConfig, StageSpec};
 use model::data::{DatasetManifest, Order};
 use model::hash::BlobHash;
+use model::optim::{OptimiserConfig, Schedule};
+use model::stage::Clip;
 use model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use swarm::spec::{MergeSpec, Pace, StageFacts, SwarmSpec};
@@ -128,11 +129,19 @@ impl RunSpec {
 
     /// The spec of a preset with every default; data is still missing.
     pub fn preset(name: &str) -> Option<Self> {
-        let model = ModelConfig::preset(name)?;
-        let draft: Draft = toml::from_str("").expect("every key has a default");
-        let mut spec = Draft { model: section::ModelDraft::of(&model), ..draft }.complete().ok()?;
+        let mut spec = Self::of_model(&ModelConfig::preset(name)?).ok()?;
         name.clone_into(&mut spec.name);
         Some(spec)
+    }
+
+    /// The spec of a model with every default; data is still missing.
+    ///
+    /// # Errors
+    /// The model is impossible.
+    pub fn of_model(model: &ModelConfig) -> Result<Self, SpecError> {
+        let draft: Draft = toml::from_str("").expect("every key has a default");
+        let spec = Draft { model: section::ModelDraft::of(model), ..draft }.complete()?;
+        spec.check().map(|()| spec)
     }
 
     /// The TOML text with every value written out.
@@ -217,11 +226,25 @@ impl RunSpec {
         }
     }
 
+    /// Learning-rate schedule over the inner steps of the whole run.
+    pub fn schedule(&self) -> Schedule {
+        self.inner.schedule.over(u64::from(self.phases.epochs) * u64::from(self.inner.steps))
+    }
+
     /// The schedule's factor on the inner learning rates at a step, the same for everybody.
     pub fn rate(&self, epoch: Epoch, step: Step) -> f32 {
         let done = u64::from(epoch.0) * u64::from(self.inner.steps) + u64::from(step.0);
-        let total = u64::from(self.phases.epochs) * u64::from(self.inner.steps);
-        schedule::factor(&self.inner.schedule, done, total)
+        self.schedule().factor(done)
+    }
+
+    /// Inner optimiser with its constants.
+    pub fn optimiser(&self) -> OptimiserConfig {
+        self.inner.optimiser()
+    }
+
+    /// How a stage clips when it steps on its own; in lock-step the scale comes from the log instead.
+    pub fn clip(&self) -> Clip {
+        if self.inner.clip_norm == 0.0 { Clip::Off } else { Clip::Slice { limit: self.inner.clip_norm as f32 } }
     }
 
     /// What the tokens are made of, for [`model::data::Dataset`].

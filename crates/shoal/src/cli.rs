@@ -136,6 +136,9 @@ pub(crate) struct OrchestratorArgs {
     /// Port of the embedded relay, for miners that nobody can reach directly; 0: any free port.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) relay_port: u16,
+    /// Epochs between checkpoints; 0: only at the end.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) checkpoint_every: u32,
     /// Run without the embedded relay.
     #[arg(long)]
     pub(crate) no_relay: bool,
@@ -273,6 +276,9 @@ pub(crate) struct SampleArgs {
     /// Take only from the likeliest tokens that together have this probability.
     #[arg(long, value_name = "P", default_value_t = 0.95)]
     pub(crate) top_p: f32,
+    /// Take only from this many of the likeliest tokens.
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
     /// Seed; the same one gives the same text.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,

@@ -26,6 +26,9 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
             || cause.is::<node::spec::SpecError>()
             || cause.is::<model::data::DataError>()
             || cause.is::<model::tokenizer::TokenizerError>()
+            || cause.is::<model::checkpoint::CheckpointError>()
+            || cause.is::<model::sample::SampleError>()
+            || cause.is::<node::key::KeyError>()
     });
     if input { BAD_INPUT } else { FAILED }
 }

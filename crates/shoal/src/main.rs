@@ -4,11 +4,14 @@
 
 mod cli;
 mod failure;
-mod folder;
+mod interrupt;
 mod key;
+mod orchestrator;
 mod parent;
 mod prepare;
 mod run;
+mod sample;
+mod tokenizer;
 mod unit;
 mod up;
 mod watch;
@@ -22,11 +25,17 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.log.as_deref());
+    if cli.child {
+        parent::die_with_it();
+    }
     let json = cli.json;
     let done = match cli.command {
         Command::Up(args) => up::run(args, json),
         Command::Key(args) => key::run(&args, json),
         Command::Run(args) => run::run(args, json),
+        Command::Orchestrator(args) => orchestrator::run(args, json),
+        Command::Sample(args) => sample::run(&args, json),
+        Command::Tokenizer(args) => tokenizer::run(args, json),
         Command::Watch(args) => watch::run(&args, json),
     };
     match done {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use model::checkpoint::Checkpoint;
 use model::data::{self, CollectOptions, Corpus};
+use model::hash::BlobHash;
 use model::tokenizer::Tokenizer;
 use node::folder::RunFolder;
 use node::spec::{DataSpec, RunSpec, TokenizerSpec};
@@ -95,8 +97,8 @@ pub(crate) fn prepare(
         .with_context(|| format!("cannot write below {}", parent.display()))?;
     let folder = RunFolder::new(draft.path());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let blobs = runtime.block_on(store::FolderBlobs::open(&folder.blobs()))?;
-    let keep = |hash: model::hash::BlobHash, bytes: Vec<u8>| {
+    let blobs = runtime.block_on(store::FolderBlobs::open(folder.blobs(), store::Durability::default()))?;
+    let keep = |hash: BlobHash, bytes: Vec<u8>| {
         runtime.block_on(blobs.put_at(Hash(hash.0), Bytes::from(bytes))).map_err(std::io::Error::other)
     };
     let manifest = data::build(&split, &tokenizer, keep, |_, _| {})?;
@@ -120,6 +122,9 @@ pub(crate) fn prepare(
         train: manifest.train,
         held_out: manifest.held_out,
     };
+    if let Some(init) = &shape_args.init {
+        spec.init = initial_weights(init, &spec, |bytes| Ok(runtime.block_on(blobs.put(bytes))?))?;
+    }
     spec.check_data()?;
     let text = spec.canonical();
     // What is read back must be the same run.
@@ -130,6 +135,22 @@ pub(crate) fn prepare(
     drop(runtime);
     let path = settle(draft, &place)?;
     Ok(Prepared { folder: RunFolder::new(path), spec })
+}
+
+/// Stores the weights of a checkpoint, stage by stage, and returns their hashes.
+fn initial_weights(
+    folder: &Path,
+    spec: &RunSpec,
+    mut put: impl FnMut(Bytes) -> Result<Hash>,
+) -> Result<Vec<BlobHash>> {
+    let checkpoint = Checkpoint::open(folder)?;
+    let stages = spec.stage_specs();
+    let blobs = stages.iter().map(|stage| {
+        let weights = checkpoint.weights(stage)?;
+        let bytes: Vec<u8> = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+        Ok(BlobHash(put(Bytes::from(bytes))?.0))
+    });
+    blobs.collect()
 }
 
 fn refuse_used(folder: &Path) -> Result<()> {

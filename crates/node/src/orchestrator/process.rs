@@ -42,7 +42,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     spec.check_data().map_err(wrong)?;
     let key = crate::key::load(&folder.key())?;
     let log: Arc<dyn LogStore> = Arc::new(SqliteLog::open(folder.log()).await?);
-    let blobs: Arc<dyn Blobs> = Arc::new(FolderBlobs::open(folder.blobs(), Durability::default()).await?);
+    let blobs: Arc<dyn Blobs> = Arc::new(FolderBlobs::open(folder.blobs(), Durability::Synced).await?);
     let parts = Parts {
         key: key.clone(),
         spec,

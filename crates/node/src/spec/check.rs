@@ -15,6 +15,8 @@ const SEQUENCES_MAX: usize = 4096;
 const MICRO_BATCHES_MAX: u32 = 1 << 20;
 /// Most inner steps in an epoch.
 const STEPS_MAX: u32 = 1 << 16;
+/// Most steps of a schedule's phase.
+const STEPS_TOTAL_MAX: u64 = 1 << 40;
 /// Most epochs.
 const EPOCHS_MAX: u32 = 1 << 20;
 /// Longest deadline: 30 days.
@@ -105,18 +107,19 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
             "must be above 0 with clip_scope = \"model\"",
         )?;
     }
-    let schedule = "inner.schedule";
     match inner.schedule {
-        ScheduleSpec::Constant { warmup } => float(&format!("{schedule}.warmup"), warmup, 0.0, 1.0),
+        ScheduleSpec::Constant => {}
         ScheduleSpec::Cosine { warmup, floor } => {
-            float(&format!("{schedule}.warmup"), warmup, 0.0, 1.0)?;
-            float(&format!("{schedule}.floor"), floor, 0.0, 1.0)
+            float("inner.schedule.warmup", warmup, 0.0, 1.0)?;
+            float("inner.schedule.floor", floor, 0.0, 1.0)?;
         }
-        ScheduleSpec::Trapezoid { warmup, decay } => {
-            float(&format!("{schedule}.warmup"), warmup, 0.0, 1.0)?;
-            float(&format!("{schedule}.decay"), decay, 0.0, 1.0 - warmup)
+        ScheduleSpec::SawTooth { warmup, plateau, .. } => {
+            range("inner.schedule.warmup", warmup, 0..=STEPS_TOTAL_MAX)?;
+            range("inner.schedule.plateau", plateau, 0..=STEPS_TOTAL_MAX)?;
         }
     }
+    let possible = spec.schedule().check();
+    possible.map_err(|error| SpecError::value(format!("inner.{}", error.key), error.value, error.allowed))
 }
 
 fn phases(spec: &RunSpec) -> Result<(), SpecError> {

@@ -3,6 +3,7 @@
 use model::config::{ModelConfig, RopeScaling};
 use model::data::ShardEntry;
 use model::hash::BlobHash;
+use model::optim::{AdamW, Muon, OptimiserConfig, Schedule};
 use model::tokenizer::Tokenizer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use swarm::spec::{MergeWire, Outer, Unwitnessed};
@@ -221,6 +222,28 @@ impl Default for InnerSpec {
     }
 }
 
+impl InnerSpec {
+    /// As the model crate takes it.
+    pub(super) fn optimiser(&self) -> OptimiserConfig {
+        let adamw = AdamW {
+            rate: self.learning_rate as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            epsilon: self.epsilon as f32,
+            weight_decay: self.weight_decay as f32,
+        };
+        match self.optimiser {
+            OptimiserKind::Adamw => OptimiserConfig::Adamw(adamw),
+            OptimiserKind::Muon => OptimiserConfig::Muon(Muon {
+                rate: self.muon_learning_rate as f32,
+                momentum: self.muon_momentum as f32,
+                weight_decay: self.weight_decay as f32,
+                adamw,
+            }),
+        }
+    }
+}
+
 /// Inner optimisers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -245,11 +268,8 @@ pub enum ClipScope {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ScheduleSpec {
-    /// Linear warm-up, then constant.
-    Constant {
-        /// Share of all steps.
-        warmup: f64,
-    },
+    /// Always the full rate.
+    Constant,
     /// Linear warm-up, then half a cosine down to `floor`.
     Cosine {
         /// Share of all steps.
@@ -257,13 +277,35 @@ pub enum ScheduleSpec {
         /// Last factor.
         floor: f64,
     },
-    /// Linear warm-up, constant, and a linear decay to zero at the end.
-    Trapezoid {
-        /// Share of all steps.
-        warmup: f64,
-        /// Share of all steps.
-        decay: f64,
+    /// IOTA's: warm-up, plateau, a cosine times a saw-tooth, a linear tail (see [`Schedule::SawTooth`]).
+    SawTooth {
+        /// Steps of warm-up.
+        warmup: u64,
+        /// Steps at the full rate.
+        plateau: u64,
+        /// Steps of one tooth.
+        cycle: u64,
+        /// Lowest factor of the cosine and of each tooth.
+        floor: f64,
+        /// Share of all steps that falls to 0 at the end.
+        tail: f64,
     },
+}
+
+impl ScheduleSpec {
+    /// As the model crate takes it, for a run of `total` steps.
+    pub(super) fn over(self, total: u64) -> Schedule {
+        match self {
+            Self::Constant => Schedule::Constant,
+            Self::Cosine { warmup, floor } => {
+                let warmup = (warmup * total as f64).ceil() as u64;
+                Schedule::Cosine { warmup: warmup.min(total), total, floor: floor as f32 }
+            }
+            Self::SawTooth { warmup, plateau, cycle, floor, tail } => {
+                Schedule::SawTooth { warmup, plateau, cycle, floor: floor as f32, tail: tail as f32, total }
+            }
+        }
+    }
 }
 
 impl Default for ScheduleSpec {

@@ -46,9 +46,12 @@ fn every_kind_of_section_reads_back() {
         tokenizer = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
         train = [{ hash = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85", tokens = 9 }]
         [inner.schedule]
-        kind = "trapezoid"
-        warmup = 0.1
-        decay = 0.2
+        kind = "saw_tooth"
+        warmup = 1
+        plateau = 20
+        cycle = 10
+        floor = 0.1
+        tail = 0.02
         [outer]
         kind = "nesterov"
         learning_rate = 0.7
@@ -122,4 +125,18 @@ fn an_impossible_value_is_named_with_its_range_and_line() {
     }
     let words = refused("[model\nheads = 3");
     assert!(words.starts_with("line 1: "), "{words}");
+}
+
+#[test]
+fn the_schedule_covers_the_whole_run() {
+    let spec = RunSpec::parse("[inner]\nsteps = 10\n[phases]\nepochs = 10").expect("a spec");
+    assert_eq!(spec.rate(Epoch(0), Step(0)), 0.2);
+    assert_eq!(spec.rate(Epoch(0), Step(4)), 1.0);
+    assert!(spec.rate(Epoch(9), Step(9)) < 0.03);
+}
+
+#[test]
+fn data_is_checked_apart() {
+    let spec = RunSpec::parse("").expect("a spec");
+    assert!(matches!(spec.check_data(), Err(SpecError::Data { found: 0, .. })));
 }
