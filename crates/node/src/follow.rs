@@ -132,18 +132,19 @@ impl Fold {
 fn check(chain: &mut Chain, at: Seq, bytes: &[u8]) -> Result<(Head, Millis, Vec<Record>), FollowError> {
     let block: Block = wire::from_bytes(bytes).map_err(|source| FollowError::Block { at, source })?;
     chain.check(&block).map_err(|source| FollowError::Chain { at, source })?;
-    let head = Head { seq: block.header.seq, hash: block.hash() };
+    let head = block.header().head();
     let records = block.records.iter().enumerate().map(|(index, bytes)| {
         wire::from_bytes(bytes).map_err(|source| FollowError::Record { at, index, source })
     });
-    Ok((head, block.header.time, records.collect::<Result<_, _>>()?))
+    Ok((head, block.header().time, records.collect::<Result<_, _>>()?))
 }
 
 fn begin(run: RunId, at: Seq, head: Head, time: Millis, records: &[Record]) -> Result<View, FollowError> {
     let Some(Record::Control(Control::Genesis { run_spec, .. })) = records.first() else {
         return Err(FollowError::NoGenesis);
     };
-    let state = verify::start(run, time, records).map_err(|lie| FollowError::Lie { at, lie: Box::new(lie) })?;
+    let state =
+        verify::start(run, time, records).map_err(|lie| FollowError::Lie { at, lie: Box::new(lie) })?;
     Ok(View { state, head, run_spec: run_spec.as_slice().into() })
 }
 
@@ -229,11 +230,7 @@ impl Follow {
     ///
     /// # Errors
     /// No log within the patience, or one that is not a run's.
-    pub async fn start(
-        self,
-        tasks: &mut JoinSet<()>,
-        stop: &CancellationToken,
-    ) -> Result<Log, FollowError> {
+    pub async fn start(self, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Result<Log, FollowError> {
         let mut fold = Fold::new(self.run, self.orchestrator);
         let backoff = Backoff::new(self.link.id());
         let mut follower = Follower { backoff, known: BTreeMap::new(), follow: self };
@@ -270,6 +267,7 @@ impl Follower {
     /// Folds the first block; returns those that came with it.
     async fn first(&mut self, fold: &mut Fold) -> Result<Vec<bytes::Bytes>, FollowError> {
         let mut reason = "no answer".to_owned();
+        let patience = self.follow.patience;
         let asking = async {
             loop {
                 match self.ask(None).await {
@@ -280,7 +278,6 @@ impl Follower {
                 tokio::time::sleep(self.backoff.pause()).await;
             }
         };
-        let patience = self.follow.patience;
         let Ok(mut blocks) = tokio::time::timeout(patience, asking).await else {
             let orchestrator = self.follow.orchestrator;
             return Err(FollowError::Silent { orchestrator, within: patience, reason });
@@ -328,7 +325,8 @@ impl Follower {
         let wait = Millis(limits::LONG_POLL.as_millis() as u64);
         let request = Request::Blocks { after, wait };
         let deadline = request.deadline();
-        let call = self.follow.link.call(&self.follow.orchestrator, request.message(self.follow.run), deadline);
+        let call =
+            self.follow.link.call(&self.follow.orchestrator, request.message(self.follow.run), deadline);
         let answer = call.await.map_err(|error: LinkError| error.to_string())?;
         match Reply::parse(&answer).map_err(|error| error.to_string())? {
             Reply::Blocks { lengths, .. } => {
@@ -361,6 +359,9 @@ pub(crate) fn learn_addresses(link: &dyn Link, state: &State, known: &mut BTreeM
 
 impl std::fmt::Debug for Follow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follow").field("orchestrator", &self.orchestrator).field("run", &self.run).finish_non_exhaustive()
+        f.debug_struct("Follow")
+            .field("orchestrator", &self.orchestrator)
+            .field("run", &self.run)
+            .finish_non_exhaustive()
     }
 }

@@ -114,13 +114,23 @@ impl Kept {
     }
 
     /// Blob and byte range of the weights of a shard.
-    pub(crate) fn weights(&self, epoch: Epoch, stage: StageIndex, shard: u16) -> Option<(Hash, Range<usize>)> {
+    pub(crate) fn weights(
+        &self,
+        epoch: Epoch,
+        stage: StageIndex,
+        shard: u16,
+    ) -> Option<(Hash, Range<usize>)> {
         let kept = self.get(epoch, stage)?;
         Some((kept.weights, kept.range(shard)?))
     }
 
     /// Blob and byte range of the momentum of a shard.
-    pub(crate) fn momentum(&self, epoch: Epoch, stage: StageIndex, shard: u16) -> Option<(Hash, Range<usize>)> {
+    pub(crate) fn momentum(
+        &self,
+        epoch: Epoch,
+        stage: StageIndex,
+        shard: u16,
+    ) -> Option<(Hash, Range<usize>)> {
         let kept = self.get(epoch, stage)?;
         Some((kept.momentum?, kept.range(shard)?))
     }
@@ -176,7 +186,8 @@ pub fn target(state: &State, stage: StageIndex) -> Option<Target> {
     let known = state.stage(stage)?;
     let ready = |epoch: Epoch| {
         let states: Option<Vec<Hash>> = known.wanted.iter().copied().collect();
-        let nodes = state.ready_nodes(stage).filter_map(|id| Some((id, &state.node(&id)?.ready.as_ref()?.states)));
+        let nodes =
+            state.ready_nodes(stage).filter_map(|id| Some((id, &state.node(&id)?.ready.as_ref()?.states)));
         let nodes: Vec<(NodeId, &Vec<Hash>)> = nodes.collect();
         // A kept shard has no hash in the manifest: the first holder's is tried, and the log decides.
         let states = states.or_else(|| nodes.first().map(|(_, states)| (*states).clone()))?;
@@ -198,7 +209,8 @@ pub fn target(state: &State, stage: StageIndex) -> Option<Target> {
         }
         Phase::Training { epoch } => agreed(epoch, state.members(stage).map(|member| member.node).collect()),
         Phase::Finished { epochs } => {
-            let present = state.nodes().iter().filter(|(_, node)| node.present_miner() && node.stage == Some(stage));
+            let present =
+                state.nodes().iter().filter(|(_, node)| node.present_miner() && node.stage == Some(stage));
             agreed(Epoch(epochs), present.map(|(id, _)| *id).collect())
         }
     }
@@ -221,7 +233,8 @@ pub async fn keep_stage(
     for (shard, agreed) in target.states.iter().enumerate() {
         let place = Place { stage, shard: shard as u16, epoch: target.epoch };
         let range = partition.elements(place.shard);
-        let part = part(link, run, &target.holders, place, elements as usize, range, momentum, *agreed).await?;
+        let part =
+            part(link, run, &target.holders, place, elements as usize, range, momentum, *agreed).await?;
         weights_out.write(part.0).await?;
         if momentum {
             momentum_out.write(part.1).await?;
@@ -260,7 +273,8 @@ async fn part(
             let what = What::Weights { epoch, stage, shard };
             let weights = fetch::fetch(link, run, *peer, what, len).await?;
             let what = What::Momentum { epoch, stage, shard };
-            let momentum = if momentum { fetch::fetch(link, run, *peer, what, len).await? } else { Bytes::new() };
+            let momentum =
+                if momentum { fetch::fetch(link, run, *peer, what, len).await? } else { Bytes::new() };
             Ok((weights, momentum))
         };
         let (weights, momentum) = match both.await {
@@ -336,7 +350,8 @@ impl Keeper {
                 let kept = match self.kept.same(stage, &target.states) {
                     Some(kept) => Ok(kept), // a withdrawn merge: the state before opens the next epoch too
                     None => {
-                        keep_stage(self.link.as_ref(), self.run, self.blobs.as_ref(), state, stage, &target).await
+                        keep_stage(self.link.as_ref(), self.run, self.blobs.as_ref(), state, stage, &target)
+                            .await
                     }
                 };
                 match kept {

@@ -32,7 +32,9 @@ pub enum KeyError {
         mode: u32,
     },
     /// Not 64 hex digits.
-    #[error("{path} is not a key file (64 hex digits): put back a copy, or make a new key under another name")]
+    #[error(
+        "{path} is not a key file (64 hex digits): put back a copy, or make a new key under another name"
+    )]
     Malformed {
         /// Where.
         path: PathBuf,
@@ -55,7 +57,9 @@ pub enum KeyError {
 /// A new key from the operating system's generator.
 pub fn generate() -> Result<SigningKey, KeyError> {
     let mut secret = [0; 32];
-    fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut secret)).map_err(KeyError::Random)?;
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut secret))
+        .map_err(KeyError::Random)?;
     Ok(SigningKey::from_bytes(&secret))
 }
 

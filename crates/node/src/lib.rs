@@ -3,11 +3,18 @@
 //! This crate must never decide what the protocol decides: what a node does is a function of the state it folded.
 
 mod backoff;
+mod blob_cache;
+pub mod checkpoint;
 pub mod clock;
 pub mod fetch;
 pub mod folder;
+pub mod follow;
+pub mod keeper;
 pub mod key;
 pub mod limits;
+pub mod observe;
+pub mod orchestrator;
 pub mod progress;
 pub mod rpc;
+pub mod speak;
 pub mod spec;

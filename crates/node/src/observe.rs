@@ -88,7 +88,8 @@ impl Observer {
             events.push(Progress::Merged {
                 epoch: summary.epoch.0,
                 loss: summary.loss,
-                coverage: share(summary.coverage.merged, summary.coverage.forfeited.values().sum()).unwrap_or(0.0),
+                coverage: share(summary.coverage.merged, summary.coverage.forfeited.values().sum())
+                    .unwrap_or(0.0),
                 kept: stages.iter().map(|stage| stage.kept as usize).sum(),
                 settled: stages.iter().map(|stage| (stage.witnessed + stage.unwitnessed) as usize).sum(),
                 seconds: seconds(summary.merging),
@@ -104,9 +105,10 @@ impl Observer {
         let training = matches!(state.phase(), Phase::Training { .. });
         let spec = state.spec();
         let last = state.summaries().back();
-        let verdicts = state.nodes().values().fold((0, 0), |(pass, fail), node| {
-            (pass + node.verdicts.pass, fail + node.verdicts.fail)
-        });
+        let verdicts = state
+            .nodes()
+            .values()
+            .fold((0, 0), |(pass, fail), node| (pass + node.verdicts.pass, fail + node.verdicts.fail));
         let (ratio, traffic) = (ratio(&totals.traffic), totals.traffic);
         Status {
             epoch: state.epoch().0,
@@ -133,7 +135,9 @@ impl Observer {
 
     fn rate(&mut self, now: Millis, tokens: u64) -> f64 {
         self.rates.push_back((now, tokens));
-        while self.rates.len() > 2 && now.since(self.rates[0].0) > Millis(limits::RATE_OVER.as_millis() as u64) {
+        while self.rates.len() > 2
+            && now.since(self.rates[0].0) > Millis(limits::RATE_OVER.as_millis() as u64)
+        {
             self.rates.pop_front();
         }
         let (at, before) = self.rates[0];

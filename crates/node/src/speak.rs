@@ -67,8 +67,12 @@ impl Speak {
         let (queue, waiting) = mpsc::channel(limits::STATEMENT_QUEUE);
         let stop = stop.clone();
         tasks.spawn(async move {
-            let mut voice =
-                Voice { backoff: Backoff::new(self.link.id()), clock: Clock::default(), nonce: 0, speak: self };
+            let mut voice = Voice {
+                backoff: Backoff::new(self.link.id()),
+                clock: Clock::default(),
+                nonce: 0,
+                speak: self,
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = voice.run(waiting) => {}
@@ -167,6 +171,9 @@ impl Voice {
 
 impl std::fmt::Debug for Speak {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Speak").field("key", &self.key).field("orchestrator", &self.orchestrator).finish_non_exhaustive()
+        f.debug_struct("Speak")
+            .field("key", &self.key)
+            .field("orchestrator", &self.orchestrator)
+            .finish_non_exhaustive()
     }
 }

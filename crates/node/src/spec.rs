@@ -9,9 +9,8 @@ mod section;
 
 pub use place::SpecError;
 pub use section::{
-    MergeCodec, PRESET_DEFAULT, UnwitnessedSpec,
-    AuditSpec, BatchSpec, ClipScope, CodecSpec, DataSpec, FrameCodec, InnerSpec, OptimiserKind, OuterSpec, PhaseSpec,
-    ScheduleSpec, TokenizerSpec, TrustSpec,
+    AuditSpec, BatchSpec, ClipScope, CodecSpec, DataSpec, FrameCodec, InnerSpec, MergeCodec, OptimiserKind,
+    OuterSpec, PRESET_DEFAULT, PhaseSpec, ScheduleSpec, TokenizerSpec, TrustSpec, UnwitnessedSpec,
 };
 
 use model::config::{Cut, ModelConfig, StageSpec};
@@ -287,7 +286,11 @@ impl Draft {
             (Some(cuts), None) => cuts,
             (Some(cuts), Some(stages)) if cuts.len() + 1 == stages => cuts,
             (Some(cuts), Some(stages)) => {
-                return Err(SpecError::value("stages", stages, format!("must be {}, one more than cuts, or left out", cuts.len() + 1)));
+                return Err(SpecError::value(
+                    "stages",
+                    stages,
+                    format!("must be {}, one more than cuts, or left out", cuts.len() + 1),
+                ));
             }
             (None, stages) => {
                 let stages = stages.unwrap_or_else(|| section::STAGES_DEFAULT.min(model.blocks));

@@ -39,7 +39,15 @@ impl Desk {
         kept: Arc<Kept>,
     ) -> Self {
         let polls = Semaphore::new(limits::LONG_POLLS);
-        Self { run, inputs, shared, blobs: BlobCache::new(blobs), kept, polls, stop: CancellationToken::new() }
+        Self {
+            run,
+            inputs,
+            shared,
+            blobs: BlobCache::new(blobs),
+            kept,
+            polls,
+            stop: CancellationToken::new(),
+        }
     }
 
     /// From now on everything is refused; open long polls end.
@@ -96,7 +104,10 @@ impl Desk {
             What::Weights { epoch, stage, shard } => self.kept(self.kept.weights(epoch, stage, shard))?,
             What::Momentum { epoch, stage, shard } => self.kept(self.kept.momentum(epoch, stage, shard))?,
             What::Upload { .. } | What::UploadLeaves { .. } | What::Result { .. } => {
-                return Err(Refusal::new(code::NOT_MY_ROLE, "the orchestrator holds no uploads and no results"));
+                return Err(Refusal::new(
+                    code::NOT_MY_ROLE,
+                    "the orchestrator holds no uploads and no results",
+                ));
             }
         };
         let blob = self.blobs.get(hash).await.map_err(|error| match error {

@@ -14,7 +14,7 @@ use swarm::state::{Phase, State};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::{Head, Millis, NodeId, Seq, SigningKey, Term};
+use wire::{Millis, NodeId, Seq, SigningKey, Term};
 
 use super::OrchestratorError;
 use super::shared::{Outcome, Pending, Shared};
@@ -68,7 +68,8 @@ impl Driver {
         loop {
             let now = self.clock.now();
             let due = self.state.next_deadline(self.checked).map(|at| clock::until(now, at));
-            let show = self.unshown.then(|| self.shown.map_or(Duration::ZERO, |at| left(at, limits::SHOW_EVERY)));
+            let show =
+                self.unshown.then(|| self.shown.map_or(Duration::ZERO, |at| left(at, limits::SHOW_EVERY)));
             tokio::select! {
                 biased;
                 pending = self.inputs.recv() => {
@@ -146,7 +147,7 @@ impl Driver {
     pub(super) async fn write(&mut self, records: &[Record]) -> Result<Seq, OrchestratorError> {
         let records = records.iter().map(wire::to_bytes).collect();
         let block = self.chain.append(&self.key, self.state.now(), records)?;
-        let head = Head { seq: block.header.seq, hash: block.hash() };
+        let head = block.header().head();
         let bytes = Bytes::from(wire::to_bytes(&block));
         let append = self.store.append(self.term, head.seq, bytes.clone());
         tokio::time::timeout(limits::APPEND, append).await.map_err(|_| OrchestratorError::SlowDisk)??;

@@ -89,7 +89,9 @@ fn driver_of(
     acknowledged: BTreeMap<NodeId, Seq>,
     clock: Clock,
 ) -> Driver {
-    chain.set_term(term);
+    while chain.term() < term {
+        chain.begin_term();
+    }
     let shared = Arc::new(Shared::new(Arc::clone(&parts.log), head, state.clone()));
     Driver {
         checked: state.now(),

@@ -56,7 +56,12 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     let epoch = "batch.micro_batches_per_epoch";
     range(epoch, spec.batch.micro_batches_per_epoch, 1..=MICRO_BATCHES_MAX)?;
     let enough = spec.batch.micro_batches_per_epoch >= steps;
-    rule(epoch, spec.batch.micro_batches_per_epoch, enough, &format!("must be at least inner.steps ({steps})"))?;
+    rule(
+        epoch,
+        spec.batch.micro_batches_per_epoch,
+        enough,
+        &format!("must be at least inner.steps ({steps})"),
+    )?;
     range("data.vocab", spec.data.vocab as usize, 1..=spec.model.vocab)?;
     inner(spec)?;
     if let OuterSpec::Nesterov { learning_rate, momentum } = spec.outer {
@@ -76,9 +81,11 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
     let inner = &spec.inner;
     float("inner.learning_rate", inner.learning_rate, 0.0, 10.0)?;
     float("inner.muon_learning_rate", inner.muon_learning_rate, 0.0, 10.0)?;
-    for (key, value) in
-        [("inner.muon_momentum", inner.muon_momentum), ("inner.beta1", inner.beta1), ("inner.beta2", inner.beta2)]
-    {
+    for (key, value) in [
+        ("inner.muon_momentum", inner.muon_momentum),
+        ("inner.beta1", inner.beta1),
+        ("inner.beta2", inner.beta2),
+    ] {
         rule(key, value, (0.0..1.0).contains(&value), "must be at least 0 and below 1")?;
     }
     let epsilon = inner.epsilon;
@@ -87,8 +94,18 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
     float("inner.clip_norm", inner.clip_norm, 0.0, 1e6)?;
     if inner.clip_scope == ClipScope::Model {
         let most = spec.phases.miners_min;
-        rule("inner.clip_scope", "\"model\"", most == 1, "needs phases.miners_min = 1: lock-step runs with one replica")?;
-        rule("inner.clip_norm", inner.clip_norm, inner.clip_norm > 0.0, "must be above 0 with clip_scope = \"model\"")?;
+        rule(
+            "inner.clip_scope",
+            "\"model\"",
+            most == 1,
+            "needs phases.miners_min = 1: lock-step runs with one replica",
+        )?;
+        rule(
+            "inner.clip_norm",
+            inner.clip_norm,
+            inner.clip_norm > 0.0,
+            "must be above 0 with clip_scope = \"model\"",
+        )?;
     }
     match inner.schedule {
         ScheduleSpec::Constant => {}

@@ -60,7 +60,9 @@ pub enum SpecError {
         line: Option<usize>,
     },
     /// The spec lists no data, or too little.
-    #[error("data.{list} has {found} tokens, but a micro-batch needs {needed}: add data, or shrink batch.sequences or model.sequence")]
+    #[error(
+        "data.{list} has {found} tokens, but a micro-batch needs {needed}: add data, or shrink batch.sequences or model.sequence"
+    )]
     Data {
         /// Which list.
         list: &'static str,
@@ -205,7 +207,9 @@ fn key_offset(root: &DeTable<'_>, key: &str) -> Option<usize> {
     let mut table = root;
     let mut offset = None;
     for part in key.split('.') {
-        let Some((name, value)) = table.iter().find(|(name, _)| name.get_ref().as_ref() == part) else { break };
+        let Some((name, value)) = table.iter().find(|(name, _)| name.get_ref().as_ref() == part) else {
+            break;
+        };
         offset = Some(name.span().start);
         let Some(inner) = value.get_ref().as_table() else { break };
         table = inner;

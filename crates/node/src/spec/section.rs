@@ -87,7 +87,8 @@ impl ModelDraft {
             model.rope_scaling = self.rope_scaling.or(model.rope_scaling);
             return Ok(model);
         }
-        let need = |key: &'static str, value: Option<usize>| value.ok_or(SpecError::Missing { key, line: None });
+        let need =
+            |key: &'static str, value: Option<usize>| value.ok_or(SpecError::Missing { key, line: None });
         let heads = need("model.heads", self.heads)?;
         Ok(ModelConfig {
             vocab: need("model.vocab", self.vocab)?,
@@ -150,7 +151,8 @@ impl<'de> Deserialize<'de> for TokenizerSpec {
         if text == "bytes" {
             return Ok(Self::Bytes);
         }
-        let hash = text.parse().map_err(|_| D::Error::custom("expected \"bytes\" or a hash of 64 hex digits"))?;
+        let hash =
+            text.parse().map_err(|_| D::Error::custom("expected \"bytes\" or a hash of 64 hex digits"))?;
         Ok(Self::Blob(hash))
     }
 }

@@ -20,7 +20,8 @@ fn an_empty_spec_is_the_default_preset_and_its_canonical_text_reads_back() {
 #[test]
 fn presets_and_the_same_sizes_written_out_are_one_run() {
     let preset = RunSpec::parse("[model]\npreset = \"micro\"").expect("a preset");
-    let sizes = "[model]\nvocab = 300\nd_model = 64\nblocks = 4\nheads = 4\nkv_heads = 2\nffn = 160\nsequence = 64";
+    let sizes =
+        "[model]\nvocab = 300\nd_model = 64\nblocks = 4\nheads = 4\nkv_heads = 2\nffn = 160\nsequence = 64";
     assert_eq!(RunSpec::parse(sizes).expect("sizes").run_id(), preset.run_id());
     for name in ModelConfig::preset_names() {
         let spec = RunSpec::preset(name).expect("known");
@@ -67,7 +68,10 @@ fn every_kind_of_section_reads_back() {
 fn an_unknown_key_is_named_with_its_line_and_a_guess() {
     let text = "seed = 3\n\n[model]\npreset = \"micro\"\nhaeds = 2\n";
     let words = refused(text);
-    assert!(words.starts_with("line 5: unknown key model.haeds (did you mean heads?); known here: preset,"), "{words}");
+    assert!(
+        words.starts_with("line 5: unknown key model.haeds (did you mean heads?); known here: preset,"),
+        "{words}"
+    );
     let words = refused("sed = 3");
     assert!(words.starts_with("line 1: unknown key sed (did you mean seed?)"), "{words}");
     let words = refused("seed = 3\n[cut]\nkind = \"plain\"\nwire = \"f32\"\nwidht = 4\n");
@@ -81,21 +85,39 @@ fn an_impossible_value_is_named_with_its_range_and_line() {
     let cases = [
         ("seed = 1\n[phases]\nepochs = 0", "line 3: phases.epochs = 0 is not possible: must be from 1 to"),
         ("[model]\npreset = \"micro\"\nheads = 3", "line 3: model.heads = 3 is not possible: must divide"),
-        ("[model]\npreset = \"nano\"", "line 2: model.preset = \"nano\" is not possible: must be one of micro, tiny"),
+        (
+            "[model]\npreset = \"nano\"",
+            "line 2: model.preset = \"nano\" is not possible: must be one of micro, tiny",
+        ),
         ("stages = 70", "line 1: stages = 70 is not possible: must be from 1 to 6"),
         ("stages = 2\ncuts = [1, 2]", "line 1: stages = 2 is not possible: must be 3, one more than cuts"),
         ("cuts = [2, 2]", "line 1: cuts = [2, 2] is not possible: must rise"),
-        ("[cut]\nkind = \"anchored\"\nwidth = 4\nbits = 5\ntable = \"full\"", "line 4: cut.bits = 5 is not possible"),
+        (
+            "[cut]\nkind = \"anchored\"\nwidth = 4\nbits = 5\ntable = \"full\"",
+            "line 4: cut.bits = 5 is not possible",
+        ),
         ("[audit]\nrate = 1.5", "line 2: audit.rate = 1.5 is not possible: must be from 0 to 1"),
-        ("[batch]\nmicro_batches_per_epoch = 2", "line 2: batch.micro_batches_per_epoch = 2 is not possible: must be at least inner.steps (8)"),
+        (
+            "[batch]\nmicro_batches_per_epoch = 2",
+            "line 2: batch.micro_batches_per_epoch = 2 is not possible: must be at least inner.steps (8)",
+        ),
         ("[inner]\nsteps = \"many\"", "line 2: inner.steps = \"many\" is not possible: invalid type"),
-        ("[inner]\noptimiser = \"sgd\"", "line 2: inner.optimiser = \"sgd\" is not possible: unknown variant `sgd`, expected `adamw` or `muon`"),
+        (
+            "[inner]\noptimiser = \"sgd\"",
+            "line 2: inner.optimiser = \"sgd\" is not possible: unknown variant `sgd`, expected `adamw` or `muon`",
+        ),
         ("[batch]\nsequences = -1", "line 2: batch.sequences = -1 is not possible: invalid value"),
         ("name = \"a b\"", "line 1: name = \"a b\" is not possible: must be 1 to 64 letters"),
         ("version = 2", "line 1: version = 2 is not possible: must be from 1 to 1"),
-        ("[data]\ntokenizer = \"words\"", "line 2: data.tokenizer = \"words\" is not possible: expected \"bytes\""),
+        (
+            "[data]\ntokenizer = \"words\"",
+            "line 2: data.tokenizer = \"words\" is not possible: expected \"bytes\"",
+        ),
         ("[model]\nd_model = 4", "line 1: model.heads is missing"),
-        ("[inner]\nclip_scope = \"model\"\nclip_norm = 0.0", "line 3: inner.clip_norm = 0 is not possible: must be above 0"),
+        (
+            "[inner]\nclip_scope = \"model\"\nclip_norm = 0.0",
+            "line 3: inner.clip_norm = 0 is not possible: must be above 0",
+        ),
     ];
     for (text, expected) in cases {
         let words = refused(text);
