@@ -13,6 +13,7 @@ const EXIT_CODES: &str = "Exit codes:
   1    failed while running
   2    wrong usage
   3    input that cannot be used: spec, data, tokenizer, checkpoint, key, folder
+  4    verify: an entry of the log does not follow from those before
   130  stopped at once by a second Ctrl-C
 
 Results go to stdout, logs and the live view to stderr.";
@@ -238,6 +239,13 @@ pub(crate) enum RunCommand {
         /// Print the complete spec as TOML instead.
         #[arg(long, conflicts_with = "presets")]
         toml: bool,
+    },
+    /// Write the log of a run as one file, for `shoal verify` anywhere.
+    Log {
+        /// A run folder.
+        from: PathBuf,
+        /// New file.
+        to: PathBuf,
     },
     /// Write a checkpoint for other software: a Hugging Face folder if the model is plain, else safetensors.
     Export {

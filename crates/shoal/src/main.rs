@@ -14,6 +14,7 @@ mod sample;
 mod tokenizer;
 mod unit;
 mod up;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
         Command::Orchestrator(args) => orchestrator::run(args, json),
         Command::Sample(args) => sample::run(&args, json),
         Command::Tokenizer(args) => tokenizer::run(args, json),
+        Command::Verify(args) => verify::run(&args, json),
+        Command::Miner(_) | Command::Validator(_) | Command::Bench(_) => Err(failure::bad_input("TEMPORARY")),
         Command::Watch(args) => watch::run(&args, json),
     };
     match done {
