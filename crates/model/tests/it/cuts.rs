@@ -10,6 +10,7 @@ fn all_cuts() -> Vec<Cut> {
     vec![
         Cut::Plain { wire: Dtype::F32 },
         Cut::Plain { wire: Dtype::Bf16 },
+        Cut::Tabled { wire: Dtype::Bf16, table: Table::Full },
         Cut::Bottleneck { width: 16, wire: Dtype::Bf16 },
         Cut::Bottleneck { width: 64, wire: Dtype::F32 },
         anchored(4, 4, Table::Full),
