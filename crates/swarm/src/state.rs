@@ -479,6 +479,6 @@ impl State {
     }
 
     fn steps_max(&self) -> u32 {
-        self.spec.inner_steps.saturating_mul(limits::STEPS_FACTOR).saturating_add(limits::STEPS_FACTOR)
+        self.spec.micro_batches_per_epoch.saturating_mul(limits::STEPS_PER_MICRO_BATCH)
     }
 }

@@ -111,9 +111,8 @@ impl State {
         let nodes: Vec<NodeId> = live().filter(|node| merge.nonces.contains_key(node)).copied().collect();
         let epoch = merge.epoch.0.to_le_bytes();
         let stage = merge.stage.0.to_le_bytes();
-        let mut parts: Vec<&[u8]> = vec![&self.run.0, &epoch, &stage, &merge.head.0];
-        parts.extend(nodes.iter().filter_map(|node| merge.nonces.get(node)).map(|nonce| &nonce.0[..]));
-        let seed = Hash::of_parts("shoal 2026-11 merge seed", &parts);
+        let nonces = nodes.iter().filter_map(|node| merge.nonces.get(node));
+        let seed = ledger::beacon::seed(&[&self.run.0, &epoch, &stage, &merge.head.0], nonces);
         Some(Derived::SetFixed { epoch: merge.epoch, stage: merge.stage, nodes, seed })
     }
 

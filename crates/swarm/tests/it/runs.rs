@@ -38,7 +38,7 @@ fn every_size_finishes_with_nothing_lost() {
 #[test]
 fn a_run_survives_any_deaths() {
     let mut finished = 0;
-    for seed in 0..150_u64 {
+    for seed in 0..120_u64 {
         let stages = 1 + (seed % 3) as usize;
         let replicas = 1 + (seed / 3) % 5;
         let spec = spec(stages, 3, 18);
@@ -81,7 +81,7 @@ fn a_run_survives_any_deaths() {
         assert_eq!(strikes, 0, "seed {seed}");
         world.verify(if seed % 10 == 0 { Signatures::Check } else { Signatures::Trust });
     }
-    assert!(finished > 100, "{finished}");
+    assert!(finished > 80, "{finished}");
 }
 
 #[test]

@@ -804,6 +804,16 @@ impl World {
         assert!(replayed == self.state);
     }
 
+    /// The newest accepted statements.
+    pub(crate) fn recent_statements(&self, count: usize) -> Vec<Envelope> {
+        let records = self.log.iter().rev().flat_map(|(_, records)| records);
+        let stated = records.filter_map(|record| match record {
+            Record::Stated(envelope) => Some(envelope.clone()),
+            _ => None,
+        });
+        stated.take(count).collect()
+    }
+
     /// Whether some stage has nobody alive, so that the run can only wait.
     pub(crate) fn abandoned(&self) -> bool {
         self.state.spec().stage_indices().any(|stage| {
