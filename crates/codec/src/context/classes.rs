@@ -139,7 +139,7 @@ fn histograms(words: &[[u8; 2]], turn: u32, period: usize, offsets: impl Iterato
 fn cluster(histograms: &[[i16; BINS]], classes: usize) -> Vec<u8> {
     let mean = |h: &[i16; BINS]| h.iter().enumerate().map(|(i, &c)| (i / 2) as i64 * i64::from(c)).sum::<i64>();
     let mut order: Vec<usize> = (0..histograms.len()).collect();
-    order.sort_by_key(|&c| (mean(&histograms[c]), c));
+    order.sort_by_cached_key(|&c| (mean(&histograms[c]), c));
     let mut class = vec![0_u8; histograms.len()];
     for (rank, &col) in order.iter().enumerate() {
         class[col] = (rank * classes / histograms.len()) as u8;
