@@ -348,17 +348,17 @@ pub(crate) struct BenchCutsArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) stages: usize,
     /// Inner steps of each run.
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
-    /// Sequences a step.
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    /// Sequences a step, at most this many; in micro-batches of up to 4.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = sequences)]
     pub(crate) sequences: usize,
     /// Seeds per cut.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) seeds: u64,
-    /// Runs at a time, one thread each. Default: the machine's cores.
+    /// Threads. Default: all cores.
     #[arg(long, value_name = "N")]
-    pub(crate) jobs: Option<usize>,
+    pub(crate) threads: Option<usize>,
 }
 
 #[derive(Args, Debug)]
@@ -368,4 +368,9 @@ pub(crate) struct WatchArgs {
     /// Print the last picture as text of this size (`80x20`) instead of following.
     #[arg(long, value_name = "WxH", hide = true)]
     pub(crate) frame: Option<String>,
+}
+
+fn sequences(text: &str) -> Result<usize, String> {
+    let count: usize = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (1..=4096).contains(&count) { Ok(count) } else { Err("must be from 1 to 4096".to_owned()) }
 }

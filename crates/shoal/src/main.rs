@@ -2,6 +2,7 @@
 //!
 //! It must never decide what the protocol, the model or the daemons decide: it reads arguments, calls them, shows results.
 
+mod bench;
 mod cli;
 mod failure;
 mod interrupt;
@@ -37,8 +38,9 @@ fn main() -> ExitCode {
         Command::Orchestrator(args) => orchestrator::run(args, json),
         Command::Sample(args) => sample::run(&args, json),
         Command::Tokenizer(args) => tokenizer::run(args, json),
+        Command::Bench(args) => bench::run(args, json),
         Command::Verify(args) => verify::run(&args, json),
-        Command::Miner(_) | Command::Validator(_) | Command::Bench(_) => Err(failure::bad_input("TEMPORARY")),
+        Command::Miner(_) | Command::Validator(_) => Err(failure::bad_input("TEMPORARY")),
         Command::Watch(args) => watch::run(&args, json),
     };
     match done {

@@ -17,7 +17,7 @@ use wire::Hash;
 
 use crate::cli::{DataArgs, ShapeArgs};
 use crate::failure::bad_input;
-pub(crate) use shape::shape;
+pub(crate) use shape::{shape, vocab_of};
 
 /// What was made.
 #[derive(Debug)]
