@@ -133,7 +133,12 @@ pub struct SpecError {
     pub allowed: String,
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), SpecError> {
+fn within<T: PartialOrd + std::fmt::Display + Copy>(
+    key: &str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), SpecError> {
     if value >= low && value <= high {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 
 mod accept;
 mod accept_merge;
+mod accept_work;
 mod gather;
 mod merge;
 mod merge_fold;

@@ -2,7 +2,7 @@
 
 use wire::{NodeId, StageIndex};
 
-use super::accept::{limit, not_now};
+use super::accept::{limit, not_now, require};
 use super::merge::{MergeStep, StageMerge, Standing};
 use super::work::MemberWork;
 use super::{Phase, State};
@@ -24,9 +24,10 @@ impl State {
         let Phase::Merging { .. } = self.phase else { return Err(not_now("training goes on")) };
         let member = self.work.get(sender).filter(|work| work.live).ok_or(Refusal::NotMember)?;
         let merge = self.merge(member.member.stage).ok_or(Refusal::NotMember)?;
-        let step = |due: MergeStep| match merge.step == due {
-            true => Ok(()),
-            false => Err(not_now(&format!("this merge is at {:?}, this belongs to {due:?}", merge.step))),
+        let step = |due: MergeStep| {
+            require(merge.step == due, || {
+                not_now(&format!("this merge is at {:?}, this belongs to {due:?}", merge.step))
+            })
         };
         match statement {
             Statement::Upload(upload) => {
@@ -40,10 +41,8 @@ impl State {
                 if merge.nonces.contains_key(sender) {
                     return Err(Refusal::Repeated { what: "reveal".to_owned() });
                 }
-                match nonce_hash(nonce) == commit.nonce_commit {
-                    true => Ok(()),
-                    false => Err(Refusal::WrongOpening { what: "nonce".to_owned() }),
-                }
+                let opens = nonce_hash(nonce) == commit.nonce_commit;
+                require(opens, || Refusal::WrongOpening { what: "nonce".to_owned() })
             }
             Statement::Have { shards, .. } => {
                 step(MergeStep::Fetch)?;
@@ -65,10 +64,7 @@ impl State {
                 ascending(merge, shards.iter().copied())?;
                 let settles =
                     |shard: &u16| matches!(self.standing(merge.stage, *shard), Standing::Settles { .. });
-                match shards.iter().all(settles) {
-                    true => Ok(()),
-                    false => Err(not_now("a shard has no agreed result")),
-                }
+                require(shards.iter().all(settles), || not_now("a shard has no agreed result"))
             }
             _ => Err(not_now("not a statement of a merge")),
         }
@@ -162,10 +158,8 @@ fn check_upload(merge: &StageMerge, member: &MemberWork, upload: &UploadCommit) 
     if member.stepped == 0 {
         return Err(not_now("no micro-batch of this miner counts"));
     }
-    match merge.commits.values().any(|other| other.upload == upload.upload) {
-        true => Err(Refusal::CopiedUpload),
-        false => Ok(()),
-    }
+    let copied = merge.commits.values().any(|other| other.upload == upload.upload);
+    require(!copied, || Refusal::CopiedUpload)
 }
 
 /// Shards exist and ascend, and there is at least one.

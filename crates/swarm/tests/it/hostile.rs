@@ -16,6 +16,12 @@ use super::world::{Random, World, garble, spec};
 
 const HEAD: StageIndex = StageIndex(0);
 
+/// What is wrong, and how it must be refused.
+type Case<T> = (T, fn(&Refusal) -> bool);
+
+/// Makes an honest report impossible.
+type Change = Box<dyn Fn(&mut Work)>;
+
 fn join() -> Join {
     Join {
         role: Role::Miner,
@@ -134,7 +140,7 @@ fn strangers_and_wrong_roles_are_refused() {
     let zero = Statement::LeaseRequest { epoch, want: 0 };
     assert!(matches!(refused(&mut world, &head, &zero), Refusal::Number { .. }));
 
-    let cases: [(fn(&mut Join), fn(&Refusal) -> bool); 5] = [
+    let cases: [Case<fn(&mut Join)>; 5] = [
         (|j| j.address = vec![0; 5000], |r| matches!(r, Refusal::OverLimit { .. })),
         (|j| j.agent = "x".repeat(500), |r| matches!(r, Refusal::OverLimit { .. })),
         (|j| j.device = "x".repeat(500), |r| matches!(r, Refusal::OverLimit { .. })),
@@ -168,13 +174,12 @@ fn impossible_work_is_refused() {
         clip: 1.0,
         weights_root: None,
     };
-    type Case = (Box<dyn Fn(&mut Work)>, fn(&Refusal) -> bool);
-    let with_step = |change: fn(&mut StepCommit)| -> Box<dyn Fn(&mut Work)> {
+    let with_step = |change: fn(&mut StepCommit)| -> Change {
         let mut step = step.clone();
         change(&mut step);
         Box::new(move |w| w.steps = vec![step.clone()])
     };
-    let cases: Vec<Case> = vec![
+    let cases: Vec<Case<Change>> = vec![
         (Box::new(|w| w.epoch.0 += 1), |r| matches!(r, Refusal::WrongEpoch { .. })),
         (Box::new(|w| w.seq += 1), |r| matches!(r, Refusal::OutOfTurn { .. })),
         (Box::new(move |w| w.items = vec![item; 5000]), |r| matches!(r, Refusal::OverLimit { .. })),
@@ -362,7 +367,7 @@ fn impossible_haves_blinds_and_claims_are_refused() {
     let good = HaveShard { shard: 0, bitmap: 7, square_sums: vec![1.0; 3] };
     let mut other = good.clone();
     other.shard = (0..3).find(|shard| !world.state.owners(HEAD, *shard).contains(&owner)).unwrap();
-    let cases: [(Vec<HaveShard>, fn(&Refusal) -> bool); 10] = [
+    let cases: [Case<Vec<HaveShard>>; 10] = [
         (vec![], |r| matches!(r, Refusal::Length { .. })),
         (vec![good.clone(); 2], |r| matches!(r, Refusal::UnknownShard { .. })),
         (vec![HaveShard { shard: 99, ..good.clone() }], |r| matches!(r, Refusal::UnknownShard { .. })),
@@ -443,7 +448,7 @@ fn a_validators_words_are_checked_too() {
         device: "cpu".into(),
         outcome: Outcome::Pass,
     };
-    let cases: [(fn(&mut Verdict), fn(&Refusal) -> bool); 4] = [
+    let cases: [Case<fn(&mut Verdict)>; 4] = [
         (|v| v.epoch.0 += 1, |r| matches!(r, Refusal::WrongEpoch { .. })),
         (|v| v.node = NodeId([1; 32]), |r| matches!(r, Refusal::UnknownNode { .. })),
         (|v| v.micro_batch = MicroBatch(1 << 50), |r| matches!(r, Refusal::UnknownMicroBatch { .. })),
