@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_swarm::State;
 use shoal_swarm::block::{self, Committed};
 use shoal_swarm::record::{
-    Control, Derived, HaveShard, Input, Join, Record, Role, STATEMENT_KIND, ShardClaim, ShardOutcome, Statement,
-    StepCommit, Traffic, UploadCommit, Work, WorkItem, blind_hash, nonce_hash, run_id,
+    Control, Derived, HaveShard, Input, Join, Record, Role, STATEMENT_KIND, ShardClaim, ShardOutcome,
+    Statement, StepCommit, Traffic, UploadCommit, Work, WorkItem, blind_hash, nonce_hash, run_id,
 };
 use shoal_swarm::refusal::Refusal;
 use shoal_swarm::spec::{MergeSpec, MergeWire, Outer, Pace, StageFacts, SwarmSpec, Unwitnessed};
 use shoal_swarm::state::{Cell, MergeStep, Phase, Presence, Standing};
 use wire::{
-    Direction, Envelope, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, SigningKey, StageIndex, Step,
+    Direction, Envelope, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, SigningKey, StageIndex,
+    Step,
 };
 
 pub(crate) const TICK: u64 = 100;
@@ -372,7 +373,10 @@ impl World {
         for ((id, statement), outcome) in speakers.into_iter().zip(committed.outcomes) {
             let race = matches!(
                 outcome,
-                Err(Refusal::NotNow { .. } | Refusal::NotMember | Refusal::NotPresent | Refusal::WrongEpoch { .. })
+                Err(Refusal::NotNow { .. }
+                    | Refusal::NotMember
+                    | Refusal::NotPresent
+                    | Refusal::WrongEpoch { .. })
             );
             assert!(outcome.is_ok() || race, "{} refused: {:?}\n{statement:?}", id.short(), outcome);
             self.said(&id, statement, outcome.is_ok());
@@ -538,9 +542,8 @@ impl World {
                 if self.miners[id].blinded.iter().any(|claim| claim.shard != u16::MAX) {
                     return None;
                 }
-                let claims = self.claims(id, stage, |world, shard| {
-                    world.state.owners(stage, shard).contains(id)
-                });
+                let claims =
+                    self.claims(id, stage, |world, shard| world.state.owners(stage, shard).contains(id));
                 let hash = blind_hash(id, &nonce, &claims);
                 (!claims.is_empty()).then(|| {
                     self.miners.get_mut(id).unwrap().blinded = claims;
@@ -650,7 +653,8 @@ impl World {
             Phase::Gathering { epoch, .. } => Epoch(epoch.0 - 1),
             Phase::Finished { .. } => return None,
         };
-        let merge = self.state.merge(stage).filter(|merge| merge.epoch == on && merge.step == MergeStep::Done);
+        let merge =
+            self.state.merge(stage).filter(|merge| merge.epoch == on && merge.step == MergeStep::Done);
         let Some(merge) = merge else {
             // Training, or merging: a node that is no member catches up to what the epoch opened with.
             if self.state.is_live_member(id) {
@@ -666,7 +670,9 @@ impl World {
         let wanted: Option<Vec<Hash>> = state.wanted.iter().copied().collect();
         let manifest = merge.manifest.as_ref()?;
         let unchanged = state.unchanged;
-        let has_old = held.as_ref().is_some_and(|(epoch, states)| *epoch == on && Some(states) == agreed(self).as_ref());
+        let has_old = held
+            .as_ref()
+            .is_some_and(|(epoch, states)| *epoch == on && Some(states) == agreed(self).as_ref());
         let has_new = held.as_ref().is_some_and(|(epoch, states)| {
             *epoch == next && wanted.as_ref().is_none_or(|wanted| wanted == states)
         });
