@@ -29,6 +29,7 @@ pub fn genesis(run: RunId, time: Millis, control: Control) -> Result<(State, Vec
 ///
 /// After a restart the first input is [`Control::Resumed`]: it is taken before any deadline fires.
 pub fn commit(state: &mut State, now: Millis, inputs: Vec<Input>) -> Committed {
+    let before = state.clock();
     state.advance(now);
     let mut records = Vec::new();
     let mut outcomes = Vec::with_capacity(inputs.len());
@@ -44,6 +45,10 @@ pub fn commit(state: &mut State, now: Millis, inputs: Vec<Input>) -> Committed {
         outcomes.push(outcome);
     }
     drain(state, &mut records);
+    if records.is_empty() {
+        // No block, no time: the state stays the fold of the log.
+        state.rewind(before);
+    }
     Committed { records, outcomes }
 }
 

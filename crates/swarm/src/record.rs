@@ -67,7 +67,8 @@ pub enum Control {
     /// The owner asks to end: no new leases, finish the epoch's merge, then stop.
     Drain,
     /// The orchestrator's keeper holds a whole stage as it opens `epoch`: counts like a miner's [`Statement::Ready`]
-    /// when a stage's miners are gone.
+    /// when a stage's miners are gone. For epoch 0 it says what the initial weights are, where otherwise the plurality
+    /// of the first miners decides.
     Keeps {
         /// Epoch that the weights open.
         epoch: Epoch,

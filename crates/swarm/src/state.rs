@@ -178,6 +178,16 @@ impl State {
         self.block_start = true;
     }
 
+    /// What [`State::advance`] changes.
+    pub(crate) fn clock(&self) -> (Millis, Millis, bool) {
+        (self.now, self.before, self.block_start)
+    }
+
+    /// Undoes [`State::advance`] when nothing happened since.
+    pub(crate) fn rewind(&mut self, clock: (Millis, Millis, bool)) {
+        (self.now, self.before, self.block_start) = clock;
+    }
+
     /// The next record that follows from the state at its time, if any.
     pub fn due(&self) -> Option<Derived> {
         if let Phase::Finished { .. } = self.phase {
@@ -218,23 +228,25 @@ impl State {
         }
     }
 
-    /// When [`State::due`] may change by time alone.
-    pub fn next_deadline(&self) -> Option<Millis> {
+    /// First time after `now` at which [`State::due`] may change by time alone. The state's own time stands still while
+    /// no block is made, so the driver says what its clock shows.
+    pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
         if let Phase::Finished { .. } = self.phase {
             return None;
         }
-        let lost = self
-            .nodes
-            .values()
-            .filter(|node| node.present())
-            .map(|node| node.seen.plus(self.spec.lost_after));
-        let phase = match self.phase {
-            Phase::Gathering { epoch, until } => self.gather_deadline(epoch, until),
-            Phase::Training { .. } => self.train_deadline(),
-            Phase::Merging { .. } => self.merge_deadline(),
-            Phase::Finished { .. } => None,
-        };
-        lost.chain(phase).min().map(|at| at.max(self.quiet_until))
+        let silence = |node: &Node| node.present().then(|| node.seen.plus(self.spec.lost_after));
+        let lost = self.nodes.values().filter_map(silence);
+        let fires = lost.chain(self.phase_deadlines()).map(|at| at.max(self.quiet_until));
+        fires.filter(|at| *at > now.max(self.now)).min()
+    }
+
+    fn phase_deadlines(&self) -> Vec<Millis> {
+        match self.phase {
+            Phase::Gathering { epoch, until } => self.gather_deadlines(epoch, until),
+            Phase::Training { .. } => self.train_deadlines(),
+            Phase::Merging { .. } => self.merge_deadlines(),
+            Phase::Finished { .. } => Vec::new(),
+        }
     }
 
     /// Whether `at` has come and deadlines may fire.
@@ -294,13 +306,12 @@ impl State {
         self.work.seed
     }
 
-    /// When the training phase ends at the latest, or gathering stops waiting, or the merge's step under way ends.
+    /// When the training phase ends at the latest, or gathering stops waiting, or the merge's step under way ends: for
+    /// displays.
     pub fn phase_deadline(&self) -> Option<Millis> {
         match self.phase {
-            Phase::Gathering { epoch, until } => self.gather_deadline(epoch, until),
             Phase::Training { .. } => Some(self.work.deadline),
-            Phase::Merging { .. } => self.merge_deadline(),
-            Phase::Finished { .. } => None,
+            _ => self.phase_deadlines().into_iter().filter(|at| *at > self.now).min(),
         }
     }
 

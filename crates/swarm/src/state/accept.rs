@@ -134,8 +134,11 @@ impl State {
             Control::Genesis { .. } => {}
             Control::Resumed { down } => self.resume(*down),
             Control::Drain => self.draining = true,
-            Control::Keeps { stage, states, .. } => {
+            Control::Keeps { epoch, stage, states } => {
                 if let Some(state) = self.stages.get_mut(usize::from(stage.0)) {
+                    if *epoch == Epoch(0) {
+                        state.wanted = states.iter().copied().map(Some).collect();
+                    }
                     state.keeper = Some(states.clone());
                 }
             }

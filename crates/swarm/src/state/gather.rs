@@ -235,10 +235,11 @@ impl State {
         Some(Derived::Amended { epoch: Epoch(epoch.0 - 1), stage, shards })
     }
 
-    pub(super) fn gather_deadline(&self, epoch: Epoch, until: Millis) -> Option<Millis> {
-        let patience = until.plus(self.spec.merge.deadline_max);
-        (epoch > Epoch(0)).then_some(())?;
-        [until, patience].into_iter().find(|at| !self.passed(*at))
+    pub(super) fn gather_deadlines(&self, epoch: Epoch, until: Millis) -> Vec<Millis> {
+        match epoch {
+            Epoch(0) => Vec::new(),
+            _ => vec![until, until.plus(self.spec.merge.deadline_max)],
+        }
     }
 
     pub(super) fn apply_amended(&mut self, stage: StageIndex) {

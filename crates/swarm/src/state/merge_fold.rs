@@ -39,7 +39,7 @@ impl State {
         })
     }
 
-    pub(super) fn merge_deadline(&self) -> Option<Millis> {
+    pub(super) fn merge_deadlines(&self) -> Vec<Millis> {
         let of_step = |merge: &StageMerge| {
             let at = |percent| vec![merge.clock.at(percent)];
             match merge.step {
@@ -58,7 +58,7 @@ impl State {
                 MergeStep::Done => Vec::new(),
             }
         };
-        self.merges.iter().flat_map(of_step).filter(|at| !self.passed(*at)).min()
+        self.merges.iter().flat_map(of_step).collect()
     }
 
     fn commits_closed_due(&self, merge: &StageMerge) -> Option<Derived> {

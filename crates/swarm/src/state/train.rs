@@ -62,9 +62,9 @@ impl State {
         Some(Derived::Clipped { epoch: self.work.epoch, step: *step, scale })
     }
 
-    pub(super) fn train_deadline(&self) -> Option<Millis> {
+    pub(super) fn train_deadlines(&self) -> Vec<Millis> {
         let leases = self.work.leases.values().map(|lease| lease.expires);
-        leases.chain([self.work.deadline]).min()
+        leases.chain([self.work.deadline]).collect()
     }
 
     pub(super) fn apply_leased(

@@ -1,7 +1,7 @@
 //! Whole runs: every size, every death.
 
-use shoal_swarm::state::Phase;
-use wire::{Epoch, Millis};
+use shoal_swarm::state::{MergeStep, Phase, Signatures};
+use wire::{Epoch, Millis, StageIndex};
 
 use super::world::{World, spec};
 
@@ -79,15 +79,17 @@ fn a_run_survives_any_deaths() {
         }
         let strikes: u64 = world.state.nodes().values().map(|node| node.strikes).sum();
         assert_eq!(strikes, 0, "seed {seed}");
+        world.verify(if seed % 10 == 0 { Signatures::Check } else { Signatures::Trust });
     }
     assert!(finished > 100, "{finished}");
 }
 
 #[test]
 fn a_stage_that_dies_out_waits_and_goes_on() {
-    let spec = spec(2, 3, 12);
+    let mut spec = spec(2, 3, 12);
+    spec.miners_min = 2;
     let mut world = World::new(&spec, 4, 7);
-    while world.state.epoch() < Epoch(1) {
+    while world.state.phase() != (Phase::Training { epoch: Epoch(1) }) {
         world.tick();
     }
     let stage = wire::StageIndex(1);
@@ -96,16 +98,77 @@ fn a_stage_that_dies_out_waits_and_goes_on() {
         world.kill(id);
     }
     assert!(!world.run_for(Millis(300_000)));
-    assert_eq!(world.state.phase(), Phase::Gathering { epoch: Epoch(2), until: gathering_until(&world) });
-    assert_eq!(world.state.coverage().merged > 0, world.state.merge(wire::StageIndex(0)).is_some());
+    assert!(matches!(world.state.phase(), Phase::Gathering { epoch: Epoch(2), .. }));
+    assert!(world.state.stage(stage).unwrap().unchanged, "nothing of the dead stage was merged");
     world.add(50);
     assert!(world.run_for(HOUR));
     assert_eq!(world.state.phase(), Phase::Finished { epochs: 3 });
+    world.verify(Signatures::Check);
 }
 
-fn gathering_until(world: &World) -> Millis {
-    match world.state.phase() {
-        Phase::Gathering { until, .. } => until,
-        phase => panic!("{phase:?}"),
+/// One stage of n miners: any subset dies as the merge comes to any step, some ticks in.
+#[test]
+fn any_subset_dies_at_any_step_of_a_merge() {
+    let steps = [
+        MergeStep::Commit,
+        MergeStep::Reveal,
+        MergeStep::Fetch,
+        MergeStep::Claim,
+        MergeStep::Check,
+        MergeStep::Done,
+    ];
+    let (mut settled, mut kept) = (0, 0);
+    for n in 1..=4_u64 {
+        for victims in 1..(1_u64 << n) {
+            for (at, step) in steps.into_iter().enumerate() {
+                let delay = (victims + at as u64) % 4;
+                let mut spec = spec(1, 2, 8 * n as u32);
+                spec.miners_min = n as u16;
+                let mut world = World::new(&spec, n, 31 * victims + at as u64);
+                world.keeper = victims % 3 != 0;
+                let stage = StageIndex(0);
+                while world.state.merge_step(stage).is_none_or(|now| now < step) {
+                    world.tick();
+                }
+                for _ in 0..delay {
+                    world.tick();
+                }
+                let ids = world.living();
+                for (index, id) in ids.iter().enumerate() {
+                    if victims >> index & 1 == 1 {
+                        world.kill(id);
+                    }
+                }
+                let name = format!("{n} miners, {victims:b} die at {step:?} + {delay}");
+                let over = world.run_for(Millis(600_000));
+                let all = victims == (1 << n) - 1;
+                if !over {
+                    assert!(all, "{name}: stuck in {:?}", world.state.phase());
+                    assert!(matches!(world.state.phase(), Phase::Gathering { .. }), "{name}");
+                    world.add(99);
+                    assert!(world.run_for(Millis(600_000)), "{name}: stuck in {:?}", world.state.phase());
+                }
+                assert_eq!(world.state.phase(), Phase::Finished { epochs: 2 }, "{name}");
+                let first = &world.state.summaries()[0].stages[0];
+                settled += first.witnessed + first.unwitnessed;
+                kept += first.kept;
+                world.verify(Signatures::Trust);
+            }
+        }
+    }
+    assert!(settled > 4 * kept, "{settled} settled, {kept} kept");
+}
+
+/// Whoever garbles its statements hurts itself at most: the others finish.
+#[test]
+fn liars_do_not_stop_a_run() {
+    for seed in 0..24 {
+        let spec = spec(2, 2, 16);
+        let mut world = World::new(&spec, 8, seed);
+        let liars: Vec<_> = world.living().into_iter().take(2).collect();
+        world.liars.extend(liars);
+        world.keep_initial();
+        assert!(world.run_for(HOUR), "seed {seed}: stuck in {:?}", world.state.phase());
+        world.verify(Signatures::Trust);
     }
 }

@@ -12,7 +12,8 @@ use shoal_swarm::record::{
 };
 use shoal_swarm::refusal::Refusal;
 use shoal_swarm::spec::{MergeSpec, MergeWire, Outer, Pace, StageFacts, SwarmSpec, Unwitnessed};
-use shoal_swarm::state::{Cell, MergeStep, Phase, Presence, Standing};
+use shoal_swarm::state::{Cause, Cell, MergeStep, Phase, Presence, Signatures, Standing};
+use shoal_swarm::verify;
 use wire::{
     Direction, Envelope, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, SigningKey, StageIndex,
     Step,
@@ -69,6 +70,20 @@ pub(crate) fn spec(stages: usize, epochs: u32, micro_batches: u32) -> SwarmSpec 
 
 fn hash(parts: &[&[u8]]) -> Hash {
     Hash::of_parts("test", parts)
+}
+
+fn initial(stage: StageIndex) -> Hash {
+    hash(&[b"initial", &stage.0.to_le_bytes()])
+}
+
+/// The statement with some bytes changed, if that is still a statement.
+pub(crate) fn garble(random: &mut Random, statement: &Statement) -> Option<Statement> {
+    let mut bytes = wire::to_bytes(statement);
+    for _ in 0..=random.below(3) {
+        let at = random.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << random.below(8);
+    }
+    wire::from_bytes(&bytes).ok()
 }
 
 /// One simulated miner.
@@ -189,9 +204,12 @@ pub(crate) struct World {
     pub(crate) run: RunId,
     pub(crate) keeper: bool,
     pub(crate) lag: u64,
+    /// Miners whose statements are garbled half the time.
+    pub(crate) liars: BTreeSet<NodeId>,
     merged: BTreeMap<(MicroBatch, StageIndex), Epoch>,
     pub(crate) merged_total: u64,
     pub(crate) forfeited_total: u64,
+    pub(crate) partial_total: u64,
     audited: Option<Epoch>,
     pub(crate) loud: bool,
 }
@@ -219,11 +237,30 @@ impl World {
             run,
             keeper: true,
             lag: 15,
+            liars: BTreeSet::new(),
             merged: BTreeMap::new(),
             merged_total: 0,
             forfeited_total: 0,
+            partial_total: 0,
             audited: None,
             loud: false,
+        }
+    }
+
+    /// The orchestrator says what the initial weights are.
+    pub(crate) fn keep_initial(&mut self) {
+        let keeps = self.state.spec().stage_indices().map(|stage| {
+            let states = vec![initial(stage)];
+            Input::Control(Control::Keeps { epoch: Epoch(0), stage, states })
+        });
+        let committed = self.commit(keeps.collect());
+        assert!(committed.outcomes.iter().all(Result::is_ok));
+    }
+
+    /// Miners wait for the orchestrator: their leases' own clocks stand still with it.
+    pub(crate) fn pause_flights(&mut self, down: Millis) {
+        for flight in &mut self.flights {
+            flight.granted = flight.granted.plus(down);
         }
     }
 
@@ -262,7 +299,7 @@ impl World {
     pub(crate) fn commit(&mut self, inputs: Vec<Input>) -> Committed {
         let committed = block::commit(&mut self.state, self.now, inputs);
         assert!(self.state.due().is_none());
-        if let Some(deadline) = self.state.next_deadline() {
+        if let Some(deadline) = self.state.next_deadline(self.now) {
             assert!(deadline > self.now, "{deadline:?} at {:?} in {:?}", self.now, self.state.phase());
             let mut later = self.state.clone();
             later.advance(Millis(deadline.0 - 1));
@@ -345,6 +382,7 @@ impl World {
             assert_eq!(cells, of_manifest);
         }
         self.merged_total += coverage.merged;
+        self.partial_total += coverage.forfeited.get(&Cause::Partial).copied().unwrap_or(0);
         self.forfeited_total += coverage.forfeited.values().sum::<u64>();
     }
 
@@ -363,7 +401,10 @@ impl World {
             if self.random.percent(self.lag) {
                 continue;
             }
-            if let Some(statement) = self.speak(&id) {
+            if let Some(mut statement) = self.speak(&id) {
+                if self.liars.contains(&id) && self.random.percent(50) {
+                    statement = garble(&mut self.random, &statement).unwrap_or(statement);
+                }
                 inputs.push(self.sign(&id, &statement));
                 speakers.push((id, statement));
             }
@@ -378,7 +419,8 @@ impl World {
                     | Refusal::NotPresent
                     | Refusal::WrongEpoch { .. })
             );
-            assert!(outcome.is_ok() || race, "{} refused: {:?}\n{statement:?}", id.short(), outcome);
+            let liar = self.liars.contains(&id);
+            assert!(outcome.is_ok() || race || liar, "{} refused: {:?}\n{statement:?}", id.short(), outcome);
             self.said(&id, statement, outcome.is_ok());
         }
     }
@@ -645,7 +687,7 @@ impl World {
         let agreed = |world: &Self| world.state.stage(stage).and_then(|state| state.agreed.clone());
         let on = match self.state.phase() {
             Phase::Gathering { epoch: Epoch(0), .. } => {
-                let disk = (Epoch(0), vec![hash(&[b"initial", &stage.0.to_le_bytes()])]);
+                let disk = (Epoch(0), vec![initial(stage)]);
                 self.miners.get_mut(id)?.disk = Some(disk);
                 return self.say_ready(id, Epoch(0), said);
             }
@@ -735,8 +777,8 @@ impl World {
         match statement {
             Statement::Work(work) => {
                 miner.reports += 1;
-                miner.items.drain(..work.items.len());
-                miner.steps.drain(..work.steps.len());
+                miner.items.drain(..work.items.len().min(miner.items.len()));
+                miner.steps.drain(..work.steps.len().min(miner.steps.len()));
                 miner.final_work = closed && miner.items.is_empty() && miner.steps.is_empty();
             }
             Statement::LeaseRequest { .. } => miner.asked = now,
@@ -751,6 +793,17 @@ impl World {
         }
     }
 
+    /// Replays the whole log and compares.
+    pub(crate) fn verify(&self, signatures: Signatures) {
+        let (time, records) = &self.log[0];
+        let mut replayed = verify::start(self.run, *time, records).unwrap();
+        for (time, records) in &self.log[1..] {
+            verify::replay_with(&mut replayed, *time, records, |_| signatures).unwrap();
+        }
+        assert_eq!(replayed.digest(), self.state.digest());
+        assert!(replayed == self.state);
+    }
+
     /// Whether some stage has nobody alive, so that the run can only wait.
     pub(crate) fn abandoned(&self) -> bool {
         self.state.spec().stage_indices().any(|stage| {
@@ -758,6 +811,13 @@ impl World {
                 miner.alive && self.state.node(&miner.id()).is_none_or(|n| n.stage.is_none_or(|s| s == stage))
             })
         })
+    }
+
+    /// One tick; false once the run is over.
+    pub(crate) fn tick_until_over(&mut self) -> bool {
+        self.tick();
+        assert!(self.log.len() < 100_000, "stuck in {:?}", self.state.phase());
+        !matches!(self.state.phase(), Phase::Finished { .. })
     }
 
     /// Ticks until the run is over or `limit` of virtual time passed; true if it is over.
