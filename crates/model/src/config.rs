@@ -201,6 +201,13 @@ pub enum Cut {
         /// Numbers on the wire: `f32` (bit-equal to the uncut model) or `bf16`.
         wire: Dtype,
     },
+    /// The residual stream, and a token table that the receiver adds: a control that shows what the table is worth.
+    Tabled {
+        /// Numbers on the wire: `f32` or `bf16`.
+        wire: Dtype,
+        /// What the receiver adds.
+        table: Table,
+    },
     /// IOTA's bottleneck block: the first `width` coordinates of the residual go on uninterrupted
     /// (<https://arxiv.org/abs/2507.17766>).
     Bottleneck {
@@ -239,6 +246,11 @@ impl Cut {
         };
         match *self {
             Cut::Plain { wire } => float(wire),
+            Cut::Tabled { wire, table } => {
+                rule("cut.table", "none", table != Table::None, "must be full or factorised")?;
+                float(wire)?;
+                table.check(model)
+            }
             Cut::Bottleneck { width, wire } => {
                 range("cut.width", width, 1..=model.d_model)?;
                 float(wire)
@@ -258,14 +270,16 @@ impl Cut {
 
     /// Whether the receiving stage needs the tokens of the micro-batch.
     pub fn needs_tokens(&self) -> bool {
-        matches!(self, Cut::Anchored { table, .. } | Cut::Nothing { table } if *table != Table::None)
+        matches!(self, Cut::Anchored { table, .. } | Cut::Tabled { table, .. } | Cut::Nothing { table } if *table != Table::None)
     }
 
     /// Bytes of one message over `rows` tokens: forward, backward (side data included).
     pub fn message_bytes(&self, model: &ModelConfig, rows: usize) -> (usize, usize) {
         let of = |width: usize, wire: Dtype| rows * width * wire.bytes();
         match *self {
-            Cut::Plain { wire } => (of(model.d_model, wire), of(model.d_model, wire)),
+            Cut::Plain { wire } | Cut::Tabled { wire, .. } => {
+                (of(model.d_model, wire), of(model.d_model, wire))
+            }
             Cut::Bottleneck { width, wire } => (of(width, wire), of(width, wire)),
             Cut::Anchored { width, bits, .. } => {
                 let packed = (rows * width * usize::from(bits)).div_ceil(8);

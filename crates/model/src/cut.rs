@@ -6,6 +6,7 @@ mod nothing;
 mod plain;
 mod quantise;
 mod table;
+mod tabled;
 
 use crate::config::{Cut, Message, MessageError, ModelConfig, ParameterKind};
 use crate::kernels::norm::Gradient;
@@ -101,6 +102,7 @@ pub(crate) trait Boundary: Debug + Send + Sync {
 pub(crate) fn boundary(cut: Cut) -> Box<dyn Boundary> {
     match cut {
         Cut::Plain { wire } => Box::new(plain::Plain { wire }),
+        Cut::Tabled { wire, table } => Box::new(tabled::Tabled { plain: plain::Plain { wire }, table }),
         Cut::Nothing { table } => Box::new(nothing::Nothing { table }),
         Cut::Bottleneck { width, wire } => Box::new(bottleneck::Bottleneck { width, wire }),
         Cut::Anchored { width, bits, table } => Box::new(anchored::Anchored { width, bits, table }),
@@ -110,7 +112,7 @@ pub(crate) fn boundary(cut: Cut) -> Box<dyn Boundary> {
 /// Parameters of the sending half of cut `i`.
 pub(crate) fn sender_parameters(cut: Cut, model: &ModelConfig, i: usize) -> Vec<Shape> {
     match cut {
-        Cut::Plain { .. } | Cut::Nothing { .. } => Vec::new(),
+        Cut::Plain { .. } | Cut::Tabled { .. } | Cut::Nothing { .. } => Vec::new(),
         Cut::Bottleneck { width, .. } => bottleneck::sender_parameters(model, width, i),
         Cut::Anchored { width, .. } => anchored::sender_parameters(model, width, i),
     }
@@ -120,7 +122,7 @@ pub(crate) fn sender_parameters(cut: Cut, model: &ModelConfig, i: usize) -> Vec<
 pub(crate) fn receiver_parameters(cut: Cut, model: &ModelConfig, i: usize) -> Vec<Shape> {
     match cut {
         Cut::Plain { .. } => Vec::new(),
-        Cut::Nothing { table } => table::parameters(model, table, i),
+        Cut::Tabled { table, .. } | Cut::Nothing { table } => table::parameters(model, table, i),
         Cut::Bottleneck { width, .. } => bottleneck::receiver_parameters(model, width, i),
         Cut::Anchored { width, table, .. } => anchored::receiver_parameters(model, width, table, i),
     }

@@ -8,6 +8,7 @@ pub mod data;
 pub mod hash;
 mod kernels;
 pub mod limits;
+pub mod local;
 pub mod optim;
 mod random;
 pub mod sample;

@@ -6,8 +6,8 @@ mod it {
     mod cuts;
     mod data;
     mod learning;
-    mod memory;
     mod local;
+    mod memory;
     mod reference;
     mod refusals;
     mod split;

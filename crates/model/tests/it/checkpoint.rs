@@ -179,7 +179,7 @@ fn what_is_not_our_llama_is_refused_by_name() {
         ("vocab_size", Value::Null, "vocab_size is missing"),
         ("num_key_value_heads", json!(3), "model.kv_heads = 3 is not possible"),
         ("num_hidden_layers", json!(3), "tensor model.layers.3.input_layernorm.weight is not part"),
-        ("intermediate_size", json!(161), "has shape [64, 160] where [64, 161] belongs"),
+        ("intermediate_size", json!(161), "has shape [160, 64] where [161, 64] belongs"),
         ("vocab_size", json!(256), "has shape"),
     ];
     for (key, value, expected) in cases {

@@ -225,10 +225,14 @@ impl Peer {
             merger::Action::Restore { epoch, parts } => {
                 let mut missing = Vec::new();
                 for (shard, hash) in &parts {
-                    let found = [Some(epoch), epoch.0.checked_sub(1).map(Epoch)].into_iter().flatten().find_map(|e| {
-                        let opening = self.disk.get(&e)?;
-                        (whole_state(opening, elements, shard.range()) == *hash).then(|| part(opening, shard))
-                    });
+                    let found = [Some(epoch), epoch.0.checked_sub(1).map(Epoch)]
+                        .into_iter()
+                        .flatten()
+                        .find_map(|e| {
+                            let opening = self.disk.get(&e)?;
+                            (whole_state(opening, elements, shard.range()) == *hash)
+                                .then(|| part(opening, shard))
+                        });
                     match found {
                         Some(part) => drop(self.memory.parts.insert((epoch, shard.index), part)),
                         None => missing.push(shard.index),

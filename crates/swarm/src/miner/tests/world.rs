@@ -152,7 +152,8 @@ impl World {
         }
         for peer in &self.peers {
             let node = self.state.node(&peer.id);
-            let seen = node.map(|node| (node.stage, node.presence, node.ready.as_ref().map(|ready| ready.epoch)));
+            let seen =
+                node.map(|node| (node.stage, node.presence, node.ready.as_ref().map(|ready| ready.epoch)));
             let disk: Vec<_> = peer.disk.keys().collect();
             lines.push(format!(
                 "alive {} {seen:?} disk {disk:?} said {} flying {} {:?}",
