@@ -38,6 +38,8 @@ pub struct Pipeline {
     last: Option<Epoch>,
     /// The job that is out, if any.
     job: Option<Job>,
+    /// The job that is out belongs to an epoch that this node dropped.
+    job_is_stale: bool,
     /// Frames that wait for this node's log to catch up with their sender's, or for a decision.
     waiting: VecDeque<Waiting>,
     draining: bool,
@@ -82,6 +84,7 @@ impl Pipeline {
             training: None,
             last: None,
             job: None,
+            job_is_stale: false,
             waiting: VecDeque::new(),
             draining: false,
             head: None,
@@ -112,7 +115,8 @@ impl Pipeline {
             }
             Event::Computed(computed) => {
                 self.job = None;
-                if let Some(training) = &mut self.training {
+                let stale = std::mem::take(&mut self.job_is_stale);
+                if let Some(training) = self.training.as_mut().filter(|_| !stale) {
                     training.on_computed(now, &mut self.out, computed);
                 }
             }
@@ -156,6 +160,7 @@ impl Pipeline {
             // Lost, or the next epoch is on: what is open here is worth nothing to anybody.
             training.abandon(&mut self.out);
             self.training = None;
+            self.job_is_stale = self.job.is_some();
         }
         let Some(membership) = membership else { return };
         if self.training.is_none() && membership.open && self.last.is_none_or(|last| last < membership.epoch)
