@@ -150,21 +150,15 @@ pub(crate) struct OrchestratorArgs {
 pub(crate) struct JoinArgs {
     /// The ticket that the orchestrator prints.
     pub(crate) ticket: String,
-    /// Folder for key, weights and cache. Default: ./shoal-nodes/RUN.
+    /// Folder for key, weights and cache. Default: ./shoal-nodes/RUN-ROLE. Its key is `node.key`, made if it is not there.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
-    /// Key file. Default: `node.key` in the folder, made if it is not there.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key: Option<PathBuf>,
     /// Address and port to listen on. Default: any.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) bind: Option<SocketAddr>,
     /// Threads to compute with. Default: all cores.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Most memory to use (`8GiB`). Default: what the machine has available.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(crate) memory: Option<u64>,
     /// Most to send, per second (`2MB/s`, `16Mbit/s`). Default: no limit.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) upload: Option<u64>,
@@ -174,7 +168,10 @@ pub(crate) struct JoinArgs {
 pub(crate) struct MinerArgs {
     #[command(flatten)]
     pub(crate) join: JoinArgs,
-    /// Stage to ask for.
+    /// Most memory to use (`8GiB`). A stage that needs more is refused. Default: no limit.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Stage to ask for. Default: the run assigns one.
     #[arg(long, value_name = "N")]
     pub(crate) stage: Option<u16>,
     /// Compute only while nobody else needs the processor.

@@ -7,6 +7,7 @@ mod cli;
 mod failure;
 mod interrupt;
 mod key;
+mod lend;
 mod orchestrator;
 mod parent;
 mod prepare;
@@ -40,7 +41,8 @@ fn main() -> ExitCode {
         Command::Tokenizer(args) => tokenizer::run(args, json),
         Command::Bench(args) => bench::run(args, json),
         Command::Verify(args) => verify::run(&args, json),
-        Command::Miner(_) | Command::Validator(_) => Err(failure::bad_input("TEMPORARY")),
+        Command::Miner(args) => lend::miner(args, json),
+        Command::Validator(args) => lend::validator(args, json),
         Command::Watch(args) => watch::run(&args, json),
     };
     match done {
