@@ -8,24 +8,24 @@ use crate::limits;
 
 /// Pauses of one caller.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     node: NodeId,
     tries: u32,
 }
 
 impl Backoff {
     /// For one node; its id spreads the pauses.
-    pub fn new(node: NodeId) -> Self {
+    pub(crate) fn new(node: NodeId) -> Self {
         Self { node, tries: 0 }
     }
 
     /// After a success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.tries = 0;
     }
 
     /// The next pause: from half to the whole of the doubled one.
-    pub fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         let full = limits::RETRY_MIN.saturating_mul(1 << self.tries.min(16)).min(limits::RETRY_MAX);
         let draw = Hash::of_parts("shoal 2026-11 backoff", &[&self.node.0, &self.tries.to_le_bytes()]).0[0];
         self.tries = self.tries.saturating_add(1);

@@ -9,16 +9,17 @@ use std::time::Duration;
 use ledger::{Block, Chain, ChainError};
 use net::{Link, LinkError, PeerAddress};
 use swarm::record::{Control, Record};
-use swarm::state::State;
+use swarm::state::{Phase, State};
 use swarm::verify::{self, Lie};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::{DecodeError, Head, Millis, NodeId, RunId, Seq};
 
 use crate::backoff::Backoff;
 use crate::limits;
-use crate::rpc::{self, Reply, Request};
+use crate::rpc::{self, Reply, ReplyError, Request};
 
 /// Why a log cannot be followed. All but [`FollowError::Silent`] and [`FollowError::Stopped`] are the orchestrator's
 /// fault, and evidence.
@@ -160,6 +161,7 @@ fn fold(view: &mut View, at: Seq, head: Head, time: Millis, records: &[Record]) 
 pub struct Log {
     views: watch::Receiver<View>,
     failure: Arc<std::sync::OnceLock<FollowError>>,
+    over: CancellationToken,
 }
 
 impl Log {
@@ -206,6 +208,12 @@ impl Log {
         tokio::time::timeout(within, wait).await.map_or(Ok(None), |result| result.map(Some))
     }
 
+    /// Waits until the run is over and the orchestrator has no more use for this node. Until then a node goes on to
+    /// serve what it holds: the last weights are still to be kept and measured.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
     /// Why the follower gave up, if it did.
     pub fn failure(&self) -> Option<&FollowError> {
         self.failure.get()
@@ -242,18 +250,40 @@ impl Follow {
         let Some(view) = view else { return Err(FollowError::NoGenesis) };
         let (sender, views) = watch::channel(view);
         let failure = Arc::new(std::sync::OnceLock::new());
-        let log = Log { views, failure: Arc::clone(&failure) };
+        let over = CancellationToken::new();
+        let log = Log { views, failure: Arc::clone(&failure), over: over.clone() };
         let stop = stop.clone();
         tasks.spawn(async move {
             let outcome = tokio::select! {
                 () = stop.cancelled() => return,
-                outcome = follower.run(chain, &sender, first) => outcome,
+                outcome = follower.run(chain, &sender, first, &over) => outcome,
             };
             let Err(error) = outcome;
             tracing::error!(%error, "the log cannot be followed any further");
             drop(failure.set(error));
         });
         Ok(log)
+    }
+}
+
+/// Why no blocks came.
+struct Missed {
+    reason: String,
+    /// The orchestrator says that it stops.
+    stopping: bool,
+}
+
+impl From<LinkError> for Missed {
+    fn from(error: LinkError) -> Self {
+        let stopping =
+            matches!(&error, LinkError::Refused { refusal, .. } if refusal.code == rpc::code::STOPPING);
+        Self { reason: error.to_string(), stopping }
+    }
+}
+
+impl From<ReplyError> for Missed {
+    fn from(error: ReplyError) -> Self {
+        Self { reason: error.to_string(), stopping: false }
     }
 }
 
@@ -273,7 +303,7 @@ impl Follower {
                 match self.ask(None).await {
                     Ok(blocks) if !blocks.is_empty() => return blocks,
                     Ok(_) => "its log is empty".clone_into(&mut reason),
-                    Err(error) => reason = error,
+                    Err(missed) => reason = missed.reason,
                 }
                 tokio::time::sleep(self.backoff.pause()).await;
             }
@@ -293,7 +323,9 @@ impl Follower {
         mut chain: Chain,
         sender: &watch::Sender<View>,
         mut blocks: Vec<bytes::Bytes>,
+        over: &CancellationToken,
     ) -> Result<std::convert::Infallible, FollowError> {
+        let mut heard = Instant::now();
         loop {
             for bytes in &blocks {
                 let at = sender.borrow().head.seq.next();
@@ -310,10 +342,15 @@ impl Follower {
             blocks = match self.ask(Some(after)).await {
                 Ok(blocks) => {
                     self.backoff.reset();
+                    heard = Instant::now();
                     blocks
                 }
-                Err(reason) => {
-                    tracing::debug!(reason, "no blocks");
+                Err(missed) => {
+                    tracing::debug!(reason = missed.reason, "no blocks");
+                    let finished = matches!(sender.borrow().state.phase(), Phase::Finished { .. });
+                    if finished && (missed.stopping || heard.elapsed() > limits::FAREWELL_SILENCE) {
+                        over.cancel();
+                    }
                     tokio::time::sleep(self.backoff.pause()).await;
                     Vec::new()
                 }
@@ -321,18 +358,18 @@ impl Follower {
         }
     }
 
-    async fn ask(&self, after: Option<Seq>) -> Result<Vec<bytes::Bytes>, String> {
+    async fn ask(&self, after: Option<Seq>) -> Result<Vec<bytes::Bytes>, Missed> {
         let wait = Millis(limits::LONG_POLL.as_millis() as u64);
         let request = Request::Blocks { after, wait };
         let deadline = request.deadline();
         let call =
             self.follow.link.call(&self.follow.orchestrator, request.message(self.follow.run), deadline);
-        let answer = call.await.map_err(|error: LinkError| error.to_string())?;
-        match Reply::parse(&answer).map_err(|error| error.to_string())? {
+        let answer = call.await?;
+        match Reply::parse(&answer)? {
             Reply::Blocks { lengths, .. } => {
                 Ok(rpc::split(&answer.payload, lengths.into_iter().map(u64::from)))
             }
-            other => Err(rpc::ReplyError::Unexpected(other.name()).to_string()),
+            other => Err(ReplyError::Unexpected(other.name()).into()),
         }
     }
 
