@@ -175,26 +175,29 @@ impl Pipeline {
 
     fn advance(&mut self, now: Millis, state: &State) {
         self.answer(now, state);
+        let draining = self.drains(state);
         let Some(training) = &mut self.training else { return };
-        training.advance(now, &mut self.out, state, &mut self.job, self.draining);
+        training.advance(now, &mut self.out, state, &mut self.job, draining);
         if training.is_done() {
             self.training = None;
         }
     }
 
+    /// Whether new work is left to others: not by the only miner of a stage, without whom the epoch cannot end.
+    fn drains(&self, state: &State) -> bool {
+        let others = |training: &Training| state.members(training.stage()).count() > 1;
+        self.draining && self.training.as_ref().is_none_or(others)
+    }
+
     fn answer(&mut self, now: Millis, state: &State) {
         let known = self.head;
+        let draining = self.drains(state);
         for waiting in std::mem::take(&mut self.waiting) {
             let behind = waiting.frame.head.is_some_and(|head| known.is_none_or(|known| known < head));
             let answer = match &mut self.training {
-                Some(training) if waiting.frame.epoch == training.epoch() => training.consider(
-                    now,
-                    &mut self.out,
-                    &waiting.frame,
-                    state,
-                    self.draining,
-                    self.job.as_ref(),
-                ),
+                Some(training) if waiting.frame.epoch == training.epoch() => {
+                    training.consider(now, &mut self.out, &waiting.frame, state, draining, self.job.as_ref())
+                }
                 _ => Err(Refused::Epoch),
             };
             let answer = match answer {

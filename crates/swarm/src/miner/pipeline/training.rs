@@ -112,6 +112,10 @@ impl Training {
         self.epoch
     }
 
+    pub(super) fn stage(&self) -> StageIndex {
+        self.member.stage
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.closing == Closing::Done
     }
