@@ -143,6 +143,8 @@ pub trait Stage: Send {
     ) -> Result<Option<Message>, StageError>;
     /// Drops what is kept of a micro-batch, if anything.
     fn discard(&mut self, micro_batch: u64);
+    /// Drops the gradient.
+    fn clear(&mut self);
     /// Forward without a graph. The output is the same as `forward`'s, to the bit.
     fn evaluate(&self, tokens: &[u32], input: Option<&Message>) -> Result<Output, StageError>;
     /// Micro-batches in the gradient.

@@ -6,8 +6,6 @@ mod it {
     mod cuts;
     mod data;
     mod learning;
-    mod memory;
-    mod local;
     mod local;
     mod memory;
     mod reference;

@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod limits;
+pub mod miner;
 pub mod record;
 pub mod refusal;
 pub mod route;

@@ -218,6 +218,10 @@ impl Stage for CpuStage {
         }
     }
 
+    fn clear(&mut self) {
+        self.accumulated = 0;
+    }
+
     fn evaluate(&self, tokens: &[u32], input: Option<&Message>) -> Result<Output, StageError> {
         let tokens = self.tokens(tokens, input)?;
         let mode = Mode::Evaluate;

@@ -66,7 +66,7 @@ pub struct MemberWork {
     /// Forwards plus twice the backwards.
     pub(super) thirds: u64,
     /// Time spent computing.
-    pub(super) busy: Millis,
+    pub busy: Millis,
 }
 
 /// A micro-batch's way through the stages.
