@@ -4,7 +4,9 @@
 //! records that it made due. Derived records are a pure function of the state, so a verifier recomputes each one.
 
 use serde::{Deserialize, Serialize};
-use wire::{Direction, Envelope, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, Seq, StageIndex, Step};
+use wire::{
+    Direction, Envelope, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, Seq, StageIndex, Step,
+};
 
 use crate::spec::SwarmSpec;
 
@@ -19,8 +21,31 @@ pub enum Record {
     Derived(Derived),
 }
 
+/// A record that comes from outside: everything else follows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A node's signed statement.
+    Stated(Envelope),
+    /// The orchestrator's own input.
+    Control(Control),
+}
+
+impl From<Input> for Record {
+    fn from(input: Input) -> Self {
+        match input {
+            Input::Stated(envelope) => Self::Stated(envelope),
+            Input::Control(control) => Self::Control(control),
+        }
+    }
+}
+
 /// Kind of an envelope whose body is a [`Statement`].
 pub const STATEMENT_KIND: u16 = 1;
+
+/// Id of the run whose canonical spec these bytes are.
+pub fn run_id(run_spec: &[u8]) -> RunId {
+    RunId(Hash::of(run_spec).0)
+}
 
 /// Input of the orchestrator itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,8 +64,19 @@ pub enum Control {
         /// Time not served.
         down: Millis,
     },
-    /// The owner asks to end: finish the epoch's merge, then stop.
+    /// The owner asks to end: no new leases, finish the epoch's merge, then stop.
     Drain,
+    /// The orchestrator's keeper holds a whole stage as it opens `epoch`: counts like a miner's [`Statement::Ready`]
+    /// when a stage's miners are gone. For epoch 0 it says what the initial weights are, where otherwise the plurality
+    /// of the first miners decides.
+    Keeps {
+        /// Epoch that the weights open.
+        epoch: Epoch,
+        /// Stage.
+        stage: StageIndex,
+        /// State hash per shard, as in [`Statement::Ready`].
+        states: Vec<Hash>,
+    },
 }
 
 /// What a node may state.
@@ -50,6 +86,8 @@ pub enum Statement {
     Join(Join),
     /// Leaves in good order: leases are returned.
     Leave,
+    /// Nothing to say, still here. Any accepted statement counts as a sign of life; this is for when there is no other.
+    Heartbeat,
     /// A head asks for micro-batches.
     LeaseRequest {
         /// Epoch.
@@ -59,7 +97,7 @@ pub enum Statement {
     },
     /// Heartbeat with the work since the last one.
     Work(Work),
-    /// Sum of squares of the accumulated gradient, one per unit of the stage (lock-step clipping only).
+    /// Sum of squares of the mean gradient about to be applied, one per unit of the stage (lock-step clipping only).
     Squares {
         /// Epoch.
         epoch: Epoch,
@@ -467,7 +505,7 @@ pub fn blind_hash(node: &NodeId, nonce: &Hash, shards: &[ShardClaim]) -> Hash {
 
 /// Hash of a nonce, as [`UploadCommit::nonce_commit`] holds it.
 pub fn nonce_hash(nonce: &Hash) -> Hash {
-    Hash::of_parts("shoal 2026-11 nonce", &[&nonce.0])
+    ledger::beacon::commitment(nonce)
 }
 
 /// Position of a record's block: evidence in errors and displays.
@@ -477,4 +515,41 @@ pub struct Position {
     pub seq: Seq,
     /// Record within the block.
     pub index: u32,
+}
+
+impl Derived {
+    /// Name for displays and errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Assigned { .. } => "Assigned",
+            Self::Lost { .. } => "Lost",
+            Self::Opened { .. } => "Opened",
+            Self::Leased { .. } => "Leased",
+            Self::Expired { .. } => "Expired",
+            Self::Clipped { .. } => "Clipped",
+            Self::Closed { .. } => "Closed",
+            Self::CommitsClosed { .. } => "CommitsClosed",
+            Self::SetFixed { .. } => "SetFixed",
+            Self::InputsFixed { .. } => "InputsFixed",
+            Self::ClaimsDue { .. } => "ClaimsDue",
+            Self::Referred { .. } => "Referred",
+            Self::Manifest { .. } => "Manifest",
+            Self::Amended { .. } => "Amended",
+            Self::Finished { .. } => "Finished",
+        }
+    }
+}
+
+impl Record {
+    /// Name for displays and errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stated(_) => "a statement",
+            Self::Control(Control::Genesis { .. }) => "Genesis",
+            Self::Control(Control::Resumed { .. }) => "Resumed",
+            Self::Control(Control::Drain) => "Drain",
+            Self::Control(Control::Keeps { .. }) => "Keeps",
+            Self::Derived(derived) => derived.name(),
+        }
+    }
 }
