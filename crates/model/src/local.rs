@@ -8,9 +8,9 @@ use rayon::ThreadPool;
 use serde::Serialize;
 
 use crate::{
-    config::{Message, StageSpec},
+    config::{ConfigError, Message, StageSpec},
     data::{DataError, Dataset, Order},
-    optim::{OptimiserConfig, Schedule, ScheduleError},
+    optim::{OptimiserConfig, Schedule},
     stage::{Clip, CpuStage, Output, Stage, StageError, StepInput, model_scale},
 };
 
@@ -34,9 +34,9 @@ pub enum LocalError {
     /// The data cannot give what was asked for.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// An impossible schedule.
+    /// An impossible schedule or cut.
     #[error(transparent)]
-    Schedule(#[from] ScheduleError),
+    Schedule(#[from] ConfigError),
 }
 
 /// Clipping by the norm of the mean gradient.
