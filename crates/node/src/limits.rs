@@ -82,3 +82,7 @@ pub const TAPPED_BLOCKS: usize = 1024;
 pub const FIRST_BLOCK: Duration = Duration::from_mins(1);
 /// Deadline for a miner to open an item (protocol §3.2 "Retention").
 pub const OPEN_DEADLINE: Duration = Duration::from_secs(30);
+/// Micro-batches whose tokens stay in memory.
+pub const TOKENS_KEPT: usize = 64;
+/// Bytes that a codec adds to a tensor at most.
+pub const PAYLOAD_OVERHEAD_BYTES: usize = 256;

@@ -1,0 +1,3 @@
+//! The miner.
+
+pub mod frames;
