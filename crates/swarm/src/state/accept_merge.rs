@@ -53,7 +53,7 @@ impl State {
                 if merge.blinds.contains_key(sender) {
                     return Err(Refusal::Repeated { what: "blind claim".to_owned() });
                 }
-                self.owned(merge, sender).next().map(|_| ()).ok_or(Refusal::NotOwner { shard: 0 })
+                require(!self.owned_shards(merge.stage, sender).is_empty(), || Refusal::NotOwner { shard: 0 })
             }
             Statement::Claims { nonce, shards, .. } => {
                 step(MergeStep::Check)?;
@@ -73,8 +73,10 @@ impl State {
     fn check_have(&self, merge: &StageMerge, sender: &NodeId, shards: &[HaveShard]) -> Result<(), Refusal> {
         ascending(merge, shards.iter().map(|have| have.shard))?;
         let count = merge.set.len();
+        let live = self.live_set(merge);
+        let position = merge.position(sender).ok_or(Refusal::NotMember)?;
         for have in shards {
-            if !self.owners_of(merge, have.shard).any(|owner| owner == *sender) {
+            if !merge.owners(have.shard, live).any(|owner| usize::from(owner) == position) {
                 return Err(Refusal::NotOwner { shard: have.shard });
             }
             if have.square_sums.len() != count {
@@ -91,7 +93,7 @@ impl State {
             if !possible {
                 return Err(Refusal::Number { what: "sum of squares".to_owned() });
             }
-            let before = merge.haves.get(&(have.shard, *sender));
+            let before = merge.haves.get(&(have.shard, position as u8));
             if before.is_some_and(|before| before.bitmap & !have.bitmap != 0) {
                 return Err(Refusal::Repeated { what: format!("have of shard {}, with less", have.shard) });
             }
@@ -102,9 +104,7 @@ impl State {
     pub(super) fn fold_merge(&mut self, sender: NodeId, statement: Statement) {
         let Some(stage) = self.work.get(&sender).map(|work| work.member.stage) else { return };
         let owned: Vec<u16> = match statement {
-            Statement::Blind { .. } => {
-                self.merge(stage).map_or_else(Vec::new, |merge| self.owned(merge, &sender).collect())
-            }
+            Statement::Blind { .. } => self.owned_shards(stage, &sender),
             _ => Vec::new(),
         };
         let Some(merge) = self.merges.get_mut(usize::from(stage.0)) else { return };
@@ -116,7 +116,8 @@ impl State {
                 merge.nonces.insert(sender, nonce);
             }
             Statement::Have { shards, .. } => {
-                merge.haves.extend(shards.into_iter().map(|have| ((have.shard, sender), have)));
+                let Some(position) = merge.position(&sender) else { return };
+                merge.haves.extend(shards.into_iter().map(|have| ((have.shard, position as u8), have)));
             }
             Statement::Blind { hash, .. } => {
                 merge.blinds.insert(sender, (hash, false));

@@ -207,10 +207,7 @@ impl World {
         merge.position(id)?;
         let late = self.now >= Millis(merge.clock.at(50).0 - 1_000);
         let mut shards = Vec::new();
-        for shard in 0..merge.shard_count() {
-            if !self.state.owners(stage, shard).contains(id) {
-                continue;
-            }
+        for shard in self.state.owned_shards(stage, id) {
             let mut all = true;
             let mut have = HaveShard { shard, bitmap: 0, square_sums: vec![0.0; merge.set.len()] };
             for (index, upload) in merge.set.iter().enumerate() {
