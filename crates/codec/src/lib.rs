@@ -3,6 +3,8 @@
 //!
 //! A *payload* is a self-describing, checksummed encoding of one tensor; [`header`] documents it byte by byte.
 
+mod auto;
+pub mod bench;
 mod bits;
 mod bytes;
 mod context;
@@ -11,6 +13,7 @@ pub mod error;
 mod f32_halves;
 mod fixed;
 pub mod header;
+mod inspect;
 mod kernel;
 mod layered;
 pub mod limits;
@@ -22,8 +25,10 @@ mod shared;
 mod simd;
 pub mod tensor;
 
+pub use auto::{Auto, Speed};
 pub use error::CodecError;
 pub use header::{CodecId, Header};
+pub use inspect::{Inspection, inspect};
 pub use limits::Limits;
 pub use lossy::{
     Basis, LowRank, Target, encode_klt, encode_lossy, encode_low_rank, relative_error, similarity,

@@ -49,7 +49,8 @@ pub fn encode_predictive(
 ) -> Result<usize, CodecError> {
     let level = level.checked();
     let start = out.len();
-    let fits = tensor.dtype() == DType::Bf16 && tensor.rows_cols().1 == predictor.columns() && !tensor.is_empty();
+    let fits =
+        tensor.dtype() == DType::Bf16 && tensor.rows_cols().1 == predictor.columns() && !tensor.is_empty();
     if !fits {
         return crate::payload::encode_at(level, CodecId::Context, tensor, out);
     }

@@ -8,8 +8,6 @@ mod it {
     mod learning;
     mod local;
     mod memory;
-    mod memory;
-    mod local;
     mod reference;
     mod refusals;
     mod split;

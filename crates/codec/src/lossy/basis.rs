@@ -47,7 +47,8 @@ impl Basis {
         let range = "one or more finite float tensors with rows of the same length, at most 2048";
         let bad = CodecError::OutOfRange { what: "tensors to learn from", range };
         let columns = tensors.first().map_or(0, |t| t.rows_cols().1);
-        if !(1..=MAX_BASIS_COLUMNS).contains(&columns) || !tensors.iter().all(|t| t.rows_cols().1 == columns) {
+        if !(1..=MAX_BASIS_COLUMNS).contains(&columns) || !tensors.iter().all(|t| t.rows_cols().1 == columns)
+        {
             return Err(bad);
         }
         let mut sum: Option<Symmetric> = None;
@@ -81,7 +82,8 @@ impl Basis {
             components = columns;
         }
         let unit = f64::from(1_u32 << FRACTION_BITS);
-        let entries: Vec<i16> = vectors[..components * columns].iter().map(|v| (v * unit).round() as i16).collect();
+        let entries: Vec<i16> =
+            vectors[..components * columns].iter().map(|v| (v * unit).round() as i16).collect();
         let mut body = Encoder::new();
         let mut model = WeightModel::new();
         for component in entries.chunks_exact(columns) {
@@ -147,7 +149,9 @@ impl Basis {
                 return Err(reader.malformed("basis is cut short"));
             }
             model.begin();
-            entries.extend((0..columns).map(|_| model.read(&mut body).clamp(-(1 << FRACTION_BITS), 1 << FRACTION_BITS)));
+            entries.extend(
+                (0..columns).map(|_| model.read(&mut body).clamp(-(1 << FRACTION_BITS), 1 << FRACTION_BITS)),
+            );
         }
         Ok(Self::pack(columns, &entries, bytes.to_vec()))
     }

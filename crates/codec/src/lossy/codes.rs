@@ -90,7 +90,12 @@ pub(crate) fn encode(level: Level, codes: &[i32], period: usize, out: &mut Vec<u
 }
 
 /// Reads `n` codes in rows of `period`.
-pub(crate) fn decode(level: Level, reader: &mut Reader<'_>, n: usize, period: usize) -> Result<Vec<i32>, CodecError> {
+pub(crate) fn decode(
+    level: Level,
+    reader: &mut Reader<'_>,
+    n: usize,
+    period: usize,
+) -> Result<Vec<i32>, CodecError> {
     let mut side = Decoder::new(reader)?;
     let levels = Levels::read(&mut side, n.div_ceil(period), period);
     let tables = Tables::read(&mut side, levels.contexts).map_err(|r| reader.malformed(r))?;

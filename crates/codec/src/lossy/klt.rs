@@ -51,8 +51,9 @@ pub fn encode_klt(
         return uniform(out);
     }
     let start = out.len();
-    let length =
-        payload_or_lossless(level, CodecId::Klt, tensor, out, |out| encode(level, basis, target, tensor, out))?;
+    let length = payload_or_lossless(level, CodecId::Klt, tensor, out, |out| {
+        encode(level, basis, target, tensor, out)
+    })?;
     let in_basis = out[start + crate::header::CODEC_AT] == CodecId::Klt as u8;
     if in_basis && length * SURE_RATIO < tensor.bytes().len() {
         return Ok(length);
@@ -253,7 +254,9 @@ fn quantize(level: Level, components: &[f32], step: f32, codes: &mut [i32]) -> b
 
 /// Components up to the last that has a code; at least 1.
 fn used_components(codes: &[i32], parts: usize) -> usize {
-    let last = |block: &[i32]| block.as_chunks::<ROWS>().0.iter().rposition(|c| *c != [0; ROWS]).map_or(0, |i| i + 1);
+    let last = |block: &[i32]| {
+        block.as_chunks::<ROWS>().0.iter().rposition(|c| *c != [0; ROWS]).map_or(0, |i| i + 1)
+    };
     codes.chunks(parts * ROWS).map(last).max().unwrap_or(0).max(1)
 }
 

@@ -81,7 +81,8 @@ pub fn encode_low_rank(
         state.right.clear();
         state.error = vec![0.0; tensor.len()];
     }
-    let sum = values(tensor).map(|v| -> Vec<f32> { v.iter().zip(&state.error).map(|(a, b)| a + b).collect() });
+    let sum =
+        values(tensor).map(|v| -> Vec<f32> { v.iter().zip(&state.error).map(|(a, b)| a + b).collect() });
     let Some(sum) = sum.filter(|s| !s.is_empty() && s.iter().all(|v| v.is_finite())) else {
         state.error.clear();
         return crate::payload::encode_at(level, CodecId::Context, tensor, out);
@@ -112,7 +113,13 @@ fn carry(state: &mut LowRank, sum: &[f32], sent: &[f32]) {
 }
 
 /// Appends the body and returns what it decodes to; `None` where the rank or target cannot be served.
-fn encode(level: Level, state: &mut LowRank, dtype: DType, sum: &[f32], out: &mut Vec<u8>) -> Option<Vec<f32>> {
+fn encode(
+    level: Level,
+    state: &mut LowRank,
+    dtype: DType,
+    sum: &[f32],
+    out: &mut Vec<u8>,
+) -> Option<Vec<f32>> {
     let (rows, cols) = state.rows_cols;
     let rank = state.rank.min(rows).min(cols);
     if state.right.len() != rank * cols {
@@ -195,7 +202,14 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Calls `each` with every row.
-fn rebuild(left: &[i32], right: &[i32], rows: usize, cols: usize, step: f32, mut each: impl FnMut(usize, &[f32])) {
+fn rebuild(
+    left: &[i32],
+    right: &[i32],
+    rows: usize,
+    cols: usize,
+    step: f32,
+    mut each: impl FnMut(usize, &[f32]),
+) {
     let factor = step * (1.0 / (1 << FRACTION_BITS) as f32);
     let mut sums = vec![0_i32; cols];
     let mut row = vec![0.0; cols];
@@ -233,7 +247,11 @@ pub(crate) fn decode(level: Level, header: &Header, body: &[u8], out: &mut [u8])
     let width = cols * header.dtype.size();
     level.run(
         #[inline(always)]
-        || rebuild(&left, &right, rows, cols, step, |i, row| write(header.dtype, row, &mut out[i * width..][..width])),
+        || {
+            rebuild(&left, &right, rows, cols, step, |i, row| {
+                write(header.dtype, row, &mut out[i * width..][..width])
+            })
+        },
     );
     Ok(())
 }

@@ -119,7 +119,10 @@ impl Sums {
 
 fn sums(original: TensorRef<'_>, decoded: TensorRef<'_>) -> Result<Sums, CodecError> {
     if original.shape() != decoded.shape() || original.dtype() != decoded.dtype() {
-        return Err(CodecError::OutOfRange { what: "decoded tensor", range: "of the original's type and shape" });
+        return Err(CodecError::OutOfRange {
+            what: "decoded tensor",
+            range: "of the original's type and shape",
+        });
     }
     let (Some(x), Some(y)) = (values(original), values(decoded)) else {
         return Err(CodecError::OutOfRange { what: "element type", range: "a float" });
@@ -133,10 +136,12 @@ fn sums(original: TensorRef<'_>, decoded: TensorRef<'_>) -> Result<Sums, CodecEr
 
 /// cosine × (1 − ‖x − y‖ / ‖x‖), in f64; 1 for equal tensors.
 pub fn similarity(original: TensorRef<'_>, decoded: TensorRef<'_>) -> Result<f64, CodecError> {
-    Ok(sums(original, decoded)?.similarity())
+    let sums = sums(original, decoded)?;
+    Ok(if original.bytes() == decoded.bytes() { 1.0 } else { sums.similarity() })
 }
 
 /// ‖x − y‖ / ‖x‖, in f64; 0 for equal tensors.
 pub fn relative_error(original: TensorRef<'_>, decoded: TensorRef<'_>) -> Result<f64, CodecError> {
-    Ok(sums(original, decoded)?.relative_error())
+    let sums = sums(original, decoded)?;
+    Ok(if original.bytes() == decoded.bytes() { 0.0 } else { sums.relative_error() })
 }

@@ -31,7 +31,9 @@ pub(crate) fn values(tensor: TensorRef<'_>) -> Option<Vec<f32>> {
             Some(out)
         }
         DType::F16 => Some(halves().map(from_f16).collect()),
-        DType::F32 => Some(tensor.bytes().as_chunks::<4>().0.iter().map(|w| f32::from_le_bytes(*w)).collect()),
+        DType::F32 => {
+            Some(tensor.bytes().as_chunks::<4>().0.iter().map(|w| f32::from_le_bytes(*w)).collect())
+        }
         DType::U16 | DType::U8 => None,
     }
 }

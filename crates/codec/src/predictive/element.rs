@@ -72,7 +72,8 @@ impl Lanes {
                     let bits = (sums[i] as f32).to_bits();
                     let rounded = ((bits & 0x7fff_ffff) + 0x8000) >> 16;
                     let magnitude = (rounded as i32 + (exponent << 7)).clamp(0, 0x7f7f);
-                    let magnitude = if sums[i] == 0 || (rounded as i32) + (exponent << 7) < 0x80 { 0 } else { magnitude };
+                    let magnitude =
+                        if sums[i] == 0 || (rounded as i32) + (exponent << 7) < 0x80 { 0 } else { magnitude };
                     let error = scale.error * self.errors[i];
                     let error_bits = error.to_bits() as i32;
                     let expected = (error_bits >> 21) - 4 * (((bits >> 23) & 0xff) as i32 - 7);
@@ -93,7 +94,13 @@ impl Lanes {
     }
 
     /// Symbols and contexts of one column's values.
-    pub(crate) fn code(&self, level: Level, values: &[u16; ROWS], symbols: &mut [u8; ROWS], contexts: &mut [u8; ROWS]) {
+    pub(crate) fn code(
+        &self,
+        level: Level,
+        values: &[u16; ROWS],
+        symbols: &mut [u8; ROWS],
+        contexts: &mut [u8; ROWS],
+    ) {
         *contexts = self.context;
         level.run(
             #[inline(always)]
@@ -104,14 +111,19 @@ impl Lanes {
                     let far = self.context[i] >= NEAR_CONTEXTS;
                     let exponent = magnitude >> 7;
                     let near_size = exponent - self.size[i] + FAR_CENTRE;
-                    let code = if (0..i32::from(FAR_ZERO)).contains(&near_size) { near_size } else { i32::from(FAR_ESCAPE) };
+                    let code = if (0..i32::from(FAR_ZERO)).contains(&near_size) {
+                        near_size
+                    } else {
+                        i32::from(FAR_ESCAPE)
+                    };
                     let code = if exponent == 0 { i32::from(FAR_ZERO) } else { code };
                     let far_symbol = code << 2 | (magnitude >> 5 & 2) | i32::from(negative);
 
                     let ordered = ordered(values[i]);
                     let half = (1 << self.shift[i]) >> 1;
                     let step = (ordered - self.predicted[i] + half) >> self.shift[i];
-                    let near_symbol = if (-126..=126).contains(&step) { step + 128 } else { i32::from(ESCAPE) };
+                    let near_symbol =
+                        if (-126..=126).contains(&step) { step + 128 } else { i32::from(ESCAPE) };
                     symbols[i] = if far { far_symbol } else { near_symbol } as u8;
                 }
             },

@@ -35,7 +35,8 @@ impl Predictor {
         }
         let exponents = column_exponents(tensors, columns);
         let rows = integer_rows(tensors, columns, &exponents);
-        let held: Vec<&[f32]> = rows.iter().skip(HOLD_BACK - 1).step_by(HOLD_BACK).map(Vec::as_slice).collect();
+        let held: Vec<&[f32]> =
+            rows.iter().skip(HOLD_BACK - 1).step_by(HOLD_BACK).map(Vec::as_slice).collect();
         let kept = rows.iter().enumerate().filter(|(i, _)| i % HOLD_BACK != HOLD_BACK - 1);
         let kept: Vec<&[f32]> = kept.map(|(_, r)| r.as_slice()).collect();
 
@@ -49,10 +50,17 @@ impl Predictor {
                 best = (loss, ridge);
             }
         }
-        let no_factor = CodecError::OutOfRange { what: "tensors to learn from", range: "finite and not all zero" };
+        let no_factor =
+            CodecError::OutOfRange { what: "tensors to learn from", range: "finite and not all zero" };
         let weights = covariance.regressions(best.1).ok_or(no_factor.clone())?;
         let errors: Vec<f64> = (0..columns)
-            .map(|j| if held.is_empty() { covariance.error(&weights, j) } else { held_covariance.error(&weights, j) })
+            .map(|j| {
+                if held.is_empty() {
+                    covariance.error(&weights, j)
+                } else {
+                    held_covariance.error(&weights, j)
+                }
+            })
             .collect();
         covariance.add(&held_covariance);
         let weights = covariance.regressions(best.1).ok_or(no_factor)?;

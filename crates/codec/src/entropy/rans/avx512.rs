@@ -111,9 +111,13 @@ fn encode_groups(
         for half in [1, 0] {
             // SAFETY: both halves of both arrays are 16 readable bytes.
             let (s, c) = unsafe {
-                (_mm_loadu_si128(s[16 * half..].as_ptr().cast()), _mm_loadu_si128(c[16 * half..].as_ptr().cast()))
+                (
+                    _mm_loadu_si128(s[16 * half..].as_ptr().cast()),
+                    _mm_loadu_si128(c[16 * half..].as_ptr().cast()),
+                )
             };
-            let index = _mm512_or_si512(_mm512_slli_epi32::<8>(_mm512_cvtepu8_epi32(c)), _mm512_cvtepu8_epi32(s));
+            let index =
+                _mm512_or_si512(_mm512_slli_epi32::<8>(_mm512_cvtepu8_epi32(c)), _mm512_cvtepu8_epi32(s));
             // SAFETY: every context is below `entries.len()`, as the caller asserted.
             let entry = unsafe { _mm512_i32gather_epi32::<4>(index, entries.as_ptr().cast()) };
             let frequency = _mm512_srli_epi32::<16>(entry);
