@@ -67,7 +67,7 @@ pub const KEEP_RETRY: Duration = Duration::from_millis(500);
 /// Time over which the shown rate of tokens is taken.
 pub const RATE_OVER: Duration = Duration::from_secs(10);
 /// After the end of a run: how long the orchestrator waits for its last state, its last held-out loss and its nodes.
-pub const FAREWELL: Duration = Duration::from_secs(60);
+pub const FAREWELL: Duration = Duration::from_mins(1);
 /// After the end of a run: silence of the orchestrator after which a node ends too.
 pub const FAREWELL_SILENCE: Duration = Duration::from_secs(5);
 /// Pause between two looks for nodes that did not hear of the run's end.
@@ -82,7 +82,29 @@ pub const TAPPED_BLOCKS: usize = 1024;
 pub const FIRST_BLOCK: Duration = Duration::from_mins(1);
 /// Deadline for a miner to open an item (protocol §3.2 "Retention").
 pub const OPEN_DEADLINE: Duration = Duration::from_secs(30);
+/// Commands waiting for a miner's compute thread.
+pub const COMPUTE_QUEUE: usize = 4096;
+/// Messages waiting for a miner's main task, from peers and from its own tasks.
+pub const MINER_QUEUE: usize = 1024;
 /// Micro-batches whose tokens stay in memory.
 pub const TOKENS_KEPT: usize = 64;
 /// Bytes that a codec adds to a tensor at most.
 pub const PAYLOAD_OVERHEAD_BYTES: usize = 256;
+/// Bytes of finished items that a miner keeps for validators.
+pub const ARCHIVE_BYTES: usize = 256 << 20;
+/// Finished items that a miner keeps for validators.
+pub const ARCHIVE_ITEMS: usize = 65_536;
+/// Heartbeats for which a miner keeps what it computed (protocol §3.2 "Retention": two, and one for the report itself).
+pub const ARCHIVE_HEARTBEATS: u32 = 3;
+/// Shortest pause of a miner's main task.
+pub const TICK: Duration = Duration::from_millis(1);
+/// Deadline of one frame to the next stage.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(20);
+/// Shortest deadline of one fetch in a merge.
+pub const FETCH_MIN: Duration = Duration::from_secs(2);
+/// Fetches of a merge at a time.
+pub const FETCH_LANES: usize = 16;
+/// How long a miner that leaves waits for its farewell to be heard.
+pub const LEAVE: Duration = Duration::from_secs(10);
+/// Micro-batches that a miner holds beside those that a head keeps under way, before it answers "busy".
+pub const QUEUE_BEYOND: usize = 4;

@@ -10,3 +10,5 @@ mod runs;
 mod script;
 #[path = "it/world.rs"]
 mod world;
+#[path = "it/miners.rs"]
+mod miners;

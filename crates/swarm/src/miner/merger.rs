@@ -17,7 +17,7 @@ use crate::record::Statement;
 use crate::shard::Partition;
 use crate::state::{MergeStep, Phase, State};
 use catch_up::CatchUp;
-pub use io::{Action, Apply, Event, Fetched, Shard, Summand, Want};
+pub use io::{Action, Apply, Event, Fetched, Residual, Shard, Summand, Want};
 use round::Round;
 
 /// Who merges.
@@ -203,7 +203,8 @@ impl Merger {
             // It joined, came back or was lost while others trained: it follows.
             round => round.insert(Round::new(merge.epoch)),
         };
-        round.advance(now, &self.settings, state, merge, &mut self.out);
+        let opening = self.held.as_ref().is_some_and(|held| held.epoch == merge.epoch);
+        round.advance(now, &self.settings, state, merge, opening, &mut self.out);
     }
 
     /// Whether the round under way will bring this node where the run wants it.

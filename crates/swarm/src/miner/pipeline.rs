@@ -38,6 +38,8 @@ pub struct Pipeline {
     last: Option<Epoch>,
     /// The job that is out, if any.
     job: Option<Job>,
+    /// The job that is out belongs to an epoch that this node dropped.
+    job_is_stale: bool,
     /// Frames that wait for this node's log to catch up with their sender's, or for a decision.
     waiting: VecDeque<Waiting>,
     draining: bool,
@@ -82,6 +84,7 @@ impl Pipeline {
             training: None,
             last: None,
             job: None,
+            job_is_stale: false,
             waiting: VecDeque::new(),
             draining: false,
             head: None,
@@ -112,7 +115,8 @@ impl Pipeline {
             }
             Event::Computed(computed) => {
                 self.job = None;
-                if let Some(training) = &mut self.training {
+                let stale = std::mem::take(&mut self.job_is_stale);
+                if let Some(training) = self.training.as_mut().filter(|_| !stale) {
                     training.on_computed(now, &mut self.out, computed);
                 }
             }
@@ -156,6 +160,7 @@ impl Pipeline {
             // Lost, or the next epoch is on: what is open here is worth nothing to anybody.
             training.abandon(&mut self.out);
             self.training = None;
+            self.job_is_stale = self.job.is_some();
         }
         let Some(membership) = membership else { return };
         if self.training.is_none() && membership.open && self.last.is_none_or(|last| last < membership.epoch)
@@ -170,26 +175,29 @@ impl Pipeline {
 
     fn advance(&mut self, now: Millis, state: &State) {
         self.answer(now, state);
+        let draining = self.drains(state);
         let Some(training) = &mut self.training else { return };
-        training.advance(now, &mut self.out, state, &mut self.job, self.draining);
+        training.advance(now, &mut self.out, state, &mut self.job, draining);
         if training.is_done() {
             self.training = None;
         }
     }
 
+    /// Whether new work is left to others: not by the only miner of a stage, without whom the epoch cannot end.
+    fn drains(&self, state: &State) -> bool {
+        let others = |training: &Training| state.members(training.stage()).count() > 1;
+        self.draining && self.training.as_ref().is_none_or(others)
+    }
+
     fn answer(&mut self, now: Millis, state: &State) {
         let known = self.head;
+        let draining = self.drains(state);
         for waiting in std::mem::take(&mut self.waiting) {
             let behind = waiting.frame.head.is_some_and(|head| known.is_none_or(|known| known < head));
             let answer = match &mut self.training {
-                Some(training) if waiting.frame.epoch == training.epoch() => training.consider(
-                    now,
-                    &mut self.out,
-                    &waiting.frame,
-                    state,
-                    self.draining,
-                    self.job.as_ref(),
-                ),
+                Some(training) if waiting.frame.epoch == training.epoch() => {
+                    training.consider(now, &mut self.out, &waiting.frame, state, draining, self.job.as_ref())
+                }
                 _ => Err(Refused::Epoch),
             };
             let answer = match answer {

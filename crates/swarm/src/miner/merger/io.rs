@@ -49,7 +49,8 @@ pub enum Want {
         hash: Hash,
     },
     /// Weights and momentum with which an epoch opens, of one shard of the merge before it (the whole stage at epoch
-    /// 0), verified against `state` by [`super::super::reduce::state_hash`].
+    /// 0), verified against `state` by [`super::super::reduce::state_hash`]. Where a merge changed nothing they are
+    /// those of the epoch before: whoever has only these serves them.
     Part {
         /// Epoch that opens with it.
         epoch: Epoch,
@@ -101,6 +102,17 @@ pub enum Apply {
         /// Whether this node's upload of the range goes into its residual.
         carry: bool,
     },
+}
+
+/// What becomes of a node's residual when a merge ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// Nothing was uploaded (or a single uploader's weights were taken as they are): it stays.
+    Stays,
+    /// What the upload left counts from here on.
+    Uploaded,
+    /// The upload entered, and what it left was lost with a restart: zero.
+    Lost,
 }
 
 /// What happened.
@@ -221,8 +233,8 @@ pub enum Action {
         epoch: Epoch,
         /// Every shard, in order; none if nobody uploaded.
         shards: Vec<(Shard, Apply)>,
-        /// Whether this node's upload was in the set: then the residual that it left counts from here on.
-        uploaded: bool,
+        /// What becomes of the residual, before shards carry uploads into it.
+        residual: Residual,
         /// Shards whose state hashes are wanted.
         report: Vec<Shard>,
     },
@@ -231,7 +243,8 @@ pub enum Action {
         /// Stage.
         stage: StageIndex,
     },
-    /// Look for a state on this node's disk; [`Event::Restored`] follows.
+    /// Look for a state on this node's disk, under this epoch or (where a merge changed nothing) the one before;
+    /// [`Event::Restored`] follows.
     Restore {
         /// Epoch that opens with it.
         epoch: Epoch,

@@ -114,12 +114,14 @@ impl Round {
         }
     }
 
+    /// `holds_opening`: this node's weights are those that the epoch opened with.
     pub(super) fn advance(
         &mut self,
         now: Millis,
         settings: &Settings,
         state: &State,
         merge: &StageMerge,
+        holds_opening: bool,
         out: &mut Outbox,
     ) {
         let live = state.is_live_member(&settings.node);
@@ -132,7 +134,9 @@ impl Round {
         if merge.step > MergeStep::Reveal && !std::mem::replace(&mut self.serving, true) {
             out.push(Action::Serve { epoch: self.epoch });
         }
-        self.finish(now, settings, state, merge, out);
+        if holds_opening || self.outcome.was_applied() {
+            self.finish(now, settings, state, merge, out);
+        }
         let done = merge.step == MergeStep::Done;
         self.fetches.retain(|want| matches!(want, Want::Result { .. }) || !done);
         self.fetches.advance(now, |action| out.push(action));

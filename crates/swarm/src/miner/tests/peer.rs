@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wire::{Envelope, Epoch, Hash, Millis, NodeId, Seq, SigningKey, to_bytes};
 
-use crate::miner::merger::{self, Apply, Fetched, Merger, Shard, Summand, Want};
+use crate::miner::merger::{self, Apply, Fetched, Merger, Residual, Shard, Summand, Want};
 use crate::miner::pipeline::{self, Computed, Job, Pipeline};
 use crate::miner::reduce::{self, Dither};
 use crate::miner::{Item, Token};
@@ -58,6 +58,8 @@ pub(super) struct Peer {
     pub(super) memory: Memory,
     pub(super) disk: BTreeMap<Epoch, Opening>,
     pub(super) draining: bool,
+    /// Jobs of the compute thread, in order; the first one is under way.
+    pub(super) jobs: VecDeque<Job>,
     /// Weights at the end of each epoch's training.
     pub(super) trained: BTreeMap<Epoch, Vec<f32>>,
 }
@@ -84,6 +86,7 @@ impl Peer {
             memory: Memory::default(),
             disk: BTreeMap::new(),
             draining: false,
+            jobs: VecDeque::new(),
             trained: BTreeMap::new(),
         }
     }
@@ -96,6 +99,7 @@ impl Peer {
         self.flying = None;
         self.memory = Memory::default();
         self.state = None;
+        self.jobs.clear();
         self.join();
     }
 
@@ -138,7 +142,7 @@ impl Peer {
                 Some(Computed::Backward(item))
             }
             Job::Squares { step } => Some(Computed::Squares { step, sums: vec![1.0, 4.0] }),
-            Job::Step { step, root, .. } => {
+            Job::Step { step, root, scale } => {
                 assert!(!memory.gradient.is_empty());
                 let count = memory.gradient.len() as f32;
                 for item in memory.gradient.drain(..) {
@@ -152,7 +156,7 @@ impl Peer {
                 }
                 memory.version += 1;
                 let root = root.then(|| wire::merkle::root_of(reduce::bytes_of(&memory.weights)));
-                Some(Computed::Stepped { step, clip: 1.0, root })
+                Some(Computed::Stepped { step, clip: scale.unwrap_or(1.0), root })
             }
             Job::Discard(item) => {
                 memory.graphs.remove(&item);
@@ -206,8 +210,8 @@ impl Peer {
             merger::Action::Reduce { epoch, shard, summands, seed, own } => {
                 Some(self.reduce(&state, epoch, shard, &summands, seed, own))
             }
-            merger::Action::Apply { epoch, shards, uploaded, report } => {
-                Some(self.apply(&state, epoch, &shards, uploaded, &report))
+            merger::Action::Apply { epoch, shards, residual, report } => {
+                Some(self.apply(&state, epoch, &shards, residual, &report))
             }
             merger::Action::Initialise { stage } => {
                 let weights: Vec<f32> =
@@ -219,15 +223,20 @@ impl Peer {
                 Some(merger::Event::Applied { epoch: Epoch(0), states })
             }
             merger::Action::Restore { epoch, parts } => {
-                let missing = parts.iter().filter(|(shard, hash)| {
-                    let opening = self.disk.get(&epoch);
-                    let found = opening.map(|opening| whole_state(opening, elements, shard.range()));
-                    found != Some(*hash)
-                });
-                let missing: Vec<u16> = missing.map(|(shard, _)| shard.index).collect();
-                for (shard, _) in parts.iter().filter(|(shard, _)| !missing.contains(&shard.index)) {
-                    let part = part(&self.disk[&epoch], shard);
-                    self.memory.parts.insert((epoch, shard.index), part);
+                let mut missing = Vec::new();
+                for (shard, hash) in &parts {
+                    let found = [Some(epoch), epoch.0.checked_sub(1).map(Epoch)]
+                        .into_iter()
+                        .flatten()
+                        .find_map(|e| {
+                            let opening = self.disk.get(&e)?;
+                            (whole_state(opening, elements, shard.range()) == *hash)
+                                .then(|| part(opening, shard))
+                        });
+                    match found {
+                        Some(part) => drop(self.memory.parts.insert((epoch, shard.index), part)),
+                        None => missing.push(shard.index),
+                    }
                 }
                 Some(merger::Event::Restored { epoch, missing })
             }
@@ -241,7 +250,8 @@ impl Peer {
                 }
                 assert_eq!(opening.weights.len(), elements);
                 let states = parts.iter().map(|(_, hash)| *hash).collect();
-                if let Some(old) = self.disk.get(&epoch) {
+                let before = epoch.0.checked_sub(1).and_then(|before| self.disk.get(&Epoch(before)));
+                if let Some(old) = self.disk.get(&epoch).or(before) {
                     opening.residual.clone_from(&old.residual);
                 }
                 self.install(epoch, opening);
@@ -305,14 +315,15 @@ impl Peer {
         state: &State,
         epoch: Epoch,
         shards: &[(Shard, Apply)],
-        uploaded: bool,
+        residual: Residual,
         report: &[Shard],
     ) -> merger::Event {
         let wire = state.spec().merge.wire;
         let mut opening = self.disk[&epoch].clone();
-        let single = shards.iter().any(|(_, apply)| matches!(apply, Apply::Own(_)));
-        if uploaded && !single {
-            opening.residual.clone_from(&self.memory.own[&epoch].1);
+        match residual {
+            Residual::Stays => {}
+            Residual::Uploaded => opening.residual.clone_from(&self.memory.own[&epoch].1),
+            Residual::Lost => opening.residual.fill(0.0),
         }
         for (shard, apply) in shards {
             let (hash, own, carried) = match apply {
@@ -320,7 +331,7 @@ impl Peer {
                 Apply::Own(hash) => (Some(*hash), true, false),
                 Apply::Keep { carry } => (None, false, *carry),
             };
-            if carried && !single {
+            if carried {
                 let bytes = &self.memory.own[&epoch].0[shard.start * wire.width()..shard.end * wire.width()];
                 reduce::carry(wire, bytes, &mut opening.residual[shard.range()]);
             }
@@ -357,7 +368,8 @@ impl Peer {
                 self.memory.results.get(&(*epoch, shard.index, *hash)).cloned().map(Payload::Bytes)
             }
             Want::Part { epoch, shard, .. } => {
-                let (weights, momentum) = part(self.disk.get(epoch)?, shard);
+                let before = || self.disk.get(&Epoch(epoch.0.checked_sub(1)?));
+                let (weights, momentum) = part(self.disk.get(epoch).or_else(before)?, shard);
                 Some(Payload::Part(weights, momentum))
             }
         }

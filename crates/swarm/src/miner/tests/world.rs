@@ -31,7 +31,7 @@ enum Happening {
     Resend { node: usize, life: u32, hash: Hash },
     Frame { to: usize, from: usize, life: u32, item: Item, direction: Direction, offer: Offer },
     Sent { node: usize, life: u32, item: Item, direction: Direction, to: NodeId, outcome: Sent },
-    Computed { node: usize, life: u32, job: Job },
+    Computed { node: usize, life: u32 },
     Asked { to: NodeId, from: usize, life: u32, want: Want },
     Served { node: usize, life: u32, want: Want, from: NodeId, payload: Result<Option<Payload>, ()> },
     Merged { node: usize, life: u32, action: merger::Action },
@@ -138,10 +138,32 @@ impl World {
             let Some(((at, _), what)) = self.queue.pop_first() else {
                 panic!("nothing happens any more in phase {:?}", self.state.phase())
             };
-            assert!(at < end, "no end after {most:?} in phase {:?}", self.state.phase());
+            assert!(at < end, "no end after {most:?} in phase {:?}\n{}", self.state.phase(), self.picture());
             self.now = at;
             self.happen(what);
         }
+    }
+
+    /// Who is where: for whoever reads a failure.
+    fn picture(&self) -> String {
+        let mut lines = Vec::new();
+        for stage in self.state.spec().stage_indices() {
+            lines.push(format!("{:?}", self.state.stage(stage)));
+        }
+        for peer in &self.peers {
+            let node = self.state.node(&peer.id);
+            let seen =
+                node.map(|node| (node.stage, node.presence, node.ready.as_ref().map(|ready| ready.epoch)));
+            let disk: Vec<_> = peer.disk.keys().collect();
+            lines.push(format!(
+                "alive {} {seen:?} disk {disk:?} said {} flying {} {:?}",
+                peer.alive,
+                peer.said.len(),
+                peer.flying.is_some(),
+                peer.merger
+            ));
+        }
+        lines.join("\n")
     }
 
     fn lives(&self, node: usize, life: u32) -> bool {
@@ -191,8 +213,14 @@ impl World {
             Happening::Sent { node, life, item, direction, to, outcome } if self.lives(node, life) => {
                 self.pipeline_event(node, pipeline::Event::Sent { item, direction, to, outcome });
             }
-            Happening::Computed { node, life, job } if self.lives(node, life) => {
-                if let Some(computed) = self.peers[node].compute(job) {
+            Happening::Computed { node, life } if self.lives(node, life) => {
+                let peer = &mut self.peers[node];
+                let job = peer.jobs.pop_front().expect("it was started");
+                let computed = peer.compute(job);
+                if !peer.jobs.is_empty() {
+                    self.start_job(node);
+                }
+                if let Some(computed) = computed {
                     self.pipeline_event(node, pipeline::Event::Computed(computed));
                 }
             }
@@ -318,13 +346,11 @@ impl World {
                 };
                 self.at(at, Happening::Sent { node: from, life, item, direction, to: id, outcome });
             }
-            pipeline::Action::Compute(job @ (Job::Discard(_) | Job::Clear)) => {
-                self.peers[node].compute(job);
-            }
             pipeline::Action::Compute(job) => {
-                let slow = self.slow.get(&node).copied().unwrap_or(1);
-                let time = Millis((2 + self.random(8)) * slow);
-                self.at(self.now.plus(time), Happening::Computed { node, life, job });
+                self.peers[node].jobs.push_back(job);
+                if self.peers[node].jobs.len() == 1 {
+                    self.start_job(node);
+                }
             }
             pipeline::Action::Send { item, direction, to, epoch, ttl, grad_mask, loss, .. } => {
                 let (head, state) = self.peers[node].state.clone().expect("read");
@@ -364,6 +390,16 @@ impl World {
         }
     }
 
+    fn start_job(&mut self, node: usize) {
+        let life = self.peers[node].life;
+        let slow = self.slow.get(&node).copied().unwrap_or(1);
+        let time = match self.peers[node].jobs.front() {
+            Some(Job::Discard(_) | Job::Clear) => Millis(0),
+            _ => Millis((2 + self.random(8)) * slow),
+        };
+        self.at(self.now.plus(time), Happening::Computed { node, life });
+    }
+
     fn timeout_fetch(&mut self, node: usize, want: Want, from: NodeId) {
         let life = self.peers[node].life;
         let at = self.now.plus(Millis(300));
@@ -374,7 +410,10 @@ impl World {
         let payload = if to == self.state.orchestrator() {
             let stage = self.state.node(&self.peers[from].id).and_then(|node| node.stage);
             let Want::Part { epoch, shard, .. } = &want else { return self.timeout_fetch(from, want, to) };
-            let kept = stage.and_then(|stage| self.keeper.get(&(stage, *epoch)));
+            let before = Epoch(epoch.0.saturating_sub(1));
+            let kept = stage.and_then(|stage| {
+                self.keeper.get(&(stage, *epoch)).or_else(|| self.keeper.get(&(stage, before)))
+            });
             kept.map(|opening| {
                 let (weights, momentum) = part(opening, shard);
                 Payload::Part(weights, momentum)

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use wire::{Hash, Millis, NodeId};
 
 use super::owner::takes_own;
-use super::{Action, Outbox, Round, Settings, Want};
+use super::{Action, Outbox, Round, Settings, Upload, Want};
 use crate::miner::limits;
-use crate::miner::merger::io::Apply;
+use crate::miner::merger::io::{Apply, Residual};
 use crate::miner::merger::{shard_of, shards_of};
 use crate::record::{ShardOutcome, Statement};
 use crate::state::{MergeStep, StageMerge, Standing, State};
@@ -28,6 +28,11 @@ impl Outcome {
     pub(super) fn on_held(&mut self, now: Millis, shard: u16, hash: Hash) {
         self.held.insert(shard, hash);
         self.since.get_or_insert(now);
+    }
+
+    /// Whether this node applied an outcome itself, so that it has what the epoch opened with.
+    pub(super) fn was_applied(&self) -> bool {
+        self.applied.is_some()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Millis> {
@@ -150,8 +155,13 @@ impl Round {
         if self.outcome.applied.as_ref() == Some(&applied) {
             return;
         }
-        let uploaded = merge.position(&settings.node);
         let own = takes_own(state, merge);
+        let position = merge.position(&settings.node).filter(|_| !own);
+        let (residual, uploaded) = match (position, self.upload) {
+            (None, _) => (Residual::Stays, None),
+            (Some(position), Upload::Committed) => (Residual::Uploaded, Some(position)),
+            (Some(_), _) => (Residual::Lost, None),
+        };
         let shards = shards_of(&merge.partition).zip(manifest).map(|(shard, outcome)| {
             let entered = merge.inputs.get(usize::from(shard.index)).copied().unwrap_or(0);
             let apply = match outcome {
@@ -168,7 +178,7 @@ impl Round {
         out.push(Action::Apply {
             epoch: self.epoch,
             shards: shards.collect(),
-            uploaded: uploaded.is_some(),
+            residual,
             report: shards_of(&partition).collect(),
         });
         self.outcome.applied = Some(applied);
