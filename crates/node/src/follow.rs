@@ -11,7 +11,7 @@ use net::{Link, LinkError, PeerAddress};
 use swarm::record::{Control, Record};
 use swarm::state::{Phase, State};
 use swarm::verify::{self, Lie};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -239,9 +239,23 @@ impl Follow {
     /// # Errors
     /// No log within the patience, or one that is not a run's.
     pub async fn start(self, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Result<Log, FollowError> {
+        self.start_tapped(tasks, stop, None).await
+    }
+
+    /// [`Follow::start`]; the records of every block behind the first go to `tap` too, once they are folded. What a
+    /// full tap does not take is passed over.
+    ///
+    /// # Errors
+    /// As [`Follow::start`].
+    pub async fn start_tapped(
+        self,
+        tasks: &mut JoinSet<()>,
+        stop: &CancellationToken,
+        tap: Option<mpsc::Sender<Arc<Vec<Record>>>>,
+    ) -> Result<Log, FollowError> {
         let mut fold = Fold::new(self.run, self.orchestrator);
         let backoff = Backoff::new(self.link.id());
-        let mut follower = Follower { backoff, known: BTreeMap::new(), follow: self };
+        let mut follower = Follower { backoff, known: BTreeMap::new(), follow: self, tap };
         let first = tokio::select! {
             () = stop.cancelled() => return Err(FollowError::Stopped),
             first = follower.first(&mut fold) => first?,
@@ -291,6 +305,7 @@ struct Follower {
     follow: Follow,
     backoff: Backoff,
     known: BTreeMap<NodeId, Vec<u8>>,
+    tap: Option<mpsc::Sender<Arc<Vec<Record>>>>,
 }
 
 impl Follower {
@@ -333,6 +348,9 @@ impl Follower {
                 let mut outcome = Ok(());
                 sender.send_modify(|view| outcome = fold(view, at, head, time, &records));
                 outcome?;
+                if let Some(tap) = &self.tap {
+                    drop(tap.try_send(Arc::new(records)));
+                }
                 tokio::task::yield_now().await;
             }
             if !blocks.is_empty() {

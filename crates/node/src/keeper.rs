@@ -245,15 +245,17 @@ pub async fn keep_stage(
     Ok(KeptStage { elements, states: target.states.clone(), weights, momentum })
 }
 
-#[derive(Clone, Copy)]
-struct Place {
-    stage: StageIndex,
-    shard: u16,
-    epoch: Epoch,
+/// Which shard of which state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) stage: StageIndex,
+    pub(crate) shard: u16,
+    pub(crate) epoch: Epoch,
 }
 
+/// Weights and momentum of one shard, little-endian, from the first holder that serves the agreed state.
 #[expect(clippy::too_many_arguments, reason = "one shard's whole address")]
-async fn part(
+pub(crate) async fn part(
     link: &dyn Link,
     run: RunId,
     holders: &[NodeId],

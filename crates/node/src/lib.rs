@@ -6,6 +6,7 @@ mod backoff;
 mod blob_cache;
 pub mod checkpoint;
 pub mod clock;
+pub mod device;
 pub mod fetch;
 pub mod folder;
 pub mod follow;

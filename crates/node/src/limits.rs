@@ -35,7 +35,7 @@ pub const FETCH_BYTES: u64 = 64 << 30;
 /// Deadline of one piece.
 pub const PIECE_DEADLINE: Duration = Duration::from_mins(1);
 /// Micro-batches in one evaluation on held-out data.
-pub const HELDOUT_MICRO_BATCHES: usize = 64;
+pub const HELDOUT_MICRO_BATCHES: usize = 16;
 /// Items that a validator keeps waiting for replay; the oldest beyond it are given up.
 pub const REPLAY_QUEUE: usize = 256;
 /// Frames in one opened item: in and out, forward and backward.
@@ -76,6 +76,12 @@ pub const FAREWELL_LOOK: Duration = Duration::from_millis(50);
 pub const CLOSE: Duration = Duration::from_secs(5);
 /// Time for the orchestrator to reach its own relay.
 pub const RELAY_START: Duration = Duration::from_secs(5);
+/// Blocks whose records wait for the validator to draw among; more are passed over.
+pub const TAPPED_BLOCKS: usize = 1024;
+/// How long a node waits for the first block of a log.
+pub const FIRST_BLOCK: Duration = Duration::from_mins(1);
+/// Deadline for a miner to open an item (protocol §3.2 "Retention").
+pub const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 /// Commands waiting for a miner's compute thread.
 pub const COMPUTE_QUEUE: usize = 4096;
 /// Messages waiting for a miner's main task, from peers and from its own tasks.
@@ -100,7 +106,5 @@ pub const FETCH_MIN: Duration = Duration::from_secs(2);
 pub const FETCH_LANES: usize = 16;
 /// How long a miner that leaves waits for its farewell to be heard.
 pub const LEAVE: Duration = Duration::from_secs(10);
-/// How long a node waits for the first block of the log.
-pub const FIRST_BLOCK: Duration = Duration::from_secs(60);
 /// Micro-batches that a miner holds beside those that a head keeps under way, before it answers "busy".
 pub const QUEUE_BEYOND: usize = 4;

@@ -324,7 +324,7 @@ fn plan_cuts(model: &ModelConfig, cut: Cut, stages: usize) -> Result<Vec<usize>,
 }
 
 fn id_of(canonical: &[u8]) -> RunId {
-    RunId(Hash::of_parts("shoal 2026-11 run spec", &[canonical]).0)
+    swarm::record::run_id(canonical)
 }
 
 #[cfg(test)]

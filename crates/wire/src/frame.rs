@@ -154,11 +154,13 @@ impl SignedFrame {
         if header.enc_hash != Hash::of(payload) {
             return Err(FrameError::Payload("hash"));
         }
-        if !self.signature.verify(&header.from, &signed_bytes(b"shoal frame\0", &Hash::of(&to_bytes(header))))
-        {
-            return Err(FrameError::Signature(header.from));
-        }
-        Ok(())
+        if self.signed() { Ok(()) } else { Err(FrameError::Signature(header.from)) }
+    }
+
+    /// Whether `header.from` signed this header; nothing is said about its payload.
+    pub fn signed(&self) -> bool {
+        let message = signed_bytes(b"shoal frame\0", &Hash::of(&to_bytes(&self.header)));
+        self.signature.verify(&self.header.from, &message)
     }
 }
 

@@ -7,7 +7,7 @@ use ledger::Chain;
 use store::LogStore;
 use swarm::block;
 use swarm::record::{Control, Input, Record};
-use swarm::state::{Phase, State};
+use swarm::state::State;
 use tokio::sync::mpsc;
 use wire::{Head, Millis, NodeId, Seq, Term};
 
@@ -111,11 +111,9 @@ fn driver_of(
 }
 
 impl Driver {
-    /// Writes that the orchestrator was away and is back: open deadlines move (protocol §6 "Restart").
+    /// Writes that the orchestrator was away and is back: open deadlines move (protocol §6 "Restart"), a drained run
+    /// goes on. A run that is over refuses it, and stays as it is.
     async fn resume(&mut self) -> Result<(), OrchestratorError> {
-        if let Phase::Finished { .. } = self.state.phase() {
-            return Ok(());
-        }
         let now = self.clock.now();
         let down = Millis(now.since(self.state.now()).0);
         let resumed = Input::Control(Control::Resumed { down });

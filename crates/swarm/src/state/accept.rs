@@ -111,6 +111,7 @@ impl State {
             Control::Resumed { down } => {
                 let refuse = |what: &str| Err(Refusal::NotResumed { what: what.to_owned() });
                 match () {
+                    () if self.complete() => refuse("the run is over"),
                     () if !self.block_start => refuse("only as the first record of a block"),
                     () if *down > self.now.since(self.before) => refuse("claims more time than passed"),
                     () => Ok(()),
@@ -147,6 +148,8 @@ impl State {
 
     /// Moves every open deadline by the time that nobody served (protocol §6 "Restart").
     fn resume(&mut self, down: Millis) {
+        // Whoever starts a drained run again wants it to go on.
+        self.draining = false;
         let later = |at: &mut Millis| *at = at.plus(down);
         self.nodes.values_mut().filter(|node| node.present()).for_each(|node| later(&mut node.seen));
         later(&mut self.work.deadline);
@@ -161,6 +164,9 @@ impl State {
         }
         if let Phase::Gathering { until, .. } = &mut self.phase {
             later(until);
+        }
+        if let Phase::Finished { epochs } = self.phase {
+            self.reopen(epochs);
         }
         let quiet = self.spec.heartbeat.0.saturating_mul(limits::RESUME_HEARTBEATS);
         self.quiet_until = self.now.plus(Millis(quiet));

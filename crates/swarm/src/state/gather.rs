@@ -168,8 +168,11 @@ impl State {
             });
             return served.then_some(Derived::Finished { epochs: epoch.0 });
         }
+        let quorum = (usize::from(self.spec.miners_min), usize::from(self.spec.validators_min));
         let (miners, validators) = match epoch {
-            Epoch(0) => (usize::from(self.spec.miners_min), usize::from(self.spec.validators_min)),
+            Epoch(0) => quorum,
+            // Resumed after a drain: everybody has to come back first.
+            _ if self.work.members.is_empty() && !self.passed(until) => quorum,
             _ => (1, 0),
         };
         let enough = agreements.iter().all(|agreement| agreement.nodes.len() >= miners)
@@ -318,6 +321,28 @@ impl State {
             self.fold_epoch();
         }
         self.phase = Phase::Finished { epochs };
+    }
+
+    /// Whether no epoch is left to train.
+    pub(super) fn complete(&self) -> bool {
+        matches!(self.phase, Phase::Finished { epochs } if epochs >= self.spec.epochs)
+    }
+
+    /// A run that was drained goes on: its last weights open the next epoch.
+    pub(super) fn reopen(&mut self, epochs: u32) {
+        for state in &mut self.stages {
+            if let Some(agreed) = &state.agreed {
+                state.wanted = agreed.iter().copied().map(Some).collect();
+                state.unchanged = true;
+            }
+        }
+        for node in self.nodes.values_mut() {
+            node.ready = None;
+        }
+        self.work = EpochWork::idle();
+        self.work.epoch = Epoch(epochs);
+        self.phase =
+            Phase::Gathering { epoch: Epoch(epochs), until: self.now.plus(self.spec.merge.deadline_max) };
     }
 
     fn agree(&mut self, epoch: Epoch) {
