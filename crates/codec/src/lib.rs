@@ -27,7 +27,7 @@ pub mod tensor;
 
 pub use auto::{Auto, Speed};
 pub use error::CodecError;
-pub use header::{CodecId, Header};
+pub use header::{CodecId, Header, checksum};
 pub use inspect::{Inspection, inspect};
 pub use limits::Limits;
 pub use lossy::{
