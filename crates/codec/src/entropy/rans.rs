@@ -127,7 +127,7 @@ fn encode_group(
         x = if emit { x >> 16 } else { x };
         // Frequencies are at least 1; the maximum keeps a wrong table from dividing by zero.
         let f = frequency.max(1);
-        *state = (x / f << SCALE_BITS) + x % f + start;
+        *state = ((x / f) << SCALE_BITS) + x % f + start;
     }
     at
 }
