@@ -31,9 +31,8 @@ def openzl_codec():
     compressor = zl.Compressor()
     entropy = zl.graphs.Entropy()(compressor)
     store = zl.graphs.Store()(compressor)
-    del store
-    graph = zl.nodes.Bfloat16Deconstruct()(compressor, sign_frac=zl.graphs.Store()(compressor), exponent=entropy)
-    graph = zl.nodes.ConvertSerialToNum16()(compressor, graph)
+    graph = zl.nodes.BFloat16Deconstruct()(compressor, sign_frac=store, exponent=entropy)
+    graph = zl.nodes.ConvertSerialToNumLE16()(compressor, graph)
     compressor.select_starting_graph(graph)
 
     def encode(data):

@@ -123,7 +123,7 @@ pub(crate) fn measure(file: &File, least: f64) -> anyhow::Result<Found> {
     ensure!(unpacked == coded.planes, "brotli did not give back the planes");
     Ok(Found {
         file: file.name.clone(),
-        codec: format!("public int8 scheme"),
+        codec: "public int8 scheme".to_owned(),
         bytes: file.bytes.len(),
         compressed_bytes: packed.len(),
         encode_s,

@@ -13,11 +13,11 @@ const CLASS_ELEMENTS: usize = 12_288;
 /// Elements that a step of the rows' scale should have at least.
 const STEP_ELEMENTS: usize = 32_768;
 /// Rows whose exponents are counted for the classes.
-const SAMPLE_ROWS: usize = 512;
+const SAMPLE_ROWS: usize = 768;
 /// Bins of a column's histogram: 32 exponents by sign.
 const BINS: usize = 64;
 /// Rounds of the clustering.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 4;
 
 /// Scales of rows and classes of columns.
 #[derive(Debug)]
