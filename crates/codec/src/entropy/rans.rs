@@ -162,13 +162,17 @@ impl<'a> Decoder<'a> {
         if usize::from(most) >= self.table.contexts {
             return Err("context is out of range");
         }
-        let mut done = 0;
         #[cfg(target_arch = "x86_64")]
-        if level == Level::Avx512 {
-            let taken;
-            (done, taken) = avx512::decode(&self.table.slots, self.words, contexts, &mut self.states, out);
+        let done = if level == Level::Avx512 {
+            let (done, taken) =
+                avx512::decode(&self.table.slots, self.words, contexts, &mut self.states, out);
             self.words = &self.words[taken..];
-        }
+            done
+        } else {
+            0
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
         let groups = out[done..].chunks_mut(LANES).zip(contexts[done..].chunks(LANES));
         for (out, contexts) in groups {
             self.group(contexts, out)?;
