@@ -1,2 +1,56 @@
-//! Project tasks: tidy, ci, interop, bench.
-fn main() {}
+//! Project tasks: `cargo xtask tidy | interop | bench`.
+//!
+//! Must never know the protocol: it holds documents against code and runs other programs.
+#![expect(clippy::print_stdout, reason = "a command-line tool prints its result")]
+
+mod bench;
+mod interop;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  tidy              hold the dependency rule and the documents against the code
+  interop           check kernels and exports against PyTorch and transformers (makes its own virtual environment)
+  bench [NAME…]     run the benchmarks and write docs/benchmarks.md";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let root = root()?;
+    match arguments.split_first() {
+        Some((task, [])) if task == "tidy" => tidy::run(&root),
+        Some((task, [])) if task == "interop" => interop::run(&root),
+        Some((task, names)) if task == "bench" => bench::run(&root, names),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+/// The workspace root: the folder above this crate.
+fn root() -> Result<PathBuf> {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask has no parent folder")?.to_owned())
+}
+
+/// Where tools and virtual environments that outlive a clone are kept.
+fn cache() -> PathBuf {
+    if let Some(folder) = std::env::var_os("SHOAL_CACHE") {
+        return folder.into();
+    }
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    home.join(".cache/shoal")
+}

@@ -1,1 +1,24 @@
-//! The swarm's daemons: orchestrator, miner, validator.
+//! The swarm's daemons: orchestrator, miner, validator; they drive the pure protocol over links and stores.
+//!
+//! This crate must never decide what the protocol decides: what a node does is a function of the state it folded.
+
+mod backoff;
+mod blob_cache;
+pub mod checkpoint;
+pub mod clock;
+mod device;
+pub mod fetch;
+pub mod folder;
+pub mod follow;
+pub mod keeper;
+pub mod key;
+pub mod limits;
+pub mod miner;
+pub mod observe;
+pub mod orchestrator;
+pub mod progress;
+pub mod rpc;
+pub mod speak;
+pub mod spec;
+pub mod tokens;
+pub mod validator;

@@ -1,2 +1,60 @@
-//! The shoal binary.
-fn main() {}
+//! The one binary: command line, run folders, supervision of a local swarm, live view.
+//!
+//! It must never decide what the protocol, the model or the daemons decide: it reads arguments, calls them, shows results.
+
+mod bench;
+mod cli;
+mod failure;
+mod interrupt;
+mod key;
+mod lend;
+mod orchestrator;
+mod parent;
+mod prepare;
+mod run;
+mod sample;
+mod tokenizer;
+mod unit;
+mod up;
+mod verify;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.log.as_deref());
+    if cli.child {
+        parent::die_with_it();
+    }
+    let json = cli.json;
+    let done = match cli.command {
+        Command::Up(args) => up::run(args, json),
+        Command::Key(args) => key::run(&args, json),
+        Command::Run(args) => run::run(args, json),
+        Command::Orchestrator(args) => orchestrator::run(args, json),
+        Command::Sample(args) => sample::run(&args, json),
+        Command::Tokenizer(args) => tokenizer::run(args, json),
+        Command::Bench(args) => bench::run(args, json),
+        Command::Verify(args) => verify::run(&args, json),
+        Command::Miner(args) => lend::miner(args, json),
+        Command::Validator(args) => lend::validator(args, json),
+        Command::Watch(args) => watch::run(&args, json),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => failure::report(&error, json),
+    }
+}
+
+/// Logs go to stderr, results to stdout. `--log`, else `SHOAL_LOG`, else warnings.
+fn log_to_stderr(level: Option<&str>) {
+    use tracing_subscriber::EnvFilter;
+    let given = level.map(str::to_owned).or_else(|| std::env::var("SHOAL_LOG").ok());
+    let filter = given.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

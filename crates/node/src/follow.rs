@@ -1,0 +1,408 @@
+//! Following the log: long poll, check, fold, publish.
+//!
+//! Every node runs one follower. It holds the node's only view of the run: what the node does is a function of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::{Block, Chain, ChainError};
+use net::{Link, LinkError, PeerAddress};
+use swarm::record::{Control, Record};
+use swarm::state::{Phase, State};
+use swarm::verify::{self, Lie};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::{DecodeError, Head, Millis, NodeId, RunId, Seq};
+
+use crate::backoff::Backoff;
+use crate::limits;
+use crate::rpc::{self, Reply, ReplyError, Request};
+
+/// Why a log cannot be followed. All but [`FollowError::Silent`] and [`FollowError::Stopped`] are the orchestrator's
+/// fault, and evidence.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// No block came.
+    #[error("the orchestrator {} gave no log within {} s ({reason}): check the ticket, and that it runs", orchestrator.short(), within.as_secs())]
+    Silent {
+        /// Who was asked.
+        orchestrator: NodeId,
+        /// For how long.
+        within: Duration,
+        /// What the last try said.
+        reason: String,
+    },
+    /// Not a block.
+    #[error("block {at} of the log does not decode: {source}")]
+    Block {
+        /// Position.
+        at: Seq,
+        /// Why.
+        source: DecodeError,
+    },
+    /// A record that does not decode.
+    #[error("record {index} of block {at} does not decode: {source}")]
+    Record {
+        /// Position of the block.
+        at: Seq,
+        /// Position in the block.
+        index: usize,
+        /// Why.
+        source: DecodeError,
+    },
+    /// A block that does not extend the log, or is not signed by the orchestrator.
+    #[error("block {at} does not extend the log: {source}")]
+    Chain {
+        /// Position.
+        at: Seq,
+        /// Why.
+        source: ChainError,
+    },
+    /// The first block does not begin a run.
+    #[error("the log does not begin as a run: its first block has no genesis record")]
+    NoGenesis,
+    /// A record that does not follow from those before.
+    #[error("block {at} does not follow: {lie}")]
+    Lie {
+        /// Position.
+        at: Seq,
+        /// What was found.
+        lie: Box<Lie>,
+    },
+    /// The follower was stopped.
+    #[error("the follower was stopped")]
+    Stopped,
+}
+
+/// What a node knows of the run.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Everything that the log says.
+    pub state: State,
+    /// Newest block.
+    pub head: Head,
+    /// Canonical bytes of the run spec.
+    pub run_spec: Arc<[u8]>,
+}
+
+/// Folds blocks one after the other; the same for a node that follows and one that restarts from its own store.
+#[derive(Debug)]
+pub struct Fold {
+    chain: Chain,
+    run: RunId,
+    view: Option<View>,
+}
+
+impl Fold {
+    /// Before the first block of `run`, whose blocks `orchestrator` signs.
+    pub fn new(run: RunId, orchestrator: NodeId) -> Self {
+        Self { chain: Chain::genesis(run, orchestrator), run, view: None }
+    }
+
+    /// Position of the block that must come next.
+    pub fn next(&self) -> Seq {
+        self.view.as_ref().map_or(Seq(0), |view| view.head.seq.next())
+    }
+
+    /// What was folded so far; none before the first block.
+    pub fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
+    /// Chain and view; none before the first block.
+    pub fn into_parts(self) -> (Chain, Option<View>) {
+        (self.chain, self.view)
+    }
+
+    /// Checks and folds the next block; returns its records. After an error the fold is of no more use.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Record>, FollowError> {
+        let at = self.next();
+        let (head, time, records) = check(&mut self.chain, at, bytes)?;
+        match &mut self.view {
+            Some(view) => fold(view, at, head, time, &records)?,
+            None => self.view = Some(begin(self.run, at, head, time, &records)?),
+        }
+        Ok(records)
+    }
+}
+
+fn check(chain: &mut Chain, at: Seq, bytes: &[u8]) -> Result<(Head, Millis, Vec<Record>), FollowError> {
+    let block: Block = wire::from_bytes(bytes).map_err(|source| FollowError::Block { at, source })?;
+    chain.check(&block).map_err(|source| FollowError::Chain { at, source })?;
+    let head = block.header().head();
+    let records = block.records.iter().enumerate().map(|(index, bytes)| {
+        wire::from_bytes(bytes).map_err(|source| FollowError::Record { at, index, source })
+    });
+    Ok((head, block.header().time, records.collect::<Result<_, _>>()?))
+}
+
+fn begin(run: RunId, at: Seq, head: Head, time: Millis, records: &[Record]) -> Result<View, FollowError> {
+    let Some(Record::Control(Control::Genesis { run_spec, .. })) = records.first() else {
+        return Err(FollowError::NoGenesis);
+    };
+    let state =
+        verify::start(run, time, records).map_err(|lie| FollowError::Lie { at, lie: Box::new(lie) })?;
+    Ok(View { state, head, run_spec: run_spec.as_slice().into() })
+}
+
+fn fold(view: &mut View, at: Seq, head: Head, time: Millis, records: &[Record]) -> Result<(), FollowError> {
+    verify::replay(&mut view.state, time, records)
+        .map_err(|lie| FollowError::Lie { at, lie: Box::new(lie) })?;
+    view.head = head;
+    Ok(())
+}
+
+/// A node's handle on the log it follows. Clones see the same view.
+#[derive(Clone, Debug)]
+pub struct Log {
+    views: watch::Receiver<View>,
+    failure: Arc<std::sync::OnceLock<FollowError>>,
+    over: CancellationToken,
+}
+
+impl Log {
+    /// Looks at the newest view. The follower waits meanwhile: be quick, and never hold it over an await.
+    pub fn read<R>(&self, look: impl FnOnce(&View) -> R) -> R {
+        look(&self.views.borrow())
+    }
+
+    /// Looks at the newest view and marks it as seen by [`Log::changed`].
+    pub fn read_new<R>(&mut self, look: impl FnOnce(&View) -> R) -> R {
+        look(&self.views.borrow_and_update())
+    }
+
+    /// Newest head, for frame headers.
+    pub fn head(&self) -> Head {
+        self.read(|view| view.head)
+    }
+
+    /// Waits for a view that was not seen yet.
+    ///
+    /// # Errors
+    /// The follower stopped; [`Log::failure`] may say why.
+    pub async fn changed(&mut self) -> Result<(), FollowError> {
+        self.views.changed().await.map_err(|_| FollowError::Stopped)
+    }
+
+    /// Waits until `holds` does, and returns what it gave; none when `within` passed first.
+    ///
+    /// # Errors
+    /// The follower stopped.
+    pub async fn until<R>(
+        &mut self,
+        within: Duration,
+        mut holds: impl FnMut(&View) -> Option<R>,
+    ) -> Result<Option<R>, FollowError> {
+        let wait = async {
+            loop {
+                if let Some(result) = self.read_new(&mut holds) {
+                    return Ok(result);
+                }
+                self.changed().await?;
+            }
+        };
+        tokio::time::timeout(within, wait).await.map_or(Ok(None), |result| result.map(Some))
+    }
+
+    /// Waits until the run is over and the orchestrator has no more use for this node. Until then a node goes on to
+    /// serve what it holds: the last weights are still to be kept and measured.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Why the follower gave up, if it did.
+    pub fn failure(&self) -> Option<&FollowError> {
+        self.failure.get()
+    }
+}
+
+/// What a follower needs.
+#[derive(Clone)]
+pub struct Follow {
+    /// Link of this node; it learns the addresses of all nodes in the log.
+    pub link: Arc<dyn Link>,
+    /// Whom to ask, and who signs.
+    pub orchestrator: NodeId,
+    /// Run.
+    pub run: RunId,
+    /// How long the first block may take.
+    pub patience: Duration,
+}
+
+impl Follow {
+    /// Waits for the first block, then follows in the background until `stop`, in one task of `tasks`.
+    ///
+    /// # Errors
+    /// No log within the patience, or one that is not a run's.
+    pub async fn start(self, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Result<Log, FollowError> {
+        let mut fold = Fold::new(self.run, self.orchestrator);
+        let backoff = Backoff::new(self.link.id());
+        let mut follower = Follower { backoff, known: BTreeMap::new(), follow: self, tap };
+        let first = tokio::select! {
+            () = stop.cancelled() => return Err(FollowError::Stopped),
+            first = follower.first(&mut fold) => first?,
+        };
+        let (chain, view) = fold.into_parts();
+        let Some(view) = view else { return Err(FollowError::NoGenesis) };
+        let (sender, views) = watch::channel(view);
+        let failure = Arc::new(std::sync::OnceLock::new());
+        let over = CancellationToken::new();
+        let log = Log { views, failure: Arc::clone(&failure), over: over.clone() };
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = follower.run(chain, &sender, first, &over) => outcome,
+            };
+            let Err(error) = outcome;
+            tracing::error!(%error, "the log cannot be followed any further");
+            drop(failure.set(error));
+        });
+        Ok(log)
+    }
+}
+
+/// Why no blocks came.
+struct Missed {
+    reason: String,
+    /// The orchestrator says that it stops.
+    stopping: bool,
+}
+
+impl From<LinkError> for Missed {
+    fn from(error: LinkError) -> Self {
+        let stopping =
+            matches!(&error, LinkError::Refused { refusal, .. } if refusal.code == rpc::code::STOPPING);
+        Self { reason: error.to_string(), stopping }
+    }
+}
+
+impl From<ReplyError> for Missed {
+    fn from(error: ReplyError) -> Self {
+        Self { reason: error.to_string(), stopping: false }
+    }
+}
+
+struct Follower {
+    follow: Follow,
+    backoff: Backoff,
+    known: BTreeMap<NodeId, Vec<u8>>,
+    tap: Option<mpsc::Sender<Arc<Vec<Record>>>>,
+}
+
+impl Follower {
+    /// Folds the first block; returns those that came with it.
+    async fn first(&mut self, fold: &mut Fold) -> Result<Vec<bytes::Bytes>, FollowError> {
+        let mut reason = "no answer".to_owned();
+        let patience = self.follow.patience;
+        let asking = async {
+            loop {
+                match self.ask(None).await {
+                    Ok(blocks) if !blocks.is_empty() => return blocks,
+                    Ok(_) => "its log is empty".clone_into(&mut reason),
+                    Err(missed) => reason = missed.reason,
+                }
+                tokio::time::sleep(self.backoff.pause()).await;
+            }
+        };
+        let Ok(mut blocks) = tokio::time::timeout(patience, asking).await else {
+            let orchestrator = self.follow.orchestrator;
+            return Err(FollowError::Silent { orchestrator, within: patience, reason });
+        };
+        self.backoff.reset();
+        let rest = blocks.split_off(1);
+        fold.push(&blocks[0])?;
+        Ok(rest)
+    }
+
+    async fn run(
+        &mut self,
+        mut chain: Chain,
+        sender: &watch::Sender<View>,
+        mut blocks: Vec<bytes::Bytes>,
+        over: &CancellationToken,
+    ) -> Result<std::convert::Infallible, FollowError> {
+        let mut heard = Instant::now();
+        loop {
+            for bytes in &blocks {
+                let at = sender.borrow().head.seq.next();
+                let (head, time, records) = check(&mut chain, at, bytes)?;
+                let mut outcome = Ok(());
+                sender.send_modify(|view| outcome = fold(view, at, head, time, &records));
+                outcome?;
+                if let Some(tap) = &self.tap {
+                    drop(tap.try_send(Arc::new(records)));
+                }
+                tokio::task::yield_now().await;
+            }
+            if !blocks.is_empty() {
+                self.learn(&sender.borrow().state);
+            }
+            let after = sender.borrow().head.seq;
+            blocks = match self.ask(Some(after)).await {
+                Ok(blocks) => {
+                    self.backoff.reset();
+                    heard = Instant::now();
+                    blocks
+                }
+                Err(missed) => {
+                    tracing::debug!(reason = missed.reason, "no blocks");
+                    let finished = matches!(sender.borrow().state.phase(), Phase::Finished { .. });
+                    if finished && (missed.stopping || heard.elapsed() > limits::FAREWELL_SILENCE) {
+                        over.cancel();
+                    }
+                    tokio::time::sleep(self.backoff.pause()).await;
+                    Vec::new()
+                }
+            };
+        }
+    }
+
+    async fn ask(&self, after: Option<Seq>) -> Result<Vec<bytes::Bytes>, Missed> {
+        let wait = Millis(limits::LONG_POLL.as_millis() as u64);
+        let request = Request::Blocks { after, wait };
+        let deadline = request.deadline();
+        let call =
+            self.follow.link.call(&self.follow.orchestrator, request.message(self.follow.run), deadline);
+        let answer = call.await?;
+        match Reply::parse(&answer)? {
+            Reply::Blocks { lengths, .. } => {
+                Ok(rpc::split(&answer.payload, lengths.into_iter().map(u64::from)))
+            }
+            other => Err(ReplyError::Unexpected(other.name()).into()),
+        }
+    }
+
+    /// Tells the link where every node is that joined since the last look.
+    fn learn(&mut self, state: &State) {
+        learn_addresses(self.follow.link.as_ref(), state, &mut self.known);
+    }
+}
+
+/// Tells `link` the addresses in `state` that differ from those in `known`.
+pub(crate) fn learn_addresses(link: &dyn Link, state: &State, known: &mut BTreeMap<NodeId, Vec<u8>>) {
+    for (id, node) in state.nodes() {
+        let address = &node.join.address;
+        if *id == link.id() || known.get(id).is_some_and(|known| known == address) {
+            continue;
+        }
+        known.insert(*id, address.clone());
+        match wire::from_bytes::<PeerAddress>(address) {
+            Ok(address) => link.learn(*id, address),
+            Err(error) => tracing::warn!(node = %id.short(), %error, "address of a node does not decode"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Follow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follow")
+            .field("orchestrator", &self.orchestrator)
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! Every bound of the daemons, in one place.
+
+use std::time::Duration;
+
+/// Longest a follower's call for blocks may be held open.
+pub const LONG_POLL: Duration = Duration::from_secs(20);
+/// Time beyond the long poll in which the answer must arrive.
+pub const LONG_POLL_GRACE: Duration = Duration::from_secs(10);
+/// Long polls held open at a time; beyond it a follower is answered at once.
+pub const LONG_POLLS: usize = 4096;
+/// Most blocks in one answer.
+pub const BLOCKS_PER_ANSWER: u32 = 512;
+/// Bytes of blocks after which an answer ends.
+pub const BLOCKS_ANSWER_BYTES: usize = 16 << 20;
+/// Deadline of one try to hand in a statement.
+pub const STATEMENT_TRY: Duration = Duration::from_secs(10);
+/// Statements waiting behind the one in flight.
+pub const STATEMENT_QUEUE: usize = 64;
+/// Shortest pause before a failed call is tried again; doubles up to [`RETRY_MAX`].
+pub const RETRY_MIN: Duration = Duration::from_millis(50);
+/// Longest pause before a failed call is tried again.
+pub const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Inputs waiting for the orchestrator's next block; senders of more are told to come again.
+pub const INPUT_QUEUE: usize = 8192;
+/// Longest a group commit waits for more inputs while the one before is written (protocol §6 "Block").
+pub const GROUP_COMMIT: Duration = Duration::from_millis(20);
+/// Bytes of inputs after which a group commit waits no longer (protocol §6 "Block").
+pub const GROUP_COMMIT_BYTES: usize = 1 << 20;
+/// Inputs in one block.
+pub const GROUP_COMMIT_INPUTS: usize = 4096;
+/// Largest piece of a blob, upload, result or state part in one answer, bytes.
+pub const PIECE_BYTES: u64 = 64 << 20;
+/// Largest thing that is put together from pieces, bytes.
+pub const FETCH_BYTES: u64 = 64 << 30;
+/// Deadline of one piece.
+pub const PIECE_DEADLINE: Duration = Duration::from_mins(1);
+/// Micro-batches in one evaluation on held-out data.
+pub const HELDOUT_MICRO_BATCHES: usize = 16;
+/// Items that a validator keeps waiting for replay; the oldest beyond it are given up.
+pub const REPLAY_QUEUE: usize = 256;
+/// Frames in one opened item: in and out, forward and backward.
+pub const OPENED_FRAMES: usize = 4;
+/// Progress events waiting for a slow reader; older ones are dropped.
+pub const PROGRESS_QUEUE: usize = 256;
+/// Pause between two status lines of the progress.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// Longest key file, bytes.
+pub const KEY_FILE_BYTES: u64 = 4096;
+/// Times that one statement is signed anew because of clocks.
+pub const SIGNATURES: u32 = 4;
+/// Bytes of newest blocks that the orchestrator holds in memory for its followers.
+pub const RECENT_BYTES: usize = 32 << 20;
+/// Bytes of recently served blobs that stay in memory.
+pub const BLOB_CACHE_BYTES: usize = 256 << 20;
+/// Group commit's pause while a merge is on, whose steps wait for each other.
+pub const GROUP_COMMIT_MERGING: Duration = Duration::from_millis(3);
+/// Pause between two copies of the state for the orchestrator's other tasks, but for changes of phase.
+pub const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// Longest a block may take to become durable.
+pub const APPEND: Duration = Duration::from_secs(30);
+/// What an envelope adds to its body in a block, bytes (an upper bound, for the group commit).
+pub const ENVELOPE_OVERHEAD_BYTES: usize = 256;
+/// Epochs whose opening state is kept (protocol §4 "Tripwire").
+pub const KEPT_EPOCHS: usize = 2;
+/// Pause before the keeper asks again for a state that nobody gave it.
+pub const KEEP_RETRY: Duration = Duration::from_millis(500);
+/// Time over which the shown rate of tokens is taken.
+pub const RATE_OVER: Duration = Duration::from_secs(10);
+/// After the end of a run: how long the orchestrator waits for its last state, its last held-out loss and its nodes.
+pub const FAREWELL: Duration = Duration::from_secs(60);
+/// After the end of a run: silence of the orchestrator after which a node ends too.
+pub const FAREWELL_SILENCE: Duration = Duration::from_secs(5);
+/// Pause between two looks for nodes that did not hear of the run's end.
+pub const FAREWELL_LOOK: Duration = Duration::from_millis(50);
+/// Time that closing a link or a relay may take.
+pub const CLOSE: Duration = Duration::from_secs(5);
+/// Time for the orchestrator to reach its own relay.
+pub const RELAY_START: Duration = Duration::from_secs(5);
+/// Blocks whose records wait for the validator to draw among; more are passed over.
+pub const TAPPED_BLOCKS: usize = 1024;
+/// How long a node waits for the first block of a log.
+pub const FIRST_BLOCK: Duration = Duration::from_secs(60);
+/// Deadline for a miner to open an item (protocol §3.2 "Retention").
+pub const OPEN_DEADLINE: Duration = Duration::from_secs(30);
+/// Commands waiting for a miner's compute thread.
+pub const COMPUTE_QUEUE: usize = 4096;
+/// Messages waiting for a miner's main task, from peers and from its own tasks.
+pub const MINER_QUEUE: usize = 1024;
+/// Micro-batches whose tokens stay in memory.
+pub const TOKENS_KEPT: usize = 64;
+/// Bytes that a codec adds to a tensor at most.
+pub const PAYLOAD_OVERHEAD_BYTES: usize = 256;
+/// Bytes of finished items that a miner keeps for validators.
+pub const ARCHIVE_BYTES: usize = 256 << 20;
+/// Finished items that a miner keeps for validators.
+pub const ARCHIVE_ITEMS: usize = 65_536;
+/// Heartbeats for which a miner keeps what it computed (protocol §3.2 "Retention": two, and one for the report itself).
+pub const ARCHIVE_HEARTBEATS: u32 = 3;
+/// Shortest pause of a miner's main task.
+pub const TICK: Duration = Duration::from_millis(1);
+/// Deadline of one frame to the next stage.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(20);
+/// Shortest deadline of one fetch in a merge.
+pub const FETCH_MIN: Duration = Duration::from_secs(2);
+/// Fetches of a merge at a time.
+pub const FETCH_LANES: usize = 16;
+/// How long a miner that leaves waits for its farewell to be heard.
+pub const LEAVE: Duration = Duration::from_secs(10);
+/// How long a node waits for the first block of the log.
+/// Micro-batches that a miner holds beside those that a head keeps under way, before it answers "busy".
+pub const QUEUE_BEYOND: usize = 4;

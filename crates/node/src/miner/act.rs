@@ -1,0 +1,365 @@
+//! What the machines ask for, carried out: frames sent, jobs handed to the compute thread, vectors merged.
+
+use std::sync::Arc;
+
+use model::stage::Clip;
+use swarm::miner::pipeline::{self, Answer, Computed, Job, Sent};
+use swarm::miner::{Item, merger};
+use tokio::sync::oneshot;
+use wire::{Direction, Epoch, FrameHeader, Hash, Millis, NodeId, Receipt};
+
+use super::MinerError;
+use super::compute::Command;
+use super::core::{Inner, Miner, Output, Who};
+use super::door::Taken;
+use super::frames;
+use super::merge::{self, Merging};
+use super::shelf::Opening;
+use crate::limits;
+use crate::rpc::{Busy, Reply, Request};
+
+impl Miner {
+    pub(super) fn pipeline_action(&mut self, action: pipeline::Action) {
+        match action {
+            pipeline::Action::Answer { offer, answer } => self.answer(offer, answer),
+            pipeline::Action::Compute(job) => self.compute(job),
+            pipeline::Action::Send { item, direction, to, epoch, ttl, grad_mask, version, loss } => {
+                let head = self.core.log.head();
+                let Some(stage) = self.stage else { return };
+                let nothing = Hash([0; 32]);
+                // What the tensor says of itself is filled in when it is signed.
+                let header = FrameHeader {
+                    run: self.core.run,
+                    epoch,
+                    micro_batch: item.micro_batch,
+                    lease: item.lease,
+                    direction,
+                    stage,
+                    from: self.core.node,
+                    to,
+                    grad_mask,
+                    version,
+                    ttl,
+                    enc_len: 0,
+                    enc_hash: nothing,
+                    tensor_hash: nothing,
+                    tokens_hash: nothing,
+                    codec: String::new(),
+                    loss,
+                    head,
+                };
+                self.send(item, direction, to, ttl, header);
+            }
+            pipeline::Action::State { token, statement } => self.say(Who::Pipeline(token), statement),
+            pipeline::Action::Release(item) => self.tensors.release(item),
+            pipeline::Action::Done { epoch, steps } => {
+                self.merger_event(merger::Event::Trained { epoch, steps });
+            }
+        }
+    }
+
+    fn answer(&mut self, offer: u64, answer: Answer) {
+        let Some(arrived) = self.offers.remove(&offer) else { return };
+        let item = Item { micro_batch: arrived.frame.header.micro_batch, lease: arrived.frame.header.lease };
+        let taken = match answer {
+            Answer::Accept => {
+                let receipt = Receipt::sign(&self.core.key, &arrived.frame);
+                self.evidence.extend([arrived.frame.hash(), Hash::of(&wire::to_bytes(&receipt))]);
+                self.tensors.came(item, arrived.frame, receipt.clone(), arrived.tensor, arrived.payload);
+                Taken::Received(receipt)
+            }
+            Answer::Busy => Taken::Busy(Busy::sign(&self.core.key, &arrived.frame)),
+            Answer::Refuse(refused) => Taken::Refused(refused.to_string()),
+        };
+        drop(arrived.answer.send(taken));
+    }
+
+    fn compute(&mut self, job: Job) {
+        let command = match job {
+            Job::Forward(item) => return self.forward(item),
+            Job::Backward { item, accumulate } => {
+                let gradient = self.tensors.input(&item, Direction::Backward);
+                Command::Backward { item, gradient, accumulate }
+            }
+            Job::Squares { step } => Command::Squares { step },
+            Job::Step { step, scale, root } => {
+                let epoch = self.core.log.read(|view| view.state.work().epoch);
+                let clip = scale.map_or_else(|| self.core.spec.clip(), Clip::Scale);
+                Command::Step { step, rate: self.core.spec.rate(epoch, step), clip, copy: root }
+            }
+            Job::Discard(item) => Command::Discard(item),
+            Job::Clear => Command::Clear,
+        };
+        self.command(command);
+    }
+
+    /// The compute thread takes commands faster than the machines make them: one job is out at a time.
+    fn command(&mut self, command: Command) {
+        if self.core.commands.try_send(command).is_err() {
+            let inner = self.inner.clone();
+            self.tasks.spawn(async move {
+                drop(inner.send(Inner::Fatal(MinerError::Compute)).await);
+            });
+        }
+    }
+
+    fn forward(&mut self, item: Item) {
+        let input = self.tensors.input(&item, Direction::Forward);
+        let (tokens, commands, inner) =
+            (Arc::clone(&self.core.tokens), self.core.commands.clone(), self.inner.clone());
+        self.tasks.spawn(async move {
+            match tokens.micro_batch(item.micro_batch.0).await {
+                Ok(tokens) => {
+                    drop(commands.send(Command::Forward { item, tokens: tokens.tokens, input }).await);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, micro_batch = item.micro_batch.0, "no tokens");
+                    let failed = pipeline::Event::Computed(Computed::Failed(item));
+                    drop(inner.send(Inner::Pipeline(failed)).await);
+                }
+            }
+        });
+    }
+
+    fn send(&mut self, item: Item, direction: Direction, to: NodeId, ttl: Millis, header: FrameHeader) {
+        let output = self.tensors.output(&item, direction);
+        let (link, run, key) = (Arc::clone(&self.core.link), self.core.run, self.core.key.clone());
+        let (tokens, inner) = (Arc::clone(&self.core.tokens), self.inner.clone());
+        let codecs = self.core.spec.codec;
+        let codec = match direction {
+            Direction::Forward => codecs.activations,
+            Direction::Backward => codecs.gradients,
+        };
+        let full = self.core.spec.tokens_per_micro_batch() * self.core.spec.model.d_model as u64 * 2;
+        self.tasks.spawn(async move {
+            let deadline =
+                std::time::Duration::from_millis(ttl.0).clamp(limits::TICK, limits::FRAME_DEADLINE);
+            let attempt = async {
+                let output = output?;
+                let tokens_hash = tokens.micro_batch(item.micro_batch.0).await.ok()?.hash;
+                let encoded = output.encode(codec).await?;
+                let frame = frames::sign(&key, FrameHeader { tokens_hash, ..header }, &encoded);
+                let request = Request::Frame(Box::new(frame.clone()));
+                let message = request.with_payload(run, encoded.payload.clone());
+                let answer = link.call(&to, message, deadline).await;
+                Some((frame, answer, encoded.payload.len() as u64))
+            };
+            let (outcome, kept, bytes) = match attempt.await {
+                None => (Sent::Failed, None, 0),
+                Some((frame, Ok(answer), bytes)) => match Reply::parse(&answer) {
+                    Ok(Reply::Received(receipt)) if receipt.verify(&to, &frame) => {
+                        (Sent::Accepted, Some((frame, receipt)), bytes)
+                    }
+                    Ok(Reply::Busy(busy)) if busy.verify(&to, &frame) => (Sent::Busy, None, bytes),
+                    _ => (Sent::Failed, None, bytes),
+                },
+                Some((_, Err(net::LinkError::Refused { refusal, .. }), bytes)) => {
+                    tracing::debug!(%refusal, to = %to.short(), "a frame was refused");
+                    let for_good = refusal.code == crate::rpc::code::REFUSED;
+                    (if for_good { Sent::Refused } else { Sent::Failed }, None, bytes)
+                }
+                Some((_, Err(error), _)) => {
+                    tracing::debug!(%error, "a frame was not sent");
+                    (Sent::Failed, None, 0)
+                }
+            };
+            let full = if bytes > 0 { full } else { 0 };
+            let event = pipeline::Event::Sent { item, direction, to, outcome };
+            drop(inner.send(Inner::Sent { event, item, kept, bytes, full }).await);
+        });
+    }
+
+    pub(super) fn merger_action(&mut self, action: merger::Action) {
+        let Some(merging) = self.merging.clone() else { return };
+        let inner = self.inner.clone();
+        match action {
+            merger::Action::State { token, statement } => self.say(Who::Merger(token), statement),
+            merger::Action::Serve { epoch } => {
+                let partition = self.core.log.read(|view| {
+                    let merge = view.state.merge(merging.shelf.stage);
+                    merge.filter(|merge| merge.epoch == epoch).map(|merge| merge.partition)
+                });
+                if let Some(partition) = partition {
+                    merging.shelf.serve(epoch, partition);
+                }
+            }
+            merger::Action::Fetch { want, from } => {
+                self.tasks.spawn(async move {
+                    let outcome = merging.fetch(&want, from).await;
+                    drop(inner.send(Inner::Merger(merger::Event::Fetched { want, from, outcome })).await);
+                });
+            }
+            merger::Action::Forget { before } => {
+                self.tasks.spawn(async move { merging.shelf.forget(before).await });
+            }
+            merger::Action::Restore { epoch, parts } => {
+                self.tasks.spawn(async move {
+                    let missing = merging.restore(epoch, &parts).await;
+                    drop(inner.send(Inner::Merger(merger::Event::Restored { epoch, missing })).await);
+                });
+            }
+            merger::Action::MakeUpload { epoch } => self.make_upload(merging, epoch),
+            merger::Action::Reduce { epoch, shard, summands, seed, own } => {
+                let trained = self.trained_of(epoch);
+                self.tasks.spawn(async move {
+                    let Some(opening) = merging.shelf.opening(epoch).await else { return };
+                    let work = move || {
+                        let own = if own { Some(trained.as_ref()?.as_slice()) } else { None };
+                        merging.reduce(epoch, &shard, &summands, &seed, &opening, own)
+                    };
+                    if let Ok(Some(event)) = tokio::task::spawn_blocking(work).await {
+                        drop(inner.send(Inner::Merger(event)).await);
+                    }
+                });
+            }
+            merger::Action::Apply { epoch, shards, residual, report } => {
+                let install = self.installer();
+                self.tasks.spawn(async move {
+                    let Some(opening) = merging.shelf.opening(epoch).await else { return };
+                    let (this, count) = (Arc::clone(&merging), report.len() as u16);
+                    let work = move || this.apply(epoch, &opening, &shards, residual, &report);
+                    let applied = tokio::task::spawn_blocking(work).await.ok().flatten();
+                    install.finish(merging, epoch.next(), count, applied).await;
+                });
+            }
+            merger::Action::Initialise { stage } => {
+                let install = self.installer();
+                let spec = self.core.stages.get(usize::from(stage.0)).cloned();
+                let given = self.core.spec.init.get(usize::from(stage.0)).map(|hash| Hash(hash.0));
+                let (link, run, origin) =
+                    (Arc::clone(&self.core.link), self.core.run, self.core.orchestrator);
+                self.tasks.spawn(async move {
+                    let Some(spec) = spec else { return };
+                    match merge::initial_weights(spec, given, link.as_ref(), run, origin).await {
+                        Ok(weights) => {
+                            let this = Arc::clone(&merging);
+                            let made = tokio::task::spawn_blocking(move || this.initial(weights)).await;
+                            install.finish(merging, Epoch(0), 1, made.ok().flatten()).await;
+                        }
+                        Err(error) => {
+                            drop(inner.send(Inner::Fatal(MinerError::Initial(error))).await);
+                        }
+                    }
+                });
+            }
+            merger::Action::Adopt { epoch, parts } => {
+                let install = self.installer();
+                self.tasks.spawn(async move {
+                    let mut residual = None;
+                    for candidate in [Some(epoch), epoch.0.checked_sub(1).map(Epoch)].into_iter().flatten() {
+                        if residual.is_none() {
+                            let opening = merging.shelf.opening(candidate).await;
+                            residual = opening.map(|opening| opening.residual.clone());
+                        }
+                    }
+                    let (this, count) = (Arc::clone(&merging), parts.len() as u16);
+                    let states = parts.iter().map(|(_, state)| *state).collect();
+                    let work = move || this.adopt(epoch, &parts, residual);
+                    let adopted = tokio::task::spawn_blocking(work).await.ok().flatten();
+                    install.finish(merging, epoch, count, adopted.map(|opening| (opening, states))).await;
+                });
+            }
+        }
+    }
+
+    fn trained_of(&self, epoch: Epoch) -> Option<Arc<Vec<f32>>> {
+        self.trained.as_ref().filter(|(of, _)| *of == epoch).map(|(_, weights)| Arc::clone(weights))
+    }
+
+    fn make_upload(&mut self, merging: Arc<Merging>, epoch: Epoch) {
+        let trained = self.trained_of(epoch);
+        let (commands, inner) = (self.core.commands.clone(), self.inner.clone());
+        self.tasks.spawn(async move {
+            let Some(opening) = merging.shelf.opening(epoch).await else { return };
+            let trained = match trained {
+                Some(trained) => trained,
+                None => {
+                    let (copy, copied) = oneshot::channel();
+                    if commands.send(Command::Copy(copy)).await.is_err() {
+                        return;
+                    }
+                    let Ok(Some(weights)) = copied.await else { return };
+                    let weights = Arc::new(weights);
+                    drop(inner.send(Inner::Trained { epoch, weights: Arc::clone(&weights) }).await);
+                    weights
+                }
+            };
+            if trained.len() != opening.weights.len() {
+                return;
+            }
+            let work = move || merging.make_upload(epoch, &opening, &trained);
+            if let Ok(Some(event)) = tokio::task::spawn_blocking(work).await {
+                drop(inner.send(Inner::Merger(event)).await);
+            }
+        });
+    }
+
+    fn installer(&self) -> Installer {
+        let stage = self.stage.and_then(|stage| self.core.stages.get(usize::from(stage.0)).cloned());
+        Installer {
+            stage: stage.map(Box::new),
+            commands: self.core.commands.clone(),
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+/// Gives new weights to the stage, keeps them, and says so.
+struct Installer {
+    stage: Option<Box<model::config::StageSpec>>,
+    commands: tokio::sync::mpsc::Sender<Command>,
+    inner: tokio::sync::mpsc::Sender<Inner>,
+}
+
+impl Installer {
+    async fn finish(
+        self,
+        merging: Arc<Merging>,
+        epoch: Epoch,
+        shards: u16,
+        made: Option<(Opening, Vec<Hash>)>,
+    ) {
+        let (Some((opening, states)), Some(spec)) = (made, self.stage) else {
+            tracing::warn!(%epoch, "the weights of this epoch could not be made; they will be fetched");
+            return;
+        };
+        let opening = Arc::new(opening);
+        merging.shelf.open(epoch, shards, Arc::clone(&opening));
+        let (done, installed) = oneshot::channel();
+        let install = Command::Install { spec, opening: Arc::clone(&opening), done };
+        if self.commands.send(install).await.is_err() {
+            return;
+        }
+        match installed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                drop(self.inner.send(Inner::Fatal(MinerError::Stage(error))).await);
+                return;
+            }
+            Err(_) => return,
+        }
+        drop(self.inner.send(Inner::Merger(merger::Event::Applied { epoch, states })).await);
+        if let Err(error) = merging.shelf.save(epoch, shards, &opening).await {
+            tracing::warn!(%error, %epoch, "weights were not written to disk; a restart would fetch them");
+        }
+    }
+}
+
+impl Output {
+    /// Encodes off the main task; once, however often it is sent.
+    async fn encode(self: &Arc<Self>, codec: crate::spec::FrameCodec) -> Option<frames::Encoded> {
+        let encode = || async {
+            let this = Arc::clone(self);
+            let encoded = tokio::task::spawn_blocking(move || frames::encode(codec, &this.message)).await;
+            match encoded {
+                Ok(Ok(encoded)) => Ok(encoded),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "an output could not be encoded");
+                    Err(())
+                }
+                Err(_) => Err(()),
+            }
+        };
+        self.encoded.get_or_try_init(encode).await.ok().cloned()
+    }
+}

@@ -1,0 +1,118 @@
+//! What a miner answers to other nodes.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use model::config::Message as Tensor;
+use net::{Handler, Message, Refusal};
+use tokio::sync::{mpsc, oneshot};
+use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
+
+use super::frames;
+use super::merge::Merging;
+use crate::rpc::{Busy, Opened, Reply, Request, What, code};
+use crate::tokens::TokenSource;
+
+/// What the door hands to the miner's main task.
+pub(super) enum Inbound {
+    /// A verified frame.
+    Frame(Box<Arrived>),
+    /// A validator's question.
+    Open {
+        epoch: Epoch,
+        micro_batch: MicroBatch,
+        direction: Direction,
+        answer: oneshot::Sender<Option<(Opened, Vec<Bytes>)>>,
+    },
+}
+
+/// A verified and decoded frame.
+pub(super) struct Arrived {
+    pub(super) frame: SignedFrame,
+    pub(super) payload: Bytes,
+    pub(super) tensor: Tensor,
+    pub(super) answer: oneshot::Sender<Taken>,
+}
+
+/// What became of it.
+pub(super) enum Taken {
+    Received(Receipt),
+    Busy(Busy),
+    Refused(String),
+}
+
+/// The handler of a miner's link.
+pub(super) struct Door {
+    pub(super) node: NodeId,
+    pub(super) run: RunId,
+    pub(super) inbox: mpsc::Sender<Inbound>,
+    pub(super) tokens: OnceLock<Arc<TokenSource>>,
+    pub(super) merging: RwLock<Option<Arc<Merging>>>,
+}
+
+fn not_here(reason: &str) -> Refusal {
+    Refusal::new(code::NOT_HERE, reason)
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(code::STOPPING, "this miner stops")
+}
+
+#[async_trait]
+impl Handler for Door {
+    async fn handle(&self, from: NodeId, message: Message) -> Result<Message, Refusal> {
+        match Request::parse(&message, &self.run)? {
+            Request::Frame(frame) => self.frame(from, *frame, message.payload).await,
+            Request::Fetch { what: What::Blob(_), .. } | Request::State(_) | Request::Blocks { .. } => {
+                Err(Refusal::new(code::NOT_MY_ROLE, "a miner does not answer this; ask the orchestrator"))
+            }
+            Request::Fetch { what, span } => {
+                let merging = self.merging.read().unwrap_or_else(PoisonError::into_inner).clone();
+                let merging = merging.ok_or_else(|| not_here("no stage yet"))?;
+                let whole = merging.shelf.answer(what).await?;
+                let piece = span.of(&whole)?;
+                merging.count(piece.len());
+                Ok(Reply::Piece { total: whole.len() as u64 }.with_payload(piece))
+            }
+            Request::Open { epoch, micro_batch, direction } => {
+                let (answer, shown) = oneshot::channel();
+                let open = Inbound::Open { epoch, micro_batch, direction, answer };
+                self.inbox.send(open).await.map_err(|_| stopping())?;
+                let shown = shown.await.map_err(|_| stopping())?;
+                let (opened, payloads) = shown.ok_or_else(|| not_here("this item is not kept here"))?;
+                let mut payload = BytesMut::new();
+                payloads.iter().for_each(|bytes| payload.extend_from_slice(bytes));
+                Ok(Reply::Opened(Box::new(opened)).with_payload(payload.freeze()))
+            }
+        }
+    }
+}
+
+impl Door {
+    async fn frame(&self, from: NodeId, frame: SignedFrame, payload: Bytes) -> Result<Message, Refusal> {
+        let refuse = |reason: String| Refusal::new(code::REFUSED, reason);
+        let tokens =
+            self.tokens.get().ok_or_else(|| not_here("this miner has not read the run's spec yet"))?;
+        let (node, run, checked, bytes) = (self.node, self.run, frame.clone(), payload.clone());
+        let decoded = tokio::task::spawn_blocking(move || {
+            checked.verify(&run, &node, &from, &bytes)?;
+            frames::decode(&checked.header, &bytes)
+        });
+        let decoded = decoded.await.map_err(|_| stopping())?;
+        let tensor = decoded.map_err(|error| refuse(error.to_string()))?;
+        let derived = tokens.micro_batch(frame.header.micro_batch.0).await;
+        let derived = derived.map_err(|error| Refusal::new(code::FAILED, error.to_string()))?;
+        if derived.hash != frame.header.tokens_hash {
+            return Err(refuse("these are not the tokens of this micro-batch".to_owned()));
+        }
+        let (answer, taken) = oneshot::channel();
+        let arrived = Inbound::Frame(Box::new(Arrived { frame, payload, tensor, answer }));
+        self.inbox.send(arrived).await.map_err(|_| stopping())?;
+        match taken.await.map_err(|_| stopping())? {
+            Taken::Received(receipt) => Ok(Reply::Received(receipt).message()),
+            Taken::Busy(busy) => Ok(Reply::Busy(busy).message()),
+            Taken::Refused(reason) => Err(refuse(reason)),
+        }
+    }
+}

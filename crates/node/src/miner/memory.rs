@@ -1,0 +1,117 @@
+//! What a miner will need, told before it joins.
+
+use std::fmt;
+
+use model::config::MemoryNeed;
+use swarm::miner::reduce;
+use wire::StageIndex;
+
+use super::MinerError;
+use crate::spec::RunSpec;
+
+/// Memory and disk of a miner that has a certain stage, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MinerMemory {
+    /// Stage.
+    pub stage: u16,
+    /// The stage itself while it trains.
+    pub training: MemoryNeed,
+    /// What a merge holds beside weights, gradient and moments: opening state, own upload, others' uploads, results and
+    /// the state to come. Graphs are gone by then.
+    pub merging: u64,
+    /// Opening states of two epochs, on disk.
+    pub disk: u64,
+}
+
+impl MinerMemory {
+    /// The most that is needed at any time.
+    pub fn peak(&self) -> u64 {
+        let training = self.training.total();
+        let kept = self.training.weights + self.training.gradient + self.training.moments;
+        training.max(kept + self.merging)
+    }
+}
+
+impl fmt::Display for MinerMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let need = &self.training;
+        write!(
+            f,
+            "stage {}: {} MiB at most (weights {}, gradient {}, moments {}, second version {}, activations {}, \
+             buffers {}; a merge {}), {} MiB on disk",
+            self.stage,
+            mib(self.peak()),
+            mib(need.weights),
+            mib(need.gradient),
+            mib(need.moments),
+            mib(need.stash),
+            mib(need.activations),
+            mib(need.scratch),
+            mib(self.merging),
+            mib(self.disk)
+        )
+    }
+}
+
+/// What each stage of a run needs, head first.
+pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemory> {
+    let merge = spec.swarm_spec().merge;
+    let momentum = u64::from(reduce::has_momentum(merge.outer)) * 4;
+    let encoded = merge.wire.width() as u64;
+    let need = |(index, stage): (usize, &model::config::StageSpec)| {
+        let parameters = stage.parameters() as u64;
+        // Weights, momentum and residual, of the opening epoch and of the next one.
+        let states = 2 * (4 + momentum + 4);
+        // Trained weights and the residual to come; own upload, uploads and results of own shards (two thirds of the
+        // vector each at worst, with two replicas the whole of it), all results.
+        let transit = 4 + 4 + 4 * encoded;
+        MinerMemory {
+            stage: index as u16,
+            training: stage.memory(spec.batch.sequences, in_flight, threads),
+            merging: parameters * (states + transit),
+            disk: parameters * states,
+        }
+    };
+    spec.stage_specs().iter().enumerate().map(need).collect()
+}
+
+/// Refuses a stage that does not fit, or a run of which none fits.
+pub(super) fn check(
+    needs: &[MinerMemory],
+    stage: Option<StageIndex>,
+    allowed: Option<u64>,
+) -> Result<(), MinerError> {
+    if let Some(stage) = stage
+        && usize::from(stage.0) >= needs.len()
+    {
+        return Err(MinerError::NoStage { stage: stage.0, last: needs.len() - 1 });
+    }
+    let Some(allowed) = allowed else { return Ok(()) };
+    let candidates = needs.iter().filter(|need| stage.is_none_or(|stage| stage.0 == need.stage));
+    match candidates.min_by_key(|need| need.peak()) {
+        Some(least) if least.peak() > allowed => {
+            Err(MinerError::Memory { stage: least.stage, needed: least.peak(), allowed })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_that_does_not_fit_is_refused_by_name() {
+        let spec = RunSpec::preset("micro").unwrap();
+        let needs = memory(&spec, 4, 1);
+        assert_eq!(needs.len(), spec.stages());
+        let least = needs.iter().map(MinerMemory::peak).min().unwrap();
+        check(&needs, None, None).unwrap();
+        check(&needs, None, Some(least)).unwrap();
+        assert!(matches!(check(&needs, None, Some(least - 1)), Err(MinerError::Memory { .. })));
+        assert!(matches!(check(&needs, Some(StageIndex(9)), None), Err(MinerError::NoStage { .. })));
+        let line = needs[0].to_string();
+        assert!(line.starts_with("stage 0: ") && line.contains("on disk"), "{line}");
+    }
+}

@@ -1,0 +1,73 @@
+//! The miner as a process: a ticket, a folder, a QUIC endpoint.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use net::{EndpointOptions, Link, QuicLink, Ticket};
+use store::{Blobs, Durability, FolderBlobs};
+use wire::StageIndex;
+
+use super::{End, Miner, MinerError, MinerMemory, Parts};
+use crate::limits;
+use crate::orchestrator::Shutdown;
+
+/// How a miner is run.
+#[derive(Debug)]
+pub struct Options {
+    /// What the orchestrator printed.
+    pub ticket: Ticket,
+    /// Folder of this node: key, data shards, kept states. Made if it is not there.
+    pub folder: PathBuf,
+    /// Sockets to listen on; empty: all interfaces, a free port.
+    pub bind: Vec<SocketAddr>,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Memory that may be used, bytes; none: whatever the stage needs.
+    pub memory: Option<u64>,
+    /// Most bytes sent per second.
+    pub upload: Option<NonZeroU64>,
+    /// Compute only in processor time that nobody else wants.
+    pub when_idle: bool,
+    /// Stage to ask for.
+    pub stage: Option<StageIndex>,
+}
+
+/// Runs a miner until the run is over or it is told to stop. `need` is told what memory it will need before it joins.
+pub async fn run(
+    options: Options,
+    need: impl FnOnce(&[MinerMemory]),
+    shutdown: &Shutdown,
+) -> Result<End, MinerError> {
+    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage } = options;
+    let made = tokio::fs::create_dir_all(&folder).await;
+    made.map_err(|source| MinerError::Folder { folder: folder.clone(), source })?;
+    let key = crate::key::load_or_create(&folder.join("node.key"))?;
+    let blobs: Arc<dyn Blobs> = Arc::new(FolderBlobs::open(folder.join("blobs"), Durability::Cached).await?);
+    let parts = Parts {
+        key: key.clone(),
+        run: ticket.run,
+        orchestrator: ticket.node,
+        blobs,
+        folder,
+        threads,
+        memory,
+        when_idle,
+        stage,
+    };
+    let miner = Miner::new(parts);
+    let mut endpoint = EndpointOptions::new(key);
+    if !bind.is_empty() {
+        endpoint.bind = bind;
+    }
+    endpoint.upload_limit = upload;
+    endpoint.relays = ticket.address.relay().map(str::to_owned).into_iter().collect();
+    let relayed = !endpoint.relays.is_empty();
+    let link = QuicLink::bind(endpoint, miner.handler()).await?;
+    link.learn(ticket.node, ticket.address);
+    if relayed {
+        link.reached_relay(limits::RELAY_START).await;
+    }
+    miner.serve(Arc::new(link), need, shutdown).await
+}

@@ -1,0 +1,259 @@
+//! Vectors of merges: opening states, uploads, results; what is served to peers, and what lies on disk.
+
+mod disk;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use net::Refusal;
+use store::{BlobError, Blobs};
+use swarm::miner::merger::Shard;
+use swarm::miner::reduce;
+use swarm::shard::Partition;
+use tokio::sync::OnceCell;
+use wire::{Epoch, Hash, NodeId, StageIndex};
+
+use crate::rpc::{What, code};
+use disk::Index;
+
+/// Weights, outer momentum and residual with which an epoch opens. Momentum is empty if the outer optimiser has none.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Opening {
+    pub(super) weights: Vec<f32>,
+    pub(super) momentum: Vec<f32>,
+    pub(super) residual: Vec<f32>,
+}
+
+/// This node's own upload.
+#[derive(Debug)]
+pub(super) struct OwnUpload {
+    pub(super) bytes: Bytes,
+    pub(super) leaves: Arc<Vec<Hash>>,
+    /// What the next merge adds if this one counts the upload.
+    pub(super) residual: Vec<f32>,
+}
+
+/// An opening state and the cut in which its parts are served.
+#[derive(Debug)]
+struct Shelved {
+    partition: Partition,
+    /// Gone from memory once it is on disk and training goes on.
+    opening: Option<Arc<Opening>>,
+}
+
+/// Leaf hashes of somebody's upload, fetched once.
+pub(super) type Leaves = Arc<OnceCell<Arc<Vec<Hash>>>>;
+
+#[derive(Debug, Default)]
+struct Shelves {
+    openings: BTreeMap<Epoch, Shelved>,
+    own: BTreeMap<Epoch, Arc<OwnUpload>>,
+    /// Merges whose uploads may be served, and their cut.
+    serving: BTreeMap<Epoch, Partition>,
+    uploads: BTreeMap<(Epoch, u16, NodeId), Bytes>,
+    leaves: BTreeMap<(Epoch, NodeId), Leaves>,
+    results: BTreeMap<(Epoch, u16, Hash), Bytes>,
+    parts: BTreeMap<(Epoch, u16), (Bytes, Bytes)>,
+}
+
+/// All shelves of one miner, for the stage it has.
+pub(super) struct Shelf {
+    pub(super) node: NodeId,
+    pub(super) stage: StageIndex,
+    pub(super) elements: usize,
+    /// Bytes per number of uploads and results.
+    pub(super) width: usize,
+    shelves: Mutex<Shelves>,
+    index: Index,
+}
+
+impl Shelf {
+    pub(super) fn new(
+        node: NodeId,
+        stage: StageIndex,
+        elements: usize,
+        width: usize,
+        blobs: Arc<dyn Blobs>,
+        folder: &std::path::Path,
+    ) -> Self {
+        let index = Index::open(folder, stage, blobs);
+        Self { node, stage, elements, width, shelves: Mutex::default(), index }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an opening state in memory.
+    pub(super) fn open(&self, epoch: Epoch, shards: u16, opening: Arc<Opening>) {
+        let partition = Partition::new(self.elements as u64, shards);
+        self.lock().openings.insert(epoch, Shelved { partition, opening: Some(opening) });
+    }
+
+    /// Writes an opening state to disk.
+    pub(super) async fn save(&self, epoch: Epoch, shards: u16, opening: &Opening) -> Result<(), BlobError> {
+        self.index.save(epoch, shards, opening).await
+    }
+
+    /// Training goes on: lets go of opening states that are on disk, and of what only a merge needs.
+    pub(super) fn rest(&self) {
+        let mut shelves = self.lock();
+        let Shelves { own, serving, uploads, leaves, results, parts, .. } = &mut *shelves;
+        own.clear();
+        serving.clear();
+        uploads.clear();
+        leaves.clear();
+        results.clear();
+        parts.clear();
+        for (epoch, shelved) in &mut shelves.openings {
+            if self.index.has(*epoch) {
+                shelved.opening = None;
+            }
+        }
+    }
+
+    /// An opening state, from memory or from disk.
+    pub(super) async fn opening(&self, epoch: Epoch) -> Option<Arc<Opening>> {
+        if let Some(opening) = self.lock().openings.get(&epoch).and_then(|shelved| shelved.opening.clone()) {
+            return Some(opening);
+        }
+        let (entry, opening) = self.index.load(epoch).await?;
+        if opening.weights.len() != self.elements || opening.residual.len() != self.elements {
+            return None;
+        }
+        let opening = Arc::new(opening);
+        self.open(epoch, entry.shards, Arc::clone(&opening));
+        Some(opening)
+    }
+
+    pub(super) fn put_own(&self, epoch: Epoch, upload: OwnUpload) {
+        self.lock().own.insert(epoch, Arc::new(upload));
+    }
+
+    pub(super) fn own(&self, epoch: Epoch) -> Option<Arc<OwnUpload>> {
+        self.lock().own.get(&epoch).cloned()
+    }
+
+    pub(super) fn serve(&self, epoch: Epoch, partition: Partition) {
+        self.lock().serving.insert(epoch, partition);
+    }
+
+    pub(super) fn put_upload(&self, epoch: Epoch, shard: u16, of: NodeId, bytes: Bytes) {
+        self.lock().uploads.insert((epoch, shard, of), bytes);
+    }
+
+    /// Somebody's encoded upload of a shard, or this node's own.
+    pub(super) fn upload(&self, epoch: Epoch, shard: &Shard, of: NodeId) -> Option<Bytes> {
+        let shelves = self.lock();
+        if of == self.node {
+            let own = shelves.own.get(&epoch)?;
+            return Some(own.bytes.slice(shard.start * self.width..shard.end * self.width));
+        }
+        shelves.uploads.get(&(epoch, shard.index, of)).cloned()
+    }
+
+    pub(super) fn leaves(&self, epoch: Epoch, of: NodeId) -> Leaves {
+        Arc::clone(self.lock().leaves.entry((epoch, of)).or_default())
+    }
+
+    pub(super) fn put_result(&self, epoch: Epoch, shard: u16, hash: Hash, bytes: Bytes) {
+        self.lock().results.insert((epoch, shard, hash), bytes);
+    }
+
+    /// Keeps a result that the log settled on; own ones that differ are of no use.
+    pub(super) fn settle_result(&self, epoch: Epoch, shard: u16, hash: Hash, bytes: Bytes) {
+        let mut shelves = self.lock();
+        shelves.results.retain(|(e, s, h), _| (*e, *s) != (epoch, shard) || *h == hash);
+        shelves.results.insert((epoch, shard, hash), bytes);
+    }
+
+    pub(super) fn result(&self, epoch: Epoch, shard: u16, hash: Hash) -> Option<Bytes> {
+        self.lock().results.get(&(epoch, shard, hash)).cloned()
+    }
+
+    pub(super) fn put_part(&self, epoch: Epoch, shard: u16, weights: Bytes, momentum: Bytes) {
+        self.lock().parts.insert((epoch, shard), (weights, momentum));
+    }
+
+    pub(super) fn take_part(&self, epoch: Epoch, shard: u16) -> Option<(Bytes, Bytes)> {
+        self.lock().parts.remove(&(epoch, shard))
+    }
+
+    /// Forgets everything before an epoch, on disk too.
+    pub(super) async fn forget(&self, before: Epoch) {
+        {
+            let mut shelves = self.lock();
+            shelves.openings.retain(|epoch, _| *epoch >= before);
+            shelves.own.retain(|epoch, _| *epoch >= before);
+            shelves.serving.retain(|epoch, _| *epoch >= before);
+            shelves.uploads.retain(|(epoch, ..), _| *epoch > before);
+            shelves.leaves.retain(|(epoch, _), _| *epoch >= before);
+            shelves.results.retain(|(epoch, ..), _| *epoch >= before);
+            shelves.parts.clear();
+        }
+        self.index.forget(before).await;
+    }
+
+    /// What a peer asks for, whole.
+    pub(super) async fn answer(&self, what: What) -> Result<Bytes, Refusal> {
+        let absent = || Refusal::new(code::NOT_HERE, "not here, or not yet");
+        let stage = match what {
+            What::Blob(_) => return Err(absent()),
+            What::UploadLeaves { stage, .. }
+            | What::Upload { stage, .. }
+            | What::Result { stage, .. }
+            | What::Weights { stage, .. }
+            | What::Momentum { stage, .. } => stage,
+        };
+        if stage != self.stage {
+            return Err(absent());
+        }
+        match what {
+            What::Blob(_) => None,
+            What::UploadLeaves { epoch, of, .. } => self.served_leaves(epoch, of),
+            What::Upload { epoch, shard, of, .. } => self.served_upload(epoch, shard, of),
+            What::Result { epoch, shard, .. } => self.served_result(epoch, shard),
+            What::Weights { epoch, shard, .. } => {
+                self.served_part(epoch, shard, |opening| &opening.weights).await
+            }
+            What::Momentum { epoch, shard, .. } => {
+                self.served_part(epoch, shard, |opening| &opening.momentum).await
+            }
+        }
+        .ok_or_else(absent)
+    }
+
+    fn served_leaves(&self, epoch: Epoch, of: NodeId) -> Option<Bytes> {
+        let shelves = self.lock();
+        shelves.serving.get(&epoch)?;
+        let leaves = match of == self.node {
+            true => Arc::clone(&shelves.own.get(&epoch)?.leaves),
+            false => Arc::clone(shelves.leaves.get(&(epoch, of))?.get()?),
+        };
+        Some(leaves.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into())
+    }
+
+    fn served_upload(&self, epoch: Epoch, shard: u16, of: NodeId) -> Option<Bytes> {
+        let range = self.lock().serving.get(&epoch)?.elements(shard);
+        self.upload(epoch, &Shard { index: shard, start: range.start, end: range.end }, of)
+    }
+
+    fn served_result(&self, epoch: Epoch, shard: u16) -> Option<Bytes> {
+        let shelves = self.lock();
+        let any = (epoch, shard, Hash([0; 32]))..=(epoch, shard, Hash([255; 32]));
+        shelves.results.range(any).next_back().map(|(_, bytes)| bytes.clone())
+    }
+
+    async fn served_part(
+        &self,
+        epoch: Epoch,
+        shard: u16,
+        of: impl Fn(&Opening) -> &Vec<f32>,
+    ) -> Option<Bytes> {
+        let opening = self.opening(epoch).await?;
+        let range = self.lock().openings.get(&epoch)?.partition.elements(shard);
+        let values = of(&opening).get(range)?;
+        (!values.is_empty()).then(|| Bytes::copy_from_slice(reduce::bytes_of(values)))
+    }
+}

@@ -1,0 +1,161 @@
+//! What the orchestrator answers: statements, blocks, blobs, kept weights.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use net::{Handler, Message, Refusal};
+use store::{BlobError, Blobs};
+use swarm::record::Input;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use wire::{Envelope, Hash, Millis, NodeId, RunId, Seq};
+
+use super::shared::{Inputs, Pending, Shared};
+use crate::blob_cache::BlobCache;
+use crate::keeper::Kept;
+use crate::limits;
+use crate::rpc::{Reply, Request, Span, What, code};
+
+/// The orchestrator's side of every call.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    run: RunId,
+    inputs: Inputs,
+    shared: Arc<Shared>,
+    blobs: BlobCache,
+    kept: Arc<Kept>,
+    polls: Semaphore,
+    stop: CancellationToken,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        run: RunId,
+        inputs: Inputs,
+        shared: Arc<Shared>,
+        blobs: Arc<dyn Blobs>,
+        kept: Arc<Kept>,
+    ) -> Self {
+        let polls = Semaphore::new(limits::LONG_POLLS);
+        Self {
+            run,
+            inputs,
+            shared,
+            blobs: BlobCache::new(blobs),
+            kept,
+            polls,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// From now on everything is refused; open long polls end.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    async fn state(&self, from: NodeId, envelope: Envelope) -> Result<Message, Refusal> {
+        if envelope.sender != from {
+            let reason = format!("statement of {} handed in by {}", envelope.sender.short(), from.short());
+            return Err(Refusal::new(code::REFUSED, reason));
+        }
+        let len = envelope.body.len() + limits::ENVELOPE_OVERHEAD_BYTES;
+        let (answer, outcome) = oneshot::channel();
+        let pending = Pending { input: Input::Stated(envelope), len, answer };
+        self.inputs.try_send(pending).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Refusal::new(code::BUSY, "too many statements wait: send it again")
+            }
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
+        let reply = match outcome.await.map_err(|_| stopping())? {
+            Ok(seq) => Reply::Accepted { seq },
+            Err(refusal) => Reply::Refused { refusal },
+        };
+        Ok(reply.message())
+    }
+
+    async fn blocks(&self, from: NodeId, after: Option<Seq>, wait: Millis) -> Result<Message, Refusal> {
+        self.shared.note_seen(from, after);
+        let next = after.map_or(Seq(0), Seq::next);
+        let mut heads = self.shared.heads();
+        if let Ok(_turn) = self.polls.try_acquire() {
+            let wait = Duration::from_millis(wait.0).min(limits::LONG_POLL);
+            let there = heads.wait_for(|head| head.is_some_and(|head| head.seq >= next));
+            // Past the wait the answer is empty, and says that this node lives.
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(stopping()),
+                waited = tokio::time::timeout(wait, there) => drop(waited),
+            }
+        }
+        let blocks = self.shared.blocks(next).await.map_err(|error| failed(&error))?;
+        let lengths = blocks.iter().map(|block| block.len() as u32).collect();
+        let payload = match blocks.as_slice() {
+            [one] => one.clone(),
+            many => Bytes::from(many.concat()),
+        };
+        Ok(Reply::Blocks { lengths, head: self.shared.head() }.with_payload(payload))
+    }
+
+    async fn fetch(&self, what: What, span: Span) -> Result<Message, Refusal> {
+        let (hash, within) = match what {
+            What::Blob(hash) => (hash, None),
+            What::Weights { epoch, stage, shard } => self.kept(self.kept.weights(epoch, stage, shard))?,
+            What::Momentum { epoch, stage, shard } => self.kept(self.kept.momentum(epoch, stage, shard))?,
+            What::Upload { .. } | What::UploadLeaves { .. } | What::Result { .. } => {
+                return Err(Refusal::new(
+                    code::NOT_MY_ROLE,
+                    "the orchestrator holds no uploads and no results",
+                ));
+            }
+        };
+        let blob = self.blobs.get(hash).await.map_err(|error| match error {
+            BlobError::Missing(_) => Refusal::new(code::NOT_HERE, error.to_string()),
+            error => failed(&error),
+        })?;
+        let whole = match within {
+            Some(range) if range.end <= blob.len() => blob.slice(range),
+            Some(_) => return Err(Refusal::new(code::FAILED, "a kept state is shorter than its stage")),
+            None => blob,
+        };
+        let piece = span.of(&whole)?;
+        Ok(Reply::Piece { total: whole.len() as u64 }.with_payload(piece))
+    }
+
+    #[expect(clippy::type_complexity, reason = "a place in a blob, used here only")]
+    fn kept(
+        &self,
+        found: Option<(Hash, std::ops::Range<usize>)>,
+    ) -> Result<(Hash, Option<std::ops::Range<usize>>), Refusal> {
+        let _ = self;
+        let (hash, range) =
+            found.ok_or_else(|| Refusal::new(code::NOT_HERE, "the keeper does not have this state (now)"))?;
+        Ok((hash, Some(range)))
+    }
+}
+
+#[async_trait]
+impl Handler for Desk {
+    async fn handle(&self, from: NodeId, message: Message) -> Result<Message, Refusal> {
+        if self.stop.is_cancelled() {
+            return Err(stopping());
+        }
+        match Request::parse(&message, &self.run)? {
+            Request::State(envelope) => self.state(from, envelope).await,
+            Request::Blocks { after, wait } => self.blocks(from, after, wait).await,
+            Request::Fetch { what, span } => self.fetch(what, span).await,
+            Request::Frame(_) | Request::Open { .. } => {
+                Err(Refusal::new(code::NOT_MY_ROLE, "this is the orchestrator: it trains nothing"))
+            }
+        }
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(code::STOPPING, "the orchestrator stops: send it again when it is back")
+}
+
+fn failed(error: &dyn std::error::Error) -> Refusal {
+    Refusal::new(code::FAILED, format!("the orchestrator could not read it: {error}"))
+}

@@ -1,0 +1,109 @@
+//! The orchestrator as a process: a run's folder, a QUIC endpoint, an embedded relay.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use net::{BindError, EndpointOptions, Link, QuicLink, Relay, RelayOptions, Ticket};
+use store::{Blobs, Durability, FolderBlobs, LogError, LogStore, SqliteLog};
+use tokio::sync::mpsc;
+
+use super::{Orchestrator, OrchestratorError, Parts, Shutdown};
+use crate::folder::RunFolder;
+use crate::limits;
+use crate::progress::{Listening, Progress, Summary};
+use crate::spec::RunSpec;
+
+/// How an orchestrator is run.
+#[derive(Debug)]
+pub struct Options {
+    /// The run's folder, as `shoal run new` made it.
+    pub folder: RunFolder,
+    /// Sockets to listen on; empty: all interfaces at the port of last time, or any free one.
+    pub bind: Vec<SocketAddr>,
+    /// Addresses under which others reach this machine, if they differ from those it binds.
+    pub public: Vec<SocketAddr>,
+    /// Where the embedded relay listens; none: no relay.
+    pub relay: Option<SocketAddr>,
+    /// Epochs between checkpoints; 0: only at the end.
+    pub checkpoint_every: u32,
+    /// Where events go; a slow reader misses statuses, nothing else waits for it.
+    pub progress: mpsc::Sender<Progress>,
+}
+
+/// Runs the orchestrator of a folder until the run is over or it is told to stop.
+pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, OrchestratorError> {
+    let Options { folder, bind, public, relay, checkpoint_every, progress } = options;
+    let path = folder.spec();
+    let missing =
+        |source| OrchestratorError::Folder { folder: folder.root().to_owned(), file: path.clone(), source };
+    let text = tokio::fs::read_to_string(&path).await.map_err(missing)?;
+    let wrong = |source| OrchestratorError::Spec { path: path.clone(), source };
+    let spec = RunSpec::parse(&text).map_err(wrong)?;
+    spec.check_data().map_err(wrong)?;
+    let key = crate::key::load(&folder.key())?;
+    let log: Arc<dyn LogStore> = Arc::new(SqliteLog::open(folder.log()).await?);
+    let blobs: Arc<dyn Blobs> = Arc::new(FolderBlobs::open(folder.blobs(), Durability::Synced).await?);
+    let parts = Parts {
+        key: key.clone(),
+        spec,
+        log: Arc::clone(&log),
+        blobs,
+        folder: folder.clone(),
+        checkpoint_every,
+    };
+    let orchestrator = Orchestrator::open(parts).await?;
+    let relay = match relay {
+        Some(bind) => Some(Relay::start(RelayOptions { bind, admit: None, node_limit: None }).await?),
+        None => None,
+    };
+    let mut endpoint = EndpointOptions::new(key);
+    endpoint.bind = if bind.is_empty() { last_port(log.as_ref(), endpoint.bind).await? } else { bind };
+    if let Some(relay) = &relay {
+        endpoint.relays = vec![relay.url(&host(&public, &endpoint.bind))];
+    }
+    let link = QuicLink::bind(endpoint, orchestrator.handler()).await?;
+    if relay.is_some() {
+        link.reached_relay(limits::RELAY_START).await;
+    }
+    remember_port(log.as_ref(), &link.sockets()).await?;
+    let address = match public.is_empty() {
+        true => link.address(),
+        false => net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?,
+    };
+    let ticket = Ticket { run: orchestrator.state.run(), node: link.id(), address };
+    let listening = Listening {
+        run: ticket.run.to_string(),
+        ticket: ticket.to_string(),
+        folder: folder.root().display().to_string(),
+    };
+    let outcome = orchestrator.serve(Arc::new(link), listening, progress, shutdown).await;
+    log.close().await;
+    if let Some(relay) = relay {
+        drop(tokio::time::timeout(limits::CLOSE, relay.stop()).await);
+    }
+    outcome
+}
+
+/// Key under which the port is remembered.
+const PORT: &str = "port";
+
+async fn last_port(log: &dyn LogStore, any: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, LogError> {
+    let port = log.get(PORT).await?.and_then(|bytes| wire::from_bytes::<u16>(&bytes).ok()).unwrap_or(0);
+    Ok(any.into_iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
+}
+
+async fn remember_port(log: &dyn LogStore, sockets: &[SocketAddr]) -> Result<(), LogError> {
+    let Some(socket) = sockets.first() else { return Ok(()) };
+    log.put(PORT, wire::to_bytes(&socket.port()).into()).await
+}
+
+/// The name under which others know this machine: as told, else as bound, else the address of its way out.
+fn host(public: &[SocketAddr], bind: &[SocketAddr]) -> String {
+    let told = public.first().or_else(|| bind.iter().find(|address| !address.ip().is_unspecified()));
+    let way_out = || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+        socket.connect("192.0.2.1:9").ok()?; // sends nothing: only picks the interface
+        socket.local_addr().ok()
+    };
+    told.copied().or_else(way_out).map_or_else(|| "127.0.0.1".to_owned(), |address| address.ip().to_string())
+}

@@ -1,0 +1,232 @@
+//! What people and programs see of a run: events derived from the folded state.
+//!
+//! Serialised as one JSON object a line, `{"event": "…", …}`; the keys are part of the command line's contract.
+
+use serde::{Deserialize, Serialize};
+use wire::NodeId;
+
+/// One event of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Progress {
+    /// The log is open and nodes can join.
+    Listening(Listening),
+    /// A miner or validator is in the run.
+    Joined {
+        /// Its id.
+        node: String,
+        /// "miner" or "validator".
+        role: String,
+        /// Stage of a miner.
+        stage: Option<u16>,
+    },
+    /// A node left, or went silent.
+    Gone {
+        /// Its id.
+        node: String,
+        /// Stage of a miner.
+        stage: Option<u16>,
+        /// Whether it was lost (it left in good order otherwise).
+        lost: bool,
+    },
+    /// A training phase began.
+    Epoch {
+        /// Epoch, from 0.
+        epoch: u32,
+        /// Of how many.
+        epochs: u32,
+        /// Members per stage.
+        members: Vec<usize>,
+        /// Micro-batches to train on.
+        micro_batches: usize,
+    },
+    /// A merge was decided.
+    Merged {
+        /// Epoch.
+        epoch: u32,
+        /// Mean training loss of the epoch, nats per token.
+        loss: Option<f64>,
+        /// Cells merged ÷ cells leased, over all stages.
+        coverage: f64,
+        /// Shards that kept their old value.
+        kept: usize,
+        /// Shards settled.
+        settled: usize,
+        /// From the end of training to the last stage's manifest, seconds.
+        seconds: f64,
+    },
+    /// Held-out loss of merged weights.
+    HeldOut {
+        /// Epoch that opens with these weights.
+        epoch: u32,
+        /// Nats per token.
+        loss: f64,
+    },
+    /// A replay did not give what the miner signed.
+    Failed {
+        /// Miner.
+        node: String,
+        /// Epoch.
+        epoch: u32,
+        /// How many of its items since the last such event.
+        failures: u64,
+    },
+    /// The orchestrator came back.
+    Resumed {
+        /// Time not served, seconds.
+        down_s: f64,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Epoch whose opening weights it holds.
+        epoch: u32,
+        /// Folder.
+        path: String,
+    },
+    /// The picture as it is now; sent every half second while something changes.
+    Status(Box<Status>),
+    /// The run's last event.
+    Summary(Box<Summary>),
+}
+
+/// What others need to join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// Run id, hex.
+    pub run: String,
+    /// One string with everything a node needs to join.
+    pub ticket: String,
+    /// Folder of the run.
+    pub folder: String,
+}
+
+/// Where the run is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Epoch, from 0.
+    pub epoch: u32,
+    /// Of how many.
+    pub epochs: u32,
+    /// Phase.
+    pub phase: PhaseName,
+    /// Time until the phase ends at the latest, seconds; none while nothing is due.
+    pub left_s: Option<f64>,
+    /// Since the log began, seconds.
+    pub elapsed_s: f64,
+    /// Mean training loss of the present epoch (the last one while it has none), nats per token.
+    pub loss: Option<f64>,
+    /// Newest held-out loss, nats per token.
+    pub heldout_loss: Option<f64>,
+    /// Tokens trained on so far.
+    pub tokens: u64,
+    /// Over the last seconds of training.
+    pub tokens_per_s: f64,
+    /// Micro-batches of this epoch that came back to their head.
+    pub micro_batches_done: u64,
+    /// Micro-batches of this epoch.
+    pub micro_batches: u64,
+    /// Encoded activations and gradients sent so far, bytes.
+    pub activation_bytes: u64,
+    /// The same at bf16 and full width, divided by `activation_bytes`; none before the first.
+    pub activation_ratio: Option<f64>,
+    /// Merge traffic so far, sent plus received, bytes.
+    pub merge_bytes: u64,
+    /// Cells merged ÷ cells leased so far; none before the first merge.
+    pub coverage: Option<f64>,
+    /// Miners, by stage then id.
+    pub miners: Vec<MinerStatus>,
+    /// Live validators.
+    pub validators: usize,
+    /// Replays: equal.
+    pub passed: u64,
+    /// Replays: not equal.
+    pub failed: u64,
+}
+
+/// Phases by the name shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseName {
+    /// Waiting for enough nodes.
+    #[default]
+    Gathering,
+    /// Training.
+    Training,
+    /// Merging.
+    Merging,
+    /// Over.
+    Finished,
+}
+
+/// One miner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MinerStatus {
+    /// First digits of its id.
+    pub node: String,
+    /// Stage; none before it was assigned.
+    pub stage: Option<u16>,
+    /// What it is doing.
+    pub state: MinerState,
+    /// Share of time that it computed, over its last reports, 0 to 1.
+    pub busy: f64,
+    /// Micro-batches of this epoch that it worked through in both directions.
+    pub micro_batches: u64,
+    /// Micro-batches per inner step.
+    pub accumulate: u32,
+    /// Inner steps taken in this epoch.
+    pub steps: u32,
+}
+
+/// State of a miner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MinerState {
+    /// Catching up, or waiting for the next epoch.
+    Waiting,
+    /// Member of the epoch.
+    Training,
+    /// Merging.
+    Merging,
+    /// Left or lost.
+    Gone,
+}
+
+/// The last line of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Mean training loss of the first epoch, nats per token.
+    pub loss_first: Option<f64>,
+    /// Mean training loss of the last epoch.
+    pub loss_last: Option<f64>,
+    /// Held-out loss of the weights that the run began with.
+    pub heldout_loss_first: Option<f64>,
+    /// Held-out loss of the last weights that were measured.
+    pub heldout_loss_last: Option<f64>,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// From the first epoch's opening to the end, seconds.
+    pub seconds: f64,
+    /// `tokens / seconds`.
+    pub tokens_per_s: f64,
+    /// Encoded activations and gradients sent, bytes.
+    pub activation_bytes: u64,
+    /// The same at bf16 and full width, divided by `activation_bytes`.
+    pub activation_ratio: Option<f64>,
+    /// Merge traffic, sent plus received, bytes.
+    pub merge_bytes: u64,
+    /// Epochs merged.
+    pub epochs: u32,
+    /// Cells merged ÷ cells leased.
+    pub coverage: Option<f64>,
+    /// Folder of the last checkpoint.
+    pub checkpoint: Option<String>,
+    /// Run id, hex.
+    pub run: String,
+    /// Hash of the log's last block.
+    pub head: Option<String>,
+}
+
+/// A node's id as it is shown.
+pub fn shown(node: &NodeId) -> String {
+    node.short()
+}

@@ -1,0 +1,374 @@
+//! The validator: measures held-out loss of merged weights, replays sampled work from signed inputs, logs what it finds.
+//!
+//! It believes nobody: weights count when they hash to what the log agreed on, inputs when both sides signed for them.
+
+mod draw;
+mod process;
+mod replay;
+mod weights;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use model::stage::StageError;
+use net::{BindError, Link};
+use store::{BlobError, LogError};
+use swarm::record::{Join, Outcome, Record, Role, STATEMENT_KIND, Statement, Verdict};
+use swarm::state::{Phase, State};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wire::{Epoch, MicroBatch, NodeId, RunId, SigningKey};
+
+use crate::device;
+use crate::fetch::FetchError;
+use crate::follow::{Follow, FollowError, Log};
+use crate::key::KeyError;
+use crate::limits;
+use crate::speak::{Answer, Speak, Speaker, Stopped};
+use crate::spec::{RunSpec, SpecError};
+use crate::tokens::{TokenSource, TokensError};
+use draw::{Draw, Item};
+pub use process::{Options, run};
+use replay::Bench;
+use weights::Opening;
+
+/// Why a validator did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ValidatorError {
+    /// The log cannot be followed.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// The log stopped being one.
+    #[error("the log cannot be followed any further: {0}")]
+    Log(String),
+    /// The run's spec is not one.
+    #[error("the run's spec: {0}")]
+    Spec(#[from] SpecError),
+    /// Tokens are not there.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// The model cannot be run.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// Initial weights could not be fetched.
+    #[error("initial weights: {0}")]
+    Fetch(#[from] FetchError),
+    /// The run does not take it.
+    #[error("the run refuses this validator: {0}")]
+    Refused(String),
+    /// The key is of no use.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The socket could not be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The node's own blobs.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The node's own state.
+    #[error(transparent)]
+    Store(#[from] LogError),
+    /// The folder cannot be used.
+    #[error("cannot use {path} as this node's folder: {source}")]
+    Folder {
+        /// Folder.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The threads could not be started.
+    #[error("cannot start {threads} threads: {reason}; ask for fewer with --threads")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A task ended in a panic: a defect.
+    #[error("a part of the validator failed ({0}): please report it")]
+    Task(#[from] tokio::task::JoinError),
+    /// It was stopped.
+    #[error("stopped")]
+    Stopped(#[from] Stopped),
+}
+
+/// What a validator is made of.
+pub struct Parts {
+    /// Its key.
+    pub key: SigningKey,
+    /// Its link.
+    pub link: Arc<dyn Link>,
+    /// The orchestrator.
+    pub orchestrator: NodeId,
+    /// Run.
+    pub run: RunId,
+    /// Data shards that were fetched.
+    pub blobs: Arc<dyn store::Blobs>,
+    /// Threads to compute with.
+    pub threads: usize,
+}
+
+/// Follows, measures and replays until the run is over or `stop`.
+pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), ValidatorError> {
+    let Parts { key, link, orchestrator, run, blobs, threads } = parts;
+    let end = stop.child_token();
+    let _end_with_this = end.clone().drop_guard();
+    let mut tasks = JoinSet::new();
+    let (tap, records) = mpsc::channel(limits::TAPPED_BLOCKS);
+    let patience = limits::FIRST_BLOCK;
+    let follow = Follow { link: Arc::clone(&link), orchestrator, run, patience };
+    let log = follow.start_tapped(&mut tasks, &end, Some(tap)).await?;
+    let spec = log.read(|view| RunSpec::from_canonical(&view.run_spec, run))?;
+    let speaker = Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run }.start(&mut tasks, &end);
+    let tokens = TokenSource::new(&spec, blobs, Arc::clone(&link), run, orchestrator)?;
+    let bench = Bench::new(&spec, threads)?;
+    let draw = Draw::new(key, log.read(|view| view.state.spec().audit_rate_ppm));
+    let mut validator = Validator {
+        me: link.id(),
+        link,
+        orchestrator,
+        run,
+        log,
+        speaker,
+        spec,
+        tokens: Arc::new(tokens),
+        bench: Arc::new(bench),
+        draw,
+        queue: VecDeque::new(),
+        records,
+        opening: None,
+        measured: None,
+    };
+    let outcome = tokio::select! {
+        () = stop.cancelled() => {
+            // In good order; if the orchestrator is away, silence says the same.
+            drop(tokio::time::timeout(limits::STATEMENT_TRY, validator.speaker.say(Statement::Leave)).await);
+            Ok(())
+        }
+        outcome = validator.run() => outcome,
+    };
+    end.cancel();
+    drop(tokio::time::timeout(limits::CLOSE, async { while tasks.join_next().await.is_some() {} }).await);
+    outcome
+}
+
+struct Validator {
+    me: NodeId,
+    link: Arc<dyn Link>,
+    orchestrator: NodeId,
+    run: RunId,
+    log: Log,
+    speaker: Speaker,
+    spec: RunSpec,
+    tokens: Arc<TokenSource>,
+    bench: Arc<Bench>,
+    draw: Draw,
+    /// Drawn items, oldest first.
+    queue: VecDeque<Item>,
+    records: mpsc::Receiver<Arc<Vec<Record>>>,
+    opening: Option<Opening>,
+    measured: Option<Epoch>,
+}
+
+/// What is to be done next.
+enum Next {
+    Join,
+    Load,
+    Measure,
+    Replay(Item),
+    Wait,
+    Over,
+}
+
+impl Validator {
+    async fn run(&mut self) -> Result<(), ValidatorError> {
+        let heartbeat = self.log.read(|view| std::time::Duration::from_millis(view.state.spec().heartbeat.0));
+        loop {
+            self.draw_new();
+            match self.next() {
+                Next::Join => self.join().await?,
+                Next::Load => self.load().await?,
+                Next::Measure => self.measure(heartbeat).await?,
+                Next::Replay(item) => self.replay(item).await?,
+                Next::Wait => match tokio::time::timeout(heartbeat, self.log.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(self.lost_log()),
+                    Err(_) => self.heartbeat().await?,
+                },
+                Next::Over => {
+                    self.log.over().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn lost_log(&self) -> ValidatorError {
+        let reason = self.log.failure().map_or_else(|| "the follower stopped".to_owned(), ToString::to_string);
+        ValidatorError::Log(reason)
+    }
+
+    fn next(&mut self) -> Next {
+        let me = self.me;
+        let (present, over, epoch) = self.log.read_new(|view| {
+            let state = &view.state;
+            let present = state.node(&me).is_some_and(swarm::state::Node::present);
+            let over = matches!(state.phase(), Phase::Finished { .. });
+            (present, over, weights::opening_epoch(state))
+        });
+        if !present {
+            return if over { Next::Over } else { Next::Join };
+        }
+        let Some(epoch) = epoch else { return Next::Wait };
+        if self.opening.as_ref().is_none_or(|opening| opening.epoch != epoch) {
+            return Next::Load;
+        }
+        if self.measured != Some(epoch) {
+            return Next::Measure;
+        }
+        while let Some(item) = self.queue.pop_front() {
+            if item.epoch == epoch {
+                return Next::Replay(item);
+            }
+        }
+        if over { Next::Over } else { Next::Wait }
+    }
+
+    /// Draws among the work that stands in blocks which came since the last look.
+    fn draw_new(&mut self) {
+        while let Ok(records) = self.records.try_recv() {
+            for record in records.iter() {
+                let Record::Stated(envelope) = record else { continue };
+                if envelope.kind != STATEMENT_KIND {
+                    continue;
+                }
+                let Ok(Statement::Work(work)) = wire::from_bytes(&envelope.body) else { continue };
+                let stage = self.log.read(|view| view.state.node(&envelope.sender).and_then(|node| node.stage));
+                let Some(stage) = stage else { continue };
+                for item in self.draw.among(envelope.sender, stage, &work) {
+                    if self.queue.len() >= limits::REPLAY_QUEUE {
+                        self.queue.pop_front();
+                    }
+                    self.queue.push_back(item);
+                }
+            }
+        }
+    }
+
+    async fn join(&mut self) -> Result<(), ValidatorError> {
+        let join = Join {
+            role: Role::Validator,
+            address: wire::to_bytes(&self.link.address()),
+            agent: concat!("shoal ", env!("CARGO_PKG_VERSION")).to_owned(),
+            device: device::class(),
+            mflops: 0,
+            memory: 0,
+            stage: None,
+        };
+        match self.speaker.say(Statement::Join(join)).await? {
+            Answer::Accepted(seq) => {
+                let seen = |view: &crate::follow::View| (view.head.seq >= seq).then_some(());
+                self.log.until(limits::LONG_POLL, seen).await.map_err(|_| self.lost_log())?;
+                Ok(())
+            }
+            Answer::Refused(refusal) => Err(ValidatorError::Refused(refusal.to_string())),
+        }
+    }
+
+    async fn heartbeat(&self) -> Result<(), ValidatorError> {
+        self.say(Statement::Heartbeat).await
+    }
+
+    async fn say(&self, statement: Statement) -> Result<(), ValidatorError> {
+        if let Answer::Refused(refusal) = self.speaker.say(statement).await? {
+            tracing::debug!(%refusal, "a statement of this validator was refused");
+        }
+        Ok(())
+    }
+
+    /// Gets the weights that the present epoch opened with.
+    async fn load(&mut self) -> Result<(), ValidatorError> {
+        let wanted = self.log.read(|view| weights::Wanted::of(&view.state, self.orchestrator));
+        let Some(wanted) = wanted else { return Ok(()) };
+        match weights::fetch(&self.link, self.run, self.orchestrator, &self.spec, &wanted).await {
+            Ok(opening) => {
+                let (bench, weights) = (Arc::clone(&self.bench), opening.weights.clone());
+                tokio::task::spawn_blocking(move || bench.load(&weights)).await??;
+                self.opening = Some(opening);
+            }
+            Err(error) => {
+                tracing::debug!(%error, epoch = %wanted.epoch, "merged weights not fetched yet");
+                self.heartbeat().await?;
+                tokio::time::sleep(limits::KEEP_RETRY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Held-out loss of the loaded weights, stated once per epoch; gives up when a newer epoch has opened.
+    async fn measure(&mut self, heartbeat: std::time::Duration) -> Result<(), ValidatorError> {
+        let Some(epoch) = self.opening.as_ref().map(|opening| opening.epoch) else { return Ok(()) };
+        let count = self.tokens.held_out_batches(&self.spec).min(limits::HELDOUT_MICRO_BATCHES as u64);
+        let mut sum = 0.0;
+        let mut spoke = tokio::time::Instant::now();
+        for index in 0..count {
+            let tokens = self.tokens.held_out(&self.spec, index).await?;
+            let bench = Arc::clone(&self.bench);
+            let loss = tokio::task::spawn_blocking(move || bench.loss(&tokens.tokens)).await??;
+            sum += f64::from(loss);
+            if spoke.elapsed() >= heartbeat {
+                self.heartbeat().await?;
+                spoke = tokio::time::Instant::now();
+            }
+        }
+        self.measured = Some(epoch);
+        if count > 0 {
+            let tokens = count * self.spec.tokens_per_micro_batch();
+            let loss = (sum / count as f64) as f32;
+            self.say(Statement::HeldOut { epoch, loss, tokens }).await?;
+        }
+        Ok(())
+    }
+
+    async fn replay(&mut self, item: Item) -> Result<(), ValidatorError> {
+        let theirs = self.log.read(|view| device_of(&view.state, &item.node));
+        let Some(theirs) = theirs else { return Ok(()) };
+        let ours = device::class();
+        let outcome = if theirs == ours { self.outcome(&item).await? } else { Some(Outcome::OtherClass) };
+        let Some(outcome) = outcome else { return Ok(()) };
+        if outcome == Outcome::Fail {
+            tracing::warn!(node = %item.node.short(), micro_batch = %item.micro_batch, "a replay gives other bits");
+        }
+        let Item { epoch, node, micro_batch, direction, .. } = item;
+        self.say(Statement::Verdict(Verdict { epoch, node, micro_batch, direction, device: ours, outcome })).await
+    }
+
+    /// None if there is nothing to compare.
+    async fn outcome(&self, item: &Item) -> Result<Option<Outcome>, ValidatorError> {
+        let opened = match replay::open(self.link.as_ref(), self.run, item).await {
+            Ok(opened) => opened,
+            Err(replay::NotOpened::Version) => return Ok(None),
+            Err(replay::NotOpened::Reason(reason)) => {
+                tracing::debug!(reason, node = %item.node.short(), "not opened");
+                return Ok(Some(Outcome::NotOpened));
+            }
+        };
+        let MicroBatch(index) = item.micro_batch;
+        let tokens = self.tokens.micro_batch(index).await?;
+        let (bench, item) = (Arc::clone(&self.bench), item.clone());
+        let replay = move || bench.replay(&item, &opened, &tokens);
+        Ok(tokio::task::spawn_blocking(replay).await?)
+    }
+}
+
+fn device_of(state: &State, node: &NodeId) -> Option<String> {
+    state.node(node).map(|node| node.join.device.clone())
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("run", &self.run).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! Replays: the stages of the model in one process, and the comparison with what a miner signed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use model::config::Message;
+use model::stage::{CpuStage, Output, Stage, StageError};
+use net::Link;
+use swarm::record::Outcome;
+use wire::{Direction, RunId};
+
+use super::ValidatorError;
+use super::draw::Item;
+use crate::limits;
+use crate::miner::frames::{decode, tensor_hash};
+use crate::rpc::{self, Opened, OpenedFrame, Reply, Request};
+use crate::spec::RunSpec;
+use crate::tokens::Tokens;
+
+/// Why an item cannot be replayed.
+#[derive(Debug)]
+pub(super) enum NotOpened {
+    /// It was made with other weights than the epoch opened with.
+    Version,
+    /// The miner shows nothing, or nothing that holds.
+    Reason(String),
+}
+
+/// An opened item whose signatures hold.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    forward_in: Option<Message>,
+    backward_in: Option<Message>,
+    opened: Opened,
+}
+
+/// Asks a miner to open an item, and checks what it shows.
+pub(super) async fn open(link: &dyn Link, run: RunId, item: &Item) -> Result<Evidence, NotOpened> {
+    let reason = |words: String| NotOpened::Reason(words);
+    let Item { epoch, micro_batch, direction, .. } = *item;
+    let request = Request::Open { epoch, micro_batch, direction };
+    let answer = link.call(&item.node, request.message(run), limits::OPEN_DEADLINE).await;
+    let answer = answer.map_err(|error| reason(error.to_string()))?;
+    let opened = match Reply::parse(&answer).map_err(|error| reason(error.to_string()))? {
+        Reply::Opened(opened) => *opened,
+        other => return Err(reason(format!("answered {}", other.name()))),
+    };
+    let lengths: Vec<u64> = opened.frames().map(|frame| frame.len).collect();
+    let mut payloads = rpc::split(&answer.payload, lengths).into_iter();
+    let mut check = |frame: &Option<OpenedFrame>, role: Role| {
+        let Some(frame) = frame else { return Ok(None) };
+        let payload = payloads.next().unwrap_or_default();
+        verify(run, item, frame, &payload, role)
+    };
+    // In the order of their payloads.
+    let forward_in = check(&opened.forward_in, Role::In(Direction::Forward))?;
+    check(&opened.forward_out, Role::Out(Direction::Forward))?;
+    let backward_in = check(&opened.backward_in, Role::In(Direction::Backward))?;
+    check(&opened.backward_out, Role::Out(Direction::Backward))?;
+    Ok(Evidence { forward_in, backward_in, opened })
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    In(Direction),
+    Out(Direction),
+}
+
+/// Checks that a frame is of this item and signed by both sides; decodes what came in.
+fn verify(
+    run: RunId,
+    item: &Item,
+    shown: &OpenedFrame,
+    payload: &Bytes,
+    role: Role,
+) -> Result<Option<Message>, NotOpened> {
+    let reason = |words: &str| NotOpened::Reason(words.to_owned());
+    let header = &shown.frame.header;
+    let (direction, node) = match role {
+        Role::In(direction) => (direction, header.to),
+        Role::Out(direction) => (direction, header.from),
+    };
+    if (header.epoch, header.micro_batch, header.direction) != (item.epoch, item.micro_batch, direction) {
+        return Err(reason("a frame of another item"));
+    }
+    if node != item.node || header.run != run {
+        return Err(reason("a frame of another node or run"));
+    }
+    if !shown.frame.signed() || !shown.receipt.verify(&header.to, &shown.frame) {
+        return Err(reason("a frame without both signatures"));
+    }
+    if let Role::Out(_) = role {
+        return if header.version == 0 { Ok(None) } else { Err(NotOpened::Version) };
+    }
+    let holds = shown.frame.verify(&run, &item.node, &header.from, payload);
+    holds.map_err(|error| NotOpened::Reason(error.to_string()))?;
+    decode(header, payload).map(Some).map_err(|error| NotOpened::Reason(error.to_string()))
+}
+
+/// All stages of the model, on this machine.
+#[derive(Debug)]
+pub(super) struct Bench {
+    stages: Mutex<Vec<CpuStage>>,
+}
+
+impl Bench {
+    pub(super) fn new(spec: &RunSpec, threads: usize) -> Result<Self, ValidatorError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = Arc::new(pool.map_err(|error| ValidatorError::Threads { threads, reason: error.to_string() })?);
+        let stage = |stage: model::config::StageSpec| {
+            let zeros = vec![0.0; stage.parameters()];
+            CpuStage::new(stage, zeros, spec.optimiser(), Arc::clone(&pool))
+        };
+        let stages = spec.stage_specs().into_iter().map(stage).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { stages: Mutex::new(stages) })
+    }
+
+    /// Takes weights, head first.
+    pub(super) fn load(&self, weights: &[Arc<Vec<f32>>]) -> Result<(), StageError> {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        stages.iter_mut().zip(weights).try_for_each(|(stage, weights)| stage.set_weights(weights))
+    }
+
+    /// Loss of a batch through all stages and cuts, nats per token.
+    pub(super) fn loss(&self, tokens: &[u32]) -> Result<f32, StageError> {
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut input: Option<Message> = None;
+        for stage in stages.iter() {
+            match stage.evaluate(tokens, input.as_ref())? {
+                Output::Message(message) => input = Some(message),
+                Output::Loss(loss) => return Ok(loss),
+            }
+        }
+        Err(StageError::Wiring("the last stage gave no loss"))
+    }
+
+    /// Runs an item again and compares to the bit. None if there is nothing to compare.
+    pub(super) fn replay(&self, item: &Item, evidence: &Evidence, tokens: &Tokens) -> Option<Outcome> {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let stage = stages.get_mut(usize::from(item.stage.0))?;
+        let key = item.micro_batch.0;
+        let outcome = compare(stage, item, evidence, tokens);
+        stage.discard(key);
+        outcome
+    }
+}
+
+fn compare(stage: &mut CpuStage, item: &Item, evidence: &Evidence, tokens: &Tokens) -> Option<Outcome> {
+    let key = item.micro_batch.0;
+    let opened = &evidence.opened;
+    let passes = |same: bool| Some(if same { Outcome::Pass } else { Outcome::Fail });
+    let told = opened.frames().all(|frame| frame.frame.header.tokens_hash == tokens.hash);
+    if !told {
+        return passes(false);
+    }
+    // Inputs that do not fit the stage are no work of this item: the miner had to refuse them.
+    let Ok(output) = stage.forward(key, &tokens.tokens, evidence.forward_in.as_ref()) else {
+        return Some(Outcome::NotOpened);
+    };
+    if item.direction == Direction::Forward {
+        return match (output, &opened.forward_out) {
+            (Output::Message(message), Some(out)) => passes(tensor_hash(&message) == out.frame.header.tensor_hash),
+            (Output::Loss(loss), _) => passes(item.loss.map(f32::to_bits) == Some(loss.to_bits())),
+            (Output::Message(_), None) => Some(Outcome::NotOpened),
+        };
+    }
+    let Ok(gradient) = stage.backward(key, evidence.backward_in.as_ref(), false) else {
+        return Some(Outcome::NotOpened);
+    };
+    match (gradient, &opened.backward_out) {
+        (Some(gradient), Some(out)) => passes(tensor_hash(&gradient) == out.frame.header.tensor_hash),
+        // A head's backward sends nothing: its gradient is bound by the step commitments of a later issue.
+        (None, _) => None,
+        (Some(_), None) => Some(Outcome::NotOpened),
+    }
+}

@@ -1,0 +1,126 @@
+//! Whole runs over the in-memory link.
+
+use std::sync::Arc;
+
+use shoal_node::follow::Fold;
+use shoal_node::progress::Progress;
+use store::LogStore;
+use swarm::state::Phase;
+use tokio::task::JoinSet;
+use wire::{Epoch, Seq};
+
+use crate::script::{Script, weights};
+use crate::world::{World, soon};
+
+/// Folds the whole log from its store.
+pub(crate) async fn replay(world: &World, log: &Arc<dyn LogStore>) -> Fold {
+    let mut fold = Fold::new(world.spec.run_id(), world.orchestrator());
+    loop {
+        let blocks = log.read(fold.next(), 1000).await.unwrap();
+        if blocks.is_empty() {
+            return fold;
+        }
+        for block in blocks {
+            fold.push(&block).expect("an honest log");
+        }
+    }
+}
+
+pub(crate) async fn finish(scripts: Vec<Script>) -> Vec<Script> {
+    let mut running = JoinSet::new();
+    for script in scripts {
+        running.spawn(script.run());
+    }
+    soon("the run", running.join_all()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_trains_merges_keeps_its_weights_and_ends() {
+    let mut world = World::new();
+    let mut running = world.start().await;
+    let scripts = world.scripts(&running.address).await;
+    let scripts = finish(scripts).await;
+    let summary = soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
+
+    assert_eq!(summary.epochs, 2);
+    assert_eq!(summary.tokens, 2 * 8 * world.spec.tokens_per_micro_batch());
+    assert_eq!((summary.loss_first, summary.loss_last), (Some(2.0), Some(2.0)));
+    assert_eq!(summary.activation_ratio, Some(64.0));
+    assert_eq!(summary.coverage, Some(1.0));
+
+    // Every follower folded the log that the store holds.
+    let log = world.log().await;
+    let fold = replay(&world, &log).await;
+    let state = &fold.view().unwrap().state;
+    assert_eq!(state.phase(), Phase::Finished { epochs: 2 });
+    for script in &scripts {
+        script.log.read(|view| {
+            assert_eq!(view.state.phase(), Phase::Finished { epochs: 2 });
+            assert_eq!(view.run_spec[..], *world.spec.canonical().as_bytes());
+        });
+        for (seq, _) in script.acknowledged.lock().unwrap().iter() {
+            assert!(*seq < fold.next());
+        }
+    }
+
+    // The checkpoint holds the last merged weights.
+    let folder = summary.checkpoint.expect("a checkpoint");
+    let checkpoint = model::checkpoint::Checkpoint::open(folder.as_ref()).expect("it opens");
+    for stage in world.spec.stage_specs() {
+        assert_eq!(checkpoint.weights(&stage).unwrap(), weights(stage.parameters(), Epoch(2)));
+    }
+    // Two epochs of weights stay, no more: two stages, momentum-free.
+    let blobs = world.parts_blobs().await;
+    assert_eq!(blobs.len(), 4);
+
+    let mut events = Vec::new();
+    while let Ok(event) = running.events.try_recv() {
+        events.push(event);
+    }
+    let count = |wanted: fn(&Progress) -> bool| events.iter().filter(|event| wanted(event)).count();
+    assert_eq!(count(|event| matches!(event, Progress::Joined { .. })), 2);
+    assert_eq!(count(|event| matches!(event, Progress::Epoch { .. })), 2);
+    assert_eq!(count(|event| matches!(event, Progress::Merged { .. })), 2);
+    assert!(count(|event| matches!(event, Progress::Status(_))) > 0);
+    assert!(matches!(events.last(), Some(Progress::Summary(_))));
+    assert!(log.last().await.unwrap() > Some(Seq(10)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_after_the_merge() {
+    let mut world = World::new();
+    world.spec.phases.epochs = 1000;
+    let running = world.start().await;
+    let scripts = world.scripts(&running.address).await;
+    let mut log = scripts[0].log.clone();
+    let drain = running.shutdown.drain.clone();
+    let watch = tokio::spawn(async move {
+        let trains = log.until(crate::world::PATIENCE, |view| {
+            matches!(view.state.phase(), Phase::Training { epoch } if epoch > Epoch(0)).then_some(())
+        });
+        trains.await.expect("the follower lives").expect("it trains");
+        drain.cancel();
+    });
+    finish(scripts).await;
+    watch.await.unwrap();
+    let summary = soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
+    assert!(summary.epochs >= 2 && summary.epochs < 1000, "{}", summary.epochs);
+    assert!(summary.checkpoint.is_some());
+
+    // Started again, it goes on where it stopped.
+    let running = world.start().await;
+    let scripts = world.scripts(&running.address).await;
+    let mut log = scripts[0].log.clone();
+    let (drain, before) = (running.shutdown.drain.clone(), summary.epochs);
+    let watch = tokio::spawn(async move {
+        let trains = log.until(crate::world::PATIENCE, |view| {
+            matches!(view.state.phase(), Phase::Training { epoch } if epoch.0 > before).then_some(())
+        });
+        trains.await.expect("the follower lives").expect("it trains");
+        drain.cancel();
+    });
+    finish(scripts).await;
+    watch.await.unwrap();
+    let again = soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
+    assert!(again.epochs > summary.epochs && again.tokens > summary.tokens);
+}

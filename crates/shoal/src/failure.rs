@@ -1,0 +1,56 @@
+//! Failures as people and programs see them: one clear line, and an exit code that means something.
+
+use std::process::ExitCode;
+
+/// Something went wrong while running.
+pub(crate) const FAILED: u8 = 1;
+/// What was given cannot be used: spec, data, tokenizer, checkpoint, key, folder.
+pub(crate) const BAD_INPUT: u8 = 3;
+/// `verify` found an entry that does not follow.
+pub(crate) const DOES_NOT_FOLLOW: u8 = 4;
+/// Stopped at once by a second Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Input that cannot be used, with the reason and the next step.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadInput(pub(crate) String);
+
+/// An error about input that cannot be used.
+pub(crate) fn bad_input(words: impl Into<String>) -> anyhow::Error {
+    BadInput(words.into()).into()
+}
+
+/// Exit code of an error.
+pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
+    let input = error.chain().any(|cause| {
+        cause.is::<BadInput>()
+            || cause.is::<node::spec::SpecError>()
+            || cause.is::<model::data::DataError>()
+            || cause.is::<model::tokenizer::TokenizerError>()
+            || cause.is::<model::checkpoint::CheckpointError>()
+            || cause.is::<model::sample::SampleError>()
+            || cause.is::<node::key::KeyError>()
+    });
+    if input { BAD_INPUT } else { FAILED }
+}
+
+/// Prints an error to stderr (as one line, or as JSON) and gives its exit code.
+#[expect(clippy::print_stderr, reason = "this is where errors are shown")]
+pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+    let code = code_of(error);
+    let words = error.chain().map(ToString::to_string).fold(Vec::<String>::new(), |mut all, cause| {
+        // Some causes repeat what the one above already says.
+        if !all.last().is_some_and(|above| above.contains(&cause)) {
+            all.push(cause);
+        }
+        all
+    });
+    let words = words.join(": ");
+    if json {
+        eprintln!("{}", serde_json::json!({ "error": words, "code": code }));
+    } else {
+        eprintln!("shoal: {words}");
+    }
+    ExitCode::from(code)
+}

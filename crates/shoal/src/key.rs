@@ -1,0 +1,23 @@
+//! `shoal key`: makes and shows a node's key.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::{KeyArgs, KeyCommand};
+use crate::watch::print;
+
+/// `shoal key`.
+pub(crate) fn run(args: &KeyArgs, json: bool) -> Result<ExitCode> {
+    let (key, file) = match &args.command {
+        KeyCommand::New { file } => (node::key::create(file)?, file),
+        KeyCommand::Show { file } => (node::key::load(file)?, file),
+    };
+    let id = key.node_id().to_string();
+    if json {
+        print(&serde_json::json!({ "node": id, "file": file }).to_string())?;
+    } else {
+        print(&id)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,167 @@
+//! `shoal run`: makes, shows and exports runs.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use model::checkpoint::{Checkpoint, Export};
+use model::config::{Dtype, ModelConfig};
+use node::folder::RunFolder;
+use node::spec::RunSpec;
+use serde_json::json;
+
+use crate::cli::{ExportNumbers, RunArgs, RunCommand};
+use crate::failure::bad_input;
+use crate::prepare::{self, Place};
+use crate::sample::checkpoint_of;
+use crate::unit;
+use crate::watch::{Show, print};
+
+/// `shoal run`.
+pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
+    match args.command {
+        RunCommand::New { folder, data, shape, miners_min } => {
+            let mut show = Show::new(json);
+            let adjust = |spec: &mut RunSpec| {
+                spec.phases.miners_min = miners_min.unwrap_or(spec.phases.miners_min);
+                Ok(())
+            };
+            let made = prepare::prepare(Place::At(folder), &data, &shape, adjust, |line| drop(show.say(line)))?;
+            let (run, folder) = (made.spec.run_id().to_string(), made.folder.root());
+            if json {
+                print(&json!({ "run": run, "folder": folder }).to_string())?;
+            } else {
+                print(&format!("run {run} in {0}\nstart it with  shoal orchestrator {0}", folder.display()))?;
+            }
+        }
+        RunCommand::Show { presets: true, .. } => presets(json)?,
+        RunCommand::Show { path, toml, .. } => {
+            let path = path.ok_or_else(|| bad_input("name a run folder or a spec"))?;
+            let spec = read(&path)?;
+            if toml { print(spec.canonical().trim_end())? } else { show(&spec, json)? }
+        }
+        RunCommand::Log { from, to } => {
+            let blocks = crate::verify::write_log(&from, &to)?;
+            if json {
+                print(&json!({ "file": to, "blocks": blocks }).to_string())?;
+            } else {
+                print(&format!("{}: {blocks} blocks", to.display()))?;
+            }
+        }
+        RunCommand::Export { from, to, numbers } => {
+            let checkpoint = Checkpoint::open(&checkpoint_of(&from)?)?;
+            let stages = checkpoint.stages()?;
+            let weights: Vec<Vec<f32>> =
+                stages.iter().map(|stage| checkpoint.weights(stage)).collect::<Result<_, _>>()?;
+            let dtype = match numbers {
+                ExportNumbers::F32 => Dtype::F32,
+                ExportNumbers::Bf16 => Dtype::Bf16,
+            };
+            let slices: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+            let tokenizer = checkpoint.tokenizer()?;
+            let export = Export { stages: &stages, weights: &slices, tokenizer: &tokenizer, dtype };
+            let plain = export.save(&to)?;
+            let format = if plain { "hugging_face" } else { "shoal" };
+            if json {
+                print(&json!({ "folder": to, "format": format }).to_string())?;
+            } else if plain {
+                print(&format!("{}: a Hugging Face folder, for transformers and others", to.display()))?;
+            } else {
+                print(&format!("{}: safetensors and shoal.json, for shoal (its cuts are no part of a Llama)", to.display()))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The spec of a run folder or a file.
+fn read(path: &Path) -> Result<RunSpec> {
+    let file = if path.is_dir() { RunFolder::new(path).spec() } else { path.to_owned() };
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| bad_input(format!("cannot read {}: {error}", file.display())))?;
+    RunSpec::parse(&text).with_context(|| file.display().to_string())
+}
+
+fn presets(json: bool) -> Result<()> {
+    for name in ModelConfig::preset_names() {
+        let Some(model) = ModelConfig::preset(name) else { continue };
+        if json {
+            print(&json!({ "preset": name, "parameters": model.parameters(), "model": model }).to_string())?;
+        } else {
+            print(&format!(
+                "{name:<6} {:>8} parameters  width {:<5} {:>3} blocks  ffn {:<6} heads {:<3} sequence {}",
+                unit::count(model.parameters()),
+                model.d_model,
+                model.blocks,
+                model.ffn,
+                model.heads,
+                model.sequence
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// Micro-batches that a stage holds graphs of when its memory is told.
+const IN_FLIGHT: usize = 4;
+
+fn show(spec: &RunSpec, json: bool) -> Result<()> {
+    let stages = spec.stage_specs();
+    let rows = spec.batch.sequences * spec.model.sequence;
+    let (forward, backward) = spec.cut.message_bytes(&spec.model, rows);
+    let full = rows * spec.model.d_model * 2;
+    let ratio = if forward + backward == 0 { None } else { Some(2.0 * full as f64 / (forward + backward) as f64) };
+    let memory = |stage: &model::config::StageSpec| stage.memory(spec.batch.sequences, IN_FLIGHT, 1).total();
+    if json {
+        let stages: Vec<_> = stages
+            .iter()
+            .map(|stage| {
+                json!({
+                    "blocks": [stage.blocks.start, stage.blocks.end],
+                    "parameters": stage.parameters(),
+                    "flops_per_token": stage.flops_per_token(),
+                    "memory_bytes": memory(stage),
+                })
+            })
+            .collect();
+        return print(
+            &json!({
+                "run": spec.run_id().to_string(),
+                "name": spec.name,
+                "parameters": spec.model.parameters(),
+                "stages": stages,
+                "forward_bytes": forward,
+                "backward_bytes": backward,
+                "activation_ratio": ratio,
+                "tokens_per_epoch": spec.tokens_per_epoch(),
+                "epochs": spec.phases.epochs,
+                "plain": spec.is_plain(),
+            })
+            .to_string(),
+        );
+    }
+    let model = &spec.model;
+    print(&format!("run        {} ({})", spec.run_id(), spec.name))?;
+    print(&format!(
+        "model      {} parameters: width {}, {} blocks, {} heads ({} for keys and values), ffn {}, vocabulary {}, sequence {}",
+        unit::count(model.parameters()), model.d_model, model.blocks, model.heads, model.kv_heads, model.ffn, model.vocab, model.sequence
+    ))?;
+    for stage in &stages {
+        print(&format!(
+            "stage {:<4} blocks {}..{}, {} parameters, {} to train it",
+            stage.index,
+            stage.blocks.start,
+            stage.blocks.end,
+            unit::count(stage.parameters() as u64),
+            unit::bytes(memory(stage) as u64),
+        ))?;
+    }
+    let less = ratio.map(|ratio| format!(", {ratio:.1} times less than bf16")).unwrap_or_default();
+    print(&format!("wire       {} forward, {} backward for {rows} tokens{less}", unit::bytes(forward as u64), unit::bytes(backward as u64)))?;
+    print(&format!(
+        "length     {} epochs of {} inner steps, {} tokens each",
+        spec.phases.epochs, spec.inner.steps, unit::count(spec.tokens_per_epoch())
+    ))?;
+    let (train, held_out) = spec.manifest().tokens();
+    print(&format!("data       {} tokens to train on, {} held out", unit::count(train), unit::count(held_out)))
+}

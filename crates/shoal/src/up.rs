@@ -1,0 +1,259 @@
+//! `shoal up`: a whole swarm on this machine, as child processes over QUIC on loopback.
+
+mod children;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use node::folder::RunFolder;
+use node::progress::{Listening, Progress, Summary};
+use node::spec::RunSpec;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::UpArgs;
+use crate::failure::{INTERRUPTED, bad_input};
+use crate::prepare::{self, Place};
+use crate::watch::Show;
+use children::{ChildSpec, Children, News, Stop};
+
+/// Where runs go without `--dir`.
+const RUNS: &str = "shoal-runs";
+/// Pause between two drawings while nothing happens.
+const TICK: Duration = Duration::from_millis(500);
+/// Time that miners and validators get to end after the orchestrator did.
+const LEAVE: Duration = Duration::from_secs(15);
+
+/// `shoal up`.
+pub(crate) fn run(args: UpArgs, json: bool) -> Result<ExitCode> {
+    let mut show = Show::new(json);
+    let (folder, spec) = if args.resume { resume(&args)? } else { begin(&args, &mut show)? };
+    let lock = lock(&folder)?;
+    let replicas = args.replicas.unwrap_or(spec.phases.miners_min);
+    let validators = args.validators.unwrap_or(spec.phases.validators_min);
+    let miners = spec.stages() * usize::from(replicas);
+    let threads = args.threads.map_or_else(|| (cores() / miners).max(1), usize::from);
+    show.say(&format!(
+        "run {} in {}: {} parameters in {} stages, {replicas} miners each, {validators} validators",
+        spec.run_id().short(),
+        folder.root().display(),
+        crate::unit::count(spec.model.parameters()),
+        spec.stages(),
+    ))?;
+    // One thread only: the kernel ties a child's life to the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let swarm = Swarm { folder, stages: spec.stages(), replicas, validators, threads };
+    let ended = runtime.block_on(swarm.drive(&mut show));
+    drop(lock);
+    let (summary, code) = match ended {
+        Ok(ended) => ended,
+        Err(error) => {
+            show.finish(None)?;
+            return Err(error);
+        }
+    };
+    show.finish(summary.as_deref())?;
+    Ok(code)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn begin(args: &UpArgs, show: &mut Show) -> Result<(RunFolder, RunSpec)> {
+    let place = args.dir.clone().map_or_else(|| Place::Below(PathBuf::from(RUNS)), Place::At);
+    let adjust = |spec: &mut RunSpec| {
+        let given = args.shape.spec.is_some();
+        match args.replicas {
+            Some(replicas) => spec.phases.miners_min = replicas,
+            None if !given => spec.phases.miners_min = REPLICAS,
+            None => {}
+        }
+        match args.validators {
+            Some(validators) => spec.phases.validators_min = validators,
+            None if !given => spec.phases.validators_min = VALIDATORS,
+            None => {}
+        }
+        Ok(())
+    };
+    let say = |line: &str| drop(show.say(line));
+    let made = prepare::prepare(place, &args.data, &args.shape, adjust, say)?;
+    Ok((made.folder, made.spec))
+}
+
+/// Miners per stage without `--replicas` and `--spec`.
+const REPLICAS: u16 = 2;
+/// Validators without `--validators` and `--spec`.
+const VALIDATORS: u16 = 1;
+
+fn resume(args: &UpArgs) -> Result<(RunFolder, RunSpec)> {
+    let root = match &args.dir {
+        Some(folder) => folder.clone(),
+        None => newest(Path::new(RUNS))
+            .ok_or_else(|| bad_input(format!("there is no run below ./{RUNS}: name its folder with --dir")))?,
+    };
+    let folder = RunFolder::new(root);
+    let spec = read_spec(&folder)?;
+    Ok((folder, spec))
+}
+
+/// The spec of a run folder.
+pub(crate) fn read_spec(folder: &RunFolder) -> Result<RunSpec> {
+    let path = folder.spec();
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        bad_input(format!("{} is not a run folder: cannot read run.toml: {error}", folder.root().display()))
+    })?;
+    RunSpec::parse(&text).with_context(|| path.display().to_string())
+}
+
+/// The run that was started last.
+fn newest(runs: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(runs).ok()?.filter_map(Result::ok);
+    let dated = entries.filter_map(|entry| {
+        let spec = RunFolder::new(entry.path()).spec();
+        Some((spec.metadata().ok()?.modified().ok()?, entry.path()))
+    });
+    dated.max().map(|(_, path)| path)
+}
+
+/// One `up` per folder.
+fn lock(folder: &RunFolder) -> Result<File> {
+    let path = folder.root().join("up.lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(bad_input(format!("{} is running already in another process", folder.root().display())))
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+/// The processes of one run.
+struct Swarm {
+    folder: RunFolder,
+    stages: usize,
+    replicas: u16,
+    validators: u16,
+    threads: usize,
+}
+
+impl Swarm {
+    /// Runs until the orchestrator has ended, or somebody asked twice to stop.
+    async fn drive(&self, show: &mut Show) -> Result<(Option<Box<Summary>>, ExitCode)> {
+        let mut children = Children::new(self.folder.root().join("logs"))?;
+        let mut interrupts = signal(SignalKind::interrupt())?;
+        let mut terminations = signal(SignalKind::terminate())?;
+        let mut ticks = tokio::time::interval(TICK);
+        children.start(self.orchestrator()?);
+        let mut summary = None;
+        let mut started = false;
+        let mut asked = 0_u32;
+        let mut leave_by: Option<Instant> = None;
+        loop {
+            let leaving = leave_by.map(|by| by.saturating_duration_since(Instant::now()));
+            let stop = tokio::select! {
+                news = children.next() => match news {
+                    News::Line(line) => {
+                        match serde_json::from_str(&line) {
+                            Ok(Progress::Summary(found)) => summary = Some(found),
+                            Ok(event) => {
+                                if let Progress::Listening(listening) = &event && !started {
+                                    started = true;
+                                    self.join(&mut children, listening);
+                                }
+                                show.event(&event)?;
+                            }
+                            Err(error) => tracing::warn!(%error, line, "not an event"),
+                        }
+                        false
+                    }
+                    News::Restarting { name, reason } => {
+                        show.say(&format!("{name} {reason}; it is started again"))?;
+                        false
+                    }
+                    News::Ended { name } if name == ORCHESTRATOR => {
+                        leave_by = Some(Instant::now() + LEAVE);
+                        false
+                    }
+                    News::Ended { .. } => false,
+                    News::Failed { name, reason, code } => {
+                        children.stop(Stop::AtOnce).await;
+                        let words = format!("{name} {reason}");
+                        return Err(if code == Some(crate::failure::BAD_INPUT) { bad_input(words) } else { anyhow!(words) });
+                    }
+                    News::AllEnded => return Ok((summary, ExitCode::SUCCESS)),
+                },
+                _ = interrupts.recv() => true,
+                _ = terminations.recv() => true,
+                () = tokio::time::sleep(leaving.unwrap_or_default()), if leaving.is_some() => {
+                    children.stop(Stop::AtOnce).await;
+                    return Ok((summary, ExitCode::SUCCESS));
+                }
+                _ = ticks.tick() => {
+                    show.tick()?;
+                    false
+                }
+            };
+            if stop {
+                asked += 1;
+                if asked > 1 {
+                    children.stop(Stop::AtOnce).await;
+                    show.say("stopped at once; continue with `shoal up --resume`")?;
+                    return Ok((summary, ExitCode::from(INTERRUPTED)));
+                }
+                show.say("stopping after this epoch's merge; Ctrl-C again stops at once")?;
+                // The others end with the run: the log tells them.
+                children.interrupt(ORCHESTRATOR);
+            }
+        }
+    }
+
+    fn orchestrator(&self) -> Result<ChildSpec> {
+        // The port is chosen here and stays the same when the orchestrator is started again.
+        let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).context("no free port")?.port();
+        let args: Vec<OsString> = [
+            "--child".into(),
+            "--json".into(),
+            "orchestrator".into(),
+            self.folder.root().into(),
+            "--bind".into(),
+            format!("127.0.0.1:{port}").into(),
+            "--no-relay".into(),
+        ]
+        .into();
+        Ok(ChildSpec { name: ORCHESTRATOR.to_owned(), args, events: true })
+    }
+
+    fn join(&self, children: &mut Children, listening: &Listening) {
+        let join = |role: &str, name: &str| -> Vec<OsString> {
+            let dir = self.folder.node(name);
+            let args = ["--child", role, &listening.ticket, "--bind", "127.0.0.1:0", "--threads"];
+            let mut args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
+            args.extend([self.threads.to_string().into(), "--dir".into(), dir.into()]);
+            args
+        };
+        for stage in 0..self.stages {
+            for replica in 0..self.replicas {
+                let name = format!("miner-{stage}-{replica}");
+                let mut args = join("miner", &name);
+                args.extend(["--stage".into(), stage.to_string().into()]);
+                children.start(ChildSpec { name, args, events: false });
+            }
+        }
+        for number in 0..self.validators {
+            let name = format!("validator-{number}");
+            let args = join("validator", &name);
+            children.start(ChildSpec { name, args, events: false });
+        }
+    }
+}
+
+/// Name of the orchestrator's process.
+const ORCHESTRATOR: &str = "orchestrator";

@@ -1,0 +1,303 @@
+//! Child processes: started, watched, started again when they die, ended with their parent.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::failure::BAD_INPUT;
+
+/// First pause before a process is started again; doubles each time.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Longest pause before a process is started again.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// A process that lived this long starts with the first pause again.
+const STEADY: Duration = Duration::from_secs(30);
+/// Starts in a row, each short-lived, after which the run is given up.
+const STARTS_MAX: u32 = 6;
+/// Longest line of a child, bytes.
+const LINE_BYTES_MAX: u64 = 4 << 20;
+/// News waiting for `up`.
+const NEWS_QUEUE: usize = 1024;
+/// End of a log that is searched for the reason of a failure, bytes.
+const REASON_BYTES: u64 = 4096;
+
+/// A process to run.
+#[derive(Clone, Debug)]
+pub(super) struct ChildSpec {
+    /// Its name, also of its log file.
+    pub(super) name: String,
+    /// Arguments of this program.
+    pub(super) args: Vec<OsString>,
+    /// Whether its standard output is of interest.
+    pub(super) events: bool,
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Go on.
+    No,
+    /// Kill.
+    AtOnce,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A line of a child's standard output.
+    Line(String),
+    /// A child died and is about to be started again.
+    Restarting {
+        /// Its name.
+        name: String,
+        /// How it died.
+        reason: String,
+    },
+    /// A child ended as it should.
+    Ended {
+        /// Its name.
+        name: String,
+    },
+    /// A child cannot be kept alive.
+    Failed {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+        /// Its exit code.
+        code: Option<u8>,
+    },
+    /// No child is left.
+    AllEnded,
+}
+
+/// The children of this process.
+#[derive(Debug)]
+pub(super) struct Children {
+    logs: PathBuf,
+    tasks: JoinSet<()>,
+    news: mpsc::Receiver<News>,
+    sender: mpsc::Sender<News>,
+    stop: watch::Sender<Stop>,
+    interrupted: watch::Sender<Vec<String>>,
+}
+
+impl Children {
+    /// No children yet; their logs go to `logs`.
+    pub(super) fn new(logs: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&logs).with_context(|| format!("cannot make the folder {}", logs.display()))?;
+        let (sender, news) = mpsc::channel(NEWS_QUEUE);
+        let (stop, interrupted) = (watch::Sender::new(Stop::No), watch::Sender::new(Vec::new()));
+        Ok(Self { logs, tasks: JoinSet::new(), news, sender, stop, interrupted })
+    }
+
+    /// Starts a process and keeps it alive.
+    pub(super) fn start(&mut self, spec: ChildSpec) {
+        let keeper = Keeper {
+            log: self.logs.join(format!("{}.log", spec.name)),
+            spec,
+            news: self.sender.clone(),
+            stop: self.stop.subscribe(),
+            interrupted: self.interrupted.subscribe(),
+        };
+        self.tasks.spawn(keeper.keep());
+    }
+
+    /// The next thing that happens.
+    pub(super) async fn next(&mut self) -> News {
+        loop {
+            tokio::select! {
+                biased;
+                Some(news) = self.news.recv() => return news,
+                joined = self.tasks.join_next() => {
+                    if joined.is_none() {
+                        return self.news.try_recv().unwrap_or(News::AllEnded);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks one child to end in good order; it is not started again.
+    pub(super) fn interrupt(&self, name: &str) {
+        self.interrupted.send_modify(|names| names.push(name.to_owned()));
+    }
+
+    /// Stops all children and waits until they are gone.
+    pub(super) async fn stop(&mut self, stop: Stop) {
+        self.stop.send_replace(stop);
+        self.news.close();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Keeps one process alive.
+struct Keeper {
+    spec: ChildSpec,
+    log: PathBuf,
+    news: mpsc::Sender<News>,
+    stop: watch::Receiver<Stop>,
+    interrupted: watch::Receiver<Vec<String>>,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let name = self.spec.name.clone();
+        let mut pause = PAUSE_MIN;
+        let mut short_lives = 0;
+        loop {
+            let born = Instant::now();
+            let ended = match self.live().await {
+                Ok(ended) => ended,
+                Err(error) => {
+                    let reason = format!("could not be started: {error:#}");
+                    return self.tell(News::Failed { name, reason, code: None }).await;
+                }
+            };
+            if self.stopped() {
+                return;
+            }
+            if ended.success() || self.asked_to_end() {
+                return self.tell(News::Ended { name }).await;
+            }
+            if born.elapsed() >= STEADY {
+                (pause, short_lives) = (PAUSE_MIN, 0);
+            }
+            short_lives += 1;
+            let reason = format!("{}{}", how(ended), self.last_words());
+            let code = ended.code().and_then(|code| u8::try_from(code).ok());
+            if code == Some(BAD_INPUT) || short_lives >= STARTS_MAX {
+                return self.tell(News::Failed { name, reason, code }).await;
+            }
+            self.tell(News::Restarting { name: name.clone(), reason }).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = self.stop.changed() => return,
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn tell(&self, news: News) {
+        // Nobody listens any more once everything is stopped.
+        let _ = self.news.send(news).await;
+    }
+
+    fn stopped(&self) -> bool {
+        *self.stop.borrow() != Stop::No
+    }
+
+    fn asked_to_end(&self) -> bool {
+        self.interrupted.borrow().contains(&self.spec.name)
+    }
+
+    /// One life of the process.
+    async fn live(&mut self) -> Result<ExitStatus> {
+        let mut child = self.spawn()?;
+        // Dropped only when this process is gone or the child is: the child reads it until it ends.
+        let held_open = child.stdin.take();
+        let reader = child.stdout.take().map(|stdout| tokio::spawn(read(stdout, self.news.clone())));
+        if self.asked_to_end() {
+            interrupt(&child);
+        }
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status?,
+                _ = self.stop.changed() => {
+                    child.start_kill()?;
+                    break child.wait().await?;
+                }
+                changed = self.interrupted.changed() => {
+                    if changed.is_ok() && self.asked_to_end() {
+                        interrupt(&child);
+                    }
+                }
+            }
+        };
+        drop(held_open);
+        if let Some(reader) = reader {
+            // Its last lines count, but nobody may hold the pipe open for ever.
+            let _ = tokio::time::timeout(Duration::from_secs(5), reader).await;
+        }
+        Ok(status)
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
+        let mut command = Command::new(program);
+        command
+            .args(&self.spec.args)
+            .stdin(Stdio::piped())
+            .stdout(if self.spec.events { Stdio::piped() } else { Stdio::null() })
+            .stderr(log)
+            .kill_on_drop(true)
+            // Ctrl-C on the terminal is for this process, which then tells the children what to do.
+            .process_group(0);
+        if std::env::var_os("SHOAL_LOG").is_none() {
+            command.env("SHOAL_LOG", "info");
+        }
+        Ok(command.spawn()?)
+    }
+
+    /// The last line of its log.
+    fn last_words(&self) -> String {
+        let tail = tail(&self.log).unwrap_or_default();
+        let line = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+        let line = line.strip_prefix("shoal: ").unwrap_or(line);
+        if line.is_empty() { String::new() } else { format!(": {line} (see {})", self.log.display()) }
+    }
+}
+
+fn interrupt(child: &Child) {
+    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    if let Some(pid) = pid
+        && let Err(error) = rustix::process::kill_process(pid, Signal::INT)
+    {
+        tracing::debug!(%error, "already gone");
+    }
+}
+
+fn how(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "died".to_owned(),
+    }
+}
+
+fn tail(path: &Path) -> std::io::Result<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(REASON_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(REASON_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Hands on lines until the pipe ends.
+async fn read(stdout: tokio::process::ChildStdout, news: mpsc::Sender<News>) {
+    let mut input = BufReader::new(stdout);
+    loop {
+        let mut line = Vec::new();
+        match (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let line = String::from_utf8_lossy(&line).trim().to_owned();
+        if !line.is_empty() && news.send(News::Line(line)).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Events as plain lines of text, and the summary at the end.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use node::progress::{PhaseName, Progress, Status, Summary};
+
+use crate::unit;
+
+/// Pause between two status lines.
+pub(super) const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// A phase's name.
+pub(super) fn phase(phase: PhaseName) -> &'static str {
+    match phase {
+        PhaseName::Gathering => "gathering",
+        PhaseName::Training => "training",
+        PhaseName::Merging => "merging",
+        PhaseName::Finished => "finished",
+    }
+}
+
+/// An event in one line; a status has its own.
+pub(super) fn line(event: &Progress) -> Option<String> {
+    let line = match event {
+        Progress::Listening(listening) => {
+            format!("run {} in {}", listening.run.get(..10).unwrap_or_default(), listening.folder)
+        }
+        Progress::Joined { node, role, stage: Some(stage) } => format!("{role} {node} joined stage {stage}"),
+        Progress::Joined { node, role, stage: None } => format!("{role} {node} joined"),
+        Progress::Gone { node, stage, lost } => {
+            let of = stage.map(|stage| format!(" of stage {stage}")).unwrap_or_default();
+            format!("{node}{of} {}", if *lost { "was lost" } else { "left" })
+        }
+        Progress::Epoch { epoch, epochs, members, micro_batches } => {
+            let members: Vec<_> = members.iter().map(ToString::to_string).collect();
+            let of = members.join(" + ");
+            format!("epoch {} of {epochs}: {micro_batches} micro-batches, {of} miners", epoch + 1)
+        }
+        Progress::Merged { epoch, loss, coverage, kept, settled, seconds } => {
+            let mut line = format!("epoch {} merged in {}", epoch + 1, unit::seconds(*seconds));
+            if let Some(loss) = loss {
+                let _ = write!(line, ", loss {loss:.4}");
+            }
+            if *coverage < 0.9995 {
+                let _ = write!(line, ", {:.1} % of the work counted", coverage * 100.0);
+            }
+            if *kept > 0 {
+                let _ = write!(line, ", {kept} of {} shards kept their old value", kept + settled);
+            }
+            line
+        }
+        Progress::HeldOut { epoch, loss } => format!("held-out loss {loss:.4} after {epoch} epochs"),
+        Progress::Failed { node, epoch, failures } => {
+            format!("replays gave other bits for {failures} items of {node} in epoch {}", epoch + 1)
+        }
+        Progress::Resumed { down_s } => format!("orchestrator is back after {}", unit::seconds(*down_s)),
+        Progress::Checkpoint { epoch, path } => format!("checkpoint after {epoch} epochs: {path}"),
+        Progress::Status(_) | Progress::Summary(_) => return None,
+    };
+    Some(line)
+}
+
+/// A status in one line.
+pub(super) fn status(status: &Status) -> String {
+    let mut line = format!("epoch {}/{} {}", (status.epoch + 1).min(status.epochs.max(1)), status.epochs, phase(status.phase));
+    if status.phase == PhaseName::Training {
+        let _ = write!(line, " {}/{}", status.micro_batches_done, status.micro_batches);
+    }
+    if let Some(loss) = status.loss {
+        let _ = write!(line, ", loss {loss:.4}");
+    }
+    let _ = write!(line, ", {} tokens at {:.0}/s", unit::count(status.tokens), status.tokens_per_s);
+    let _ = write!(line, ", activations {}", unit::bytes(status.activation_bytes));
+    if let Some(ratio) = status.activation_ratio {
+        let _ = write!(line, " ({ratio:.1} times less than bf16)");
+    }
+    let _ = write!(line, ", merges {}", unit::bytes(status.merge_bytes));
+    line
+}
+
+/// The end of a run, in several lines.
+pub(super) fn summary(summary: &Summary) -> String {
+    let pair = |first: Option<f64>, last: Option<f64>| match (first, last) {
+        (Some(first), Some(last)) => format!("{first:.4} → {last:.4}"),
+        (_, Some(last)) => format!("{last:.4}"),
+        _ => "not measured".to_owned(),
+    };
+    let mut text = String::new();
+    let _ = writeln!(text, "loss            {}  (nats per token)", pair(summary.loss_first, summary.loss_last));
+    let _ = writeln!(text, "held-out loss   {}", pair(summary.heldout_loss_first, summary.heldout_loss_last));
+    let _ = writeln!(
+        text,
+        "tokens          {} in {}, {:.0} tokens/s, {} epochs",
+        unit::count(summary.tokens),
+        unit::seconds(summary.seconds),
+        summary.tokens_per_s,
+        summary.epochs
+    );
+    let ratio = summary.activation_ratio.map(|r| format!(", {r:.1} times less than bf16")).unwrap_or_default();
+    let _ = writeln!(text, "activations     {} sent{ratio}", unit::bytes(summary.activation_bytes));
+    let _ = write!(text, "merges          {} sent and received", unit::bytes(summary.merge_bytes));
+    if let Some(checkpoint) = &summary.checkpoint {
+        let _ = write!(text, "\ncheckpoint      {checkpoint}");
+        let _ = write!(text, "\ntry it          shoal sample {} --prompt \"…\"", shell(checkpoint));
+    }
+    text
+}
+
+/// A path as one word of a shell.
+fn shell(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}

@@ -1,0 +1,10 @@
+//! End-to-end tests: everything through the built binary.
+
+mod it {
+    mod bad_input;
+    mod binary;
+    mod processes;
+    mod runs;
+    mod up;
+    mod watch;
+}

@@ -1,0 +1,81 @@
+//! Children: none stays when the parent is killed, and each is started again when it dies itself.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use super::binary::{Place, Ran, alive, children_of, until};
+
+const ARGS: [&str; 10] =
+    ["--json", "up", "--preset", "micro", "--data", "a.txt", "--stages", "2", "--epochs", "1000000"];
+
+/// Starts a run that would last for days and waits until it trains.
+fn start(place: &Place) -> (Child, Vec<u32>, BufReader<std::process::ChildStdout>) {
+    place.write_text("a.txt", 60_000);
+    let mut up = place.command(&ARGS).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts");
+    let mut out = BufReader::new(up.stdout.take().expect("piped"));
+    wait_for(&mut out, "merged");
+    // An orchestrator, two stages of two miners, a validator.
+    let id = up.id();
+    let children = until("all children", || Some(children_of(id)).filter(|children| children.len() == 6));
+    (up, children, out)
+}
+
+fn wait_for(out: &mut impl BufRead, event: &str) {
+    let wanted = format!("\"event\":\"{event}\"");
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).expect("a line"), 0, "ended before {event}");
+        if line.contains(&wanted) {
+            return;
+        }
+    }
+}
+
+fn signal(id: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &id.to_string()]).status().expect("kill runs").success());
+}
+
+#[test]
+fn no_orphan_stays_when_the_parent_is_killed() {
+    let place = Place::new();
+    let (mut up, children, _out) = start(&place);
+    signal(up.id(), "-9");
+    up.wait().expect("it is dead");
+    until("the children's end", || children.iter().all(|child| !alive(*child)).then_some(()));
+}
+
+#[test]
+fn killed_children_come_back_and_one_interrupt_ends_in_good_order() {
+    let place = Place::new();
+    let (up, children, mut out) = start(&place);
+    for child in &children {
+        signal(*child, "-9");
+    }
+    let id = up.id();
+    until("six new children", || {
+        let now = children_of(id);
+        (now.len() == 6 && now.iter().all(|child| !children.contains(child))).then_some(())
+    });
+    wait_for(&mut out, "merged");
+    signal(id, "-INT");
+    let rest = std::thread::spawn(move || out.lines().map_while(Result::ok).last().unwrap_or_default());
+    let ran = Ran::wait(up).good();
+    let last = rest.join().expect("read");
+    assert!(last.contains("\"event\":\"summary\""), "{last}\n{}", ran.err);
+    until("the children's end", || children_of(id).is_empty().then_some(()));
+}
+
+#[test]
+fn a_second_interrupt_ends_at_once() {
+    let place = Place::new();
+    let (up, _, mut out) = start(&place);
+    signal(up.id(), "-INT");
+    signal(up.id(), "-INT");
+    // Two signals sent together may arrive as one: the third makes sure.
+    signal(up.id(), "-INT");
+    let rest = std::thread::spawn(move || while out.read_line(&mut String::new()).is_ok_and(|read| read > 0) {});
+    let code = Ran::wait(up).code;
+    rest.join().expect("read");
+    assert!(matches!(code, Some(130 | 0)), "{code:?}");
+}

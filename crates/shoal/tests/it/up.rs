@@ -1,0 +1,40 @@
+//! `shoal up`: the README's promise, from text to a checkpoint that writes text.
+
+use super::binary::{Place, entries};
+
+#[test]
+fn a_swarm_trains_resumes_and_its_checkpoint_writes_text() {
+    let place = Place::new();
+    place.write_text("text/a.txt", 60_000);
+    place.write_text("text/b.txt", 60_000);
+    let args = ["--json", "up", "--preset", "micro", "--data", "text", "--epochs", "3", "--stages", "2"];
+    let ran = place.run(&args).good();
+    let summary = ran.summary();
+    let number = |key: &str| summary[key].as_f64().unwrap_or_else(|| panic!("{key} in {summary}"));
+    assert!(number("loss_last") < number("loss_first"), "{summary}");
+    assert!(number("heldout_loss_last") < number("heldout_loss_first") - 0.3, "{summary}");
+    assert_eq!(number("epochs"), 3.0);
+    for key in ["tokens", "seconds", "tokens_per_s", "activation_bytes", "merge_bytes"] {
+        assert!(number(key) > 0.0, "{key} in {summary}");
+    }
+    assert!((number("activation_ratio") - 64.0).abs() < 4.0, "{summary}");
+    assert!(ran.err.contains("took 2 files"), "{}", ran.err);
+
+    let checkpoint = summary["checkpoint"].as_str().expect("a path").to_owned();
+    let sample = ["--json", "sample", &checkpoint, "--prompt", "the ", "--tokens", "40"];
+    let written = place.run(&sample).good().objects().pop().expect("an object");
+    assert!(!written["text"].as_str().expect("text").is_empty());
+    assert_eq!(place.run(&sample).good().objects().pop().expect("an object"), written, "the same seed, the same text");
+
+    // A finished run stays finished, and a second one lies beside it.
+    let resumed = place.run(&["--json", "up", "--resume"]).good().summary();
+    assert_eq!(resumed["tokens"], summary["tokens"]);
+    place.run(&["--json", "up", "--preset", "micro", "--data", "text", "--epochs", "1", "--stages", "1", "--replicas", "1", "--validators", "0"]).good();
+    assert_eq!(entries(&place.path("shoal-runs")), [".gitignore", "run-1", "run-2"]);
+    let text = ["up", "--dir", "shoal-runs/run-1", "--preset", "micro", "--data", "text"];
+    place.run(&text).bad(3, &["shoal-runs/run-1 already holds a run", "--resume"]);
+
+    // The exported checkpoint is one that shoal reads.
+    place.run(&["run", "export", "shoal-runs/run-1", "out"]).good();
+    place.run(&["sample", "out", "--tokens", "5"]).good();
+}

@@ -1,0 +1,248 @@
+//! Swarms of both machines and the fold, in virtual time: equal replicas, exact means, a ledger that adds up, no hang.
+
+mod peer;
+mod world;
+
+use std::collections::BTreeSet;
+
+use wire::{Epoch, Hash, Millis, StageIndex};
+
+use crate::miner::reduce;
+use crate::record::{Derived, ShardOutcome};
+use crate::spec::{MergeSpec, MergeWire, Outer, Pace, StageFacts, SwarmSpec, Unwitnessed};
+use crate::state::Cell;
+use peer::Opening;
+use world::{Weather, World, same_bits};
+
+const CALM: Weather = Weather { delay: 5, loss: 0 };
+const ROUGH: Weather = Weather { delay: 30, loss: 10 };
+/// Longest that any of these runs may take, virtual time.
+const END: Millis = Millis(240_000);
+
+fn spec(stages: usize, elements: u64) -> SwarmSpec {
+    SwarmSpec {
+        seed: 7,
+        stages: vec![StageFacts { parameters: elements, flops_per_token: 1000 }; stages],
+        tokens_per_micro_batch: 64,
+        epochs: 3,
+        micro_batches_per_epoch: 24,
+        inner_steps: 4,
+        pace: Pace::Async,
+        miners_min: 1,
+        validators_min: 0,
+        epoch_deadline: Millis(30_000),
+        lease_ttl: Millis(4_000),
+        heartbeat: Millis(500),
+        lost_after: Millis(2_500),
+        merge: MergeSpec {
+            deadline_min: Millis(4_000),
+            deadline_max: Millis(10_000),
+            unwitnessed: Unwitnessed::Accept,
+            first_norm_bound: 0.0,
+            outer: Outer::Nesterov { learning_rate: 0.7, momentum: 0.9 },
+            wire: MergeWire::F32,
+        },
+        audit_rate_ppm: 0,
+    }
+}
+
+/// When an epoch opens: all its members hold the same bits, and the epoch before left no cell in between.
+fn check_opening(world: &World) {
+    let state = &world.state;
+    let epoch = state.work().epoch;
+    for stage in state.spec().stage_indices() {
+        let members: BTreeSet<_> = state.members(stage).map(|member| member.node).collect();
+        let held: Vec<&Opening> = world
+            .peers
+            .iter()
+            .filter(|peer| peer.alive && members.contains(&peer.id))
+            .filter_map(|peer| peer.disk.get(&epoch))
+            .collect();
+        for pair in held.windows(2) {
+            assert!(
+                same_bits(&pair[0].weights, &pair[1].weights),
+                "weights of epoch {epoch} differ in stage {stage}"
+            );
+            assert!(same_bits(&pair[0].momentum, &pair[1].momentum), "momentum differs");
+        }
+    }
+    let Some(summary) = state.summaries().back() else { return };
+    let coverage = &summary.coverage;
+    assert_eq!((coverage.leased, coverage.accumulated, coverage.stepped), (0, 0, 0), "{coverage:?}");
+    let spec = state.spec();
+    let cells = u64::from(spec.micro_batches_per_epoch) * spec.stages.len() as u64;
+    let forfeited: u64 = coverage.forfeited.values().sum();
+    assert_eq!(coverage.open + coverage.reopened + coverage.merged + forfeited, cells, "{coverage:?}");
+}
+
+/// When a manifest comes: every settled result is the declared-order mean of the committed uploads, to the bit, and
+/// the merged cells are those of the uploaders that entered.
+fn check_manifest(world: &World, epoch: Epoch, stage: StageIndex, outcomes: &[ShardOutcome]) {
+    let state = &world.state;
+    let Some(merge) = state.merge(stage).filter(|merge| merge.epoch == epoch && !merge.amended) else {
+        return;
+    };
+    let identity = state.spec().merge.outer == Outer::Identity && merge.set.len() == 1;
+    for (shard, outcome) in (0..).zip(outcomes) {
+        let ShardOutcome::Settled { result, .. } = outcome else { continue };
+        if identity {
+            continue;
+        }
+        let bitmap = merge.inputs[usize::from(shard)];
+        let range = merge.partition.elements(shard);
+        let inputs: Vec<usize> = (0..merge.set.len()).filter(|i| bitmap >> i & 1 == 1).collect();
+        let all: f64 = merge.set.iter().map(|upload| f64::from(upload.micro_batches)).sum();
+        let steps = merge
+            .set
+            .iter()
+            .fold(0.0, |sum, upload| sum + f64::from(upload.micro_batches) / all * f64::from(upload.steps));
+        let present: f64 = inputs.iter().map(|i| f64::from(merge.set[*i].micro_batches)).sum();
+        let capped = |n: usize, p: f64| if n < 4 { p } else { p.min(4.0 / n as f64) };
+        assert!(merge.set.iter().all(|u| f64::from(u.micro_batches) / all <= 4.0 / merge.set.len() as f64));
+        let mut mean = vec![0.0_f32; range.len()];
+        for (at, index) in inputs.iter().enumerate() {
+            let upload = &merge.set[*index];
+            let p = capped(inputs.len(), f64::from(upload.micro_batches) / present);
+            let weight = (steps * p * merge.clip[*index] / f64::from(upload.steps)) as f32;
+            let bytes = &world.uploads[&(epoch, upload.node)];
+            let width = state.spec().merge.wire.width();
+            let mut values = vec![0.0; range.len()];
+            reduce::decode(
+                state.spec().merge.wire,
+                &bytes[range.start * width..range.end * width],
+                &mut values,
+            );
+            for (mean, value) in mean.iter_mut().zip(values) {
+                let product = weight * value;
+                *mean = if at == 0 { product } else { *mean + product };
+            }
+        }
+        if state.spec().merge.wire == MergeWire::F32 {
+            assert_eq!(Hash::of(reduce::bytes_of(&mean)), *result, "mean of shard {shard}");
+        }
+    }
+    let settled =
+        outcomes.iter().zip(&merge.inputs).filter(|(o, _)| matches!(o, ShardOutcome::Settled { .. }));
+    let entered = settled.fold(0_u64, |mask, (_, bitmap)| mask | bitmap);
+    let expected: usize = merge
+        .set
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| entered >> i & 1 == 1)
+        .map(|(_, upload)| upload.micro_batches as usize)
+        .sum();
+    let cell = |cells: &[Cell]| matches!(cells[usize::from(stage.0)], Cell::Merged { .. });
+    assert_eq!(state.paths().values().filter(|path| cell(&path.cells)).count(), expected);
+}
+
+/// The first few seeds, or those from `SHOAL_SEEDS=FIRST..END`.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let given = std::env::var("SHOAL_SEEDS").ok();
+    let given = given.as_deref().and_then(|text| text.split_once(".."));
+    let range = given.and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
+    range.unwrap_or(0..count)
+}
+
+fn manifests(world: &World) -> impl Iterator<Item = &Vec<ShardOutcome>> {
+    world.derived.iter().filter_map(|derived| match derived {
+        Derived::Manifest { shards, .. } => Some(shards),
+        _ => None,
+    })
+}
+
+#[test]
+fn any_number_of_replicas_merges_to_the_exact_mean() {
+    for replicas in 1..=16 {
+        let mut spec = spec(1, 60_000);
+        spec.miners_min = replicas;
+        spec.micro_batches_per_epoch = 4 * u32::from(replicas);
+        spec.inner_steps = 2;
+        let mut world = World::new(u64::from(replicas), spec, usize::from(replicas), CALM);
+        world.run(END);
+        assert_eq!(manifests(&world).count(), 3);
+        for outcome in manifests(&world).flatten() {
+            let witnessed = matches!(outcome, ShardOutcome::Settled { witnessed: true, .. });
+            let alone = replicas == 1 && matches!(outcome, ShardOutcome::Settled { witnessed: false, .. });
+            assert!(witnessed || alone, "{replicas} replicas: {outcome:?}");
+        }
+        let summary = world.state.summaries().back().unwrap();
+        assert_eq!(summary.coverage.merged, u64::from(replicas) * 4, "{:?}", summary.coverage);
+    }
+}
+
+#[test]
+fn a_single_replica_with_the_identity_keeps_its_own_weights() {
+    let mut spec = spec(1, 9_000);
+    spec.merge.outer = Outer::Identity;
+    spec.merge.wire = MergeWire::Bf16;
+    let mut world = World::new(1, spec, 1, CALM);
+    world.run(END);
+    assert_eq!(world.state.summaries().back().unwrap().coverage.merged, 24);
+    let peer = &world.peers[0];
+    assert!(same_bits(&peer.disk[&Epoch(3)].weights, &peer.trained[&Epoch(2)]));
+}
+
+#[test]
+fn a_pipeline_trains_every_micro_batch_once() {
+    for (seed, pace) in [(1, Pace::Async), (2, Pace::Lockstep { clip_norm: 1.0 })] {
+        let mut spec = spec(3, 9_000);
+        spec.pace = pace;
+        spec.merge.wire = MergeWire::Bf16;
+        let replicas = if pace == Pace::Async { 2 } else { 1 };
+        spec.miners_min = replicas;
+        let mut world = World::new(seed, spec, usize::from(replicas) * 3, CALM);
+        world.run(END);
+        for summary in world.state.summaries() {
+            if pace == Pace::Async {
+                assert!(summary.coverage.merged >= 60, "{:?}", summary.coverage);
+            } else {
+                assert_eq!(summary.coverage.merged, 72, "{:?}", summary.coverage);
+            }
+        }
+        assert_eq!(
+            world
+                .peers
+                .iter()
+                .map(|peer| peer.id)
+                .filter_map(|id| world.state.node(&id))
+                .map(|n| n.strikes)
+                .sum::<u64>(),
+            0
+        );
+    }
+}
+
+#[test]
+fn whoever_is_lost_at_whatever_point_the_others_go_on_with_equal_weights() {
+    for seed in seeds(48) {
+        let (stages, replicas) = [(1, 3), (1, 5), (2, 2), (3, 2)][seed as usize % 4];
+        let mut spec = spec(stages, 40_000);
+        spec.miners_min = replicas;
+        if seed % 3 == 0 {
+            spec.merge.wire = MergeWire::Bf16;
+        }
+        let count = stages * usize::from(replicas);
+        let weather = if seed % 2 == 0 { CALM } else { ROUGH };
+        let mut world = World::new(seed, spec, count, weather);
+        for _ in 0..1 + world.random(3) {
+            let at = world.now.plus(Millis(world.random(4_000)));
+            let victim = world.random(count as u64) as usize;
+            let back = Millis(100 + world.random(6_000));
+            world.kill(at, victim, Some(back));
+        }
+        println!("seed {seed}");
+        world.run(END);
+        assert_eq!(world.state.summaries().len(), 3);
+    }
+}
+
+#[test]
+fn a_miner_that_drains_finishes_its_work_and_the_run_goes_on() {
+    let mut spec = spec(2, 9_000);
+    spec.miners_min = 2;
+    let mut world = World::new(5, spec, 4, CALM);
+    let at = world.now.plus(Millis(400));
+    world.drain(at, 1);
+    world.run(END);
+    assert_eq!(world.state.summaries().len(), 3);
+}
