@@ -2,6 +2,8 @@
 
 #[path = "it/bad_input.rs"]
 mod bad_input;
+#[path = "it/miners.rs"]
+mod miners;
 #[path = "it/restarts.rs"]
 mod restarts;
 #[path = "it/runs.rs"]
@@ -10,5 +12,3 @@ mod runs;
 mod script;
 #[path = "it/world.rs"]
 mod world;
-#[path = "it/miners.rs"]
-mod miners;
