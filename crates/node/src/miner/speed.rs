@@ -39,18 +39,3 @@ fn measure(pool: &Arc<ThreadPool>) -> Option<u64> {
     }
     Some(flops / best.max(1))
 }
-
-/// Device class: back end, instruction set and version of the kernels.
-pub(super) fn device() -> String {
-    #[cfg(target_arch = "x86_64")]
-    let set = if std::is_x86_feature_detected!("avx512f") {
-        "avx512"
-    } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-        "avx2"
-    } else {
-        "scalar"
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let set = if cfg!(target_arch = "aarch64") { "neon" } else { "scalar" };
-    format!("cpu-{}-{set}-{}", std::env::consts::ARCH, env!("CARGO_PKG_VERSION"))
-}
