@@ -2,6 +2,8 @@
 
 #[path = "it/bad_input.rs"]
 mod bad_input;
+#[path = "it/miners.rs"]
+mod miners;
 #[path = "it/restarts.rs"]
 mod restarts;
 #[path = "it/runs.rs"]

@@ -1,4 +1,4 @@
-//! What a miner says about its machine: a start value of its speed, and the class within which results are equal.
+//! A start value of a miner's speed.
 
 use std::sync::Arc;
 use std::time::Instant;
