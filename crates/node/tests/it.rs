@@ -12,5 +12,3 @@ mod runs;
 mod script;
 #[path = "it/world.rs"]
 mod world;
-#[path = "it/miners.rs"]
-mod miners;
