@@ -23,7 +23,10 @@ def start(name, sequence, batch, threads):
         command = [sys.executable, HERE / "peer.py", name]
     command += [str(sequence), str(batch), str(threads)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
+    # Idle OpenMP threads must sleep, or they take the processors from whoever's turn it is.
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1,
+                            env=environment)
 
 
 def ask(process, line):
@@ -49,15 +52,16 @@ def table(sequence, batch, threads, steps):
     times, peaks = measure(sequence, batch, threads, steps)
     flops = 4 * (6 * BLOCK_WEIGHTS + 6 * 512 * (sequence + 1)) * batch * sequence
     print(f"\nSequence {sequence}, batch {batch}, {threads} threads, {steps} steps in turns, {flops / 1e9:.1f} GFLOP a step.\n")
-    print("| | step, median (quartiles) | forward | backward | GFLOP/s | peak memory | ours is faster by (paired median) | ours / its memory |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| | step, median (quartiles) | forward | backward | processor time | GFLOP/s | peak memory | ours is faster by (paired median) | in processor time | ours / its memory |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in times:
         whole = [t[0] for t in times[name]]
         q1, median, q3 = statistics.quantiles(whole, n=4)
         ratio = statistics.median(t[0] / o[0] for t, o in zip(times[name], times["ours"]))
+        busy = statistics.median(t[3] for t in times[name]) / statistics.median(t[3] for t in times["ours"])
         part = lambda i: f"{statistics.median(t[i] for t in times[name]) * 1e3:.0f} ms"
         print(f"| {name if name == 'ours' else 'PyTorch ' + name} | {median * 1e3:.0f} ms ({q1 * 1e3:.0f} to {q3 * 1e3:.0f}) "
-              f"| {part(1)} | {part(2)} | {flops / median / 1e9:.0f} | {peaks[name] / 2**20:.0f} MiB | {ratio:.2f}x | {peaks['ours'] / peaks[name]:.2f} |")
+              f"| {part(1)} | {part(2)} | {part(3)} | {flops / median / 1e9:.0f} | {peaks[name] / 2**20:.0f} MiB | {ratio:.2f}x | {busy:.2f}x | {peaks['ours'] / peaks[name]:.2f} |")
     return peaks
 
 

@@ -1,7 +1,7 @@
 //! Times forward + backward + AdamW of one stage of our CPU kernels, and prints its peak memory.
 //!
 //! Speaks a line protocol so that `run.py` can alternate it with the peer in the same run: every line "step" on stdin
-//! runs one step and answers with its seconds; "end" answers with the peak resident set in bytes.
+//! runs one step and answers with seconds (all, forward, backward, processor); "end" answers with the peak resident set in bytes.
 
 use model::config::{Cut, Dtype, Message, ModelConfig, StageSpec};
 use model::optim::{AdamW, OptimiserConfig};
@@ -52,7 +52,7 @@ fn main() {
         if line.expect("stdin") != "step" {
             break;
         }
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), cpu_seconds());
         let Output::Message(_) = stage.forward(micro_batch, &tokens, Some(&input)).expect("forward") else {
             panic!("a middle stage gives a message")
         };
@@ -62,9 +62,18 @@ fn main() {
         stage.step(StepInput { rate: 1.0, clip: Clip::Off }).expect("a step");
         let all = start.elapsed();
         micro_batch += 1;
-        println!("{} {} {}", all.as_secs_f64(), forward.as_secs_f64(), backward.as_secs_f64());
+        let cpu = cpu_seconds() - cpu;
+        println!("{} {} {} {cpu}", all.as_secs_f64(), forward.as_secs_f64(), backward.as_secs_f64());
     }
     println!("{}", peak_bytes());
+}
+
+/// Processor time of all threads, in steps of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
 }
 
 /// Peak resident set of this process.

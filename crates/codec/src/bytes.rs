@@ -43,6 +43,22 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
+    pub(crate) fn u16(&mut self) -> Result<u16, CodecError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn f32(&mut self) -> Result<f32, CodecError> {
+        self.array().map(f32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, CodecError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// What is left.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
 
     /// Checks that nothing is left.
     pub(crate) fn end(&self) -> Result<(), CodecError> {

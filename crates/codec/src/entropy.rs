@@ -4,3 +4,4 @@ pub(crate) mod plane;
 pub(crate) mod range;
 pub(crate) mod rans;
 pub(crate) mod tables;
+pub(crate) mod weights;

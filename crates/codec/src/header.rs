@@ -33,14 +33,35 @@ pub enum CodecId {
     Huffman = 2,
     /// Lossless: sign, exponent and first mantissa bit in the context of row and column; repeated rows coded once.
     Context = 3,
+    /// Lossless: every column predicted from those before it by a shared [`Predictor`](crate::Predictor).
+    Predictive = 4,
+    /// Lossy: one uniform step, codes in the context of row and column.
+    Uniform = 5,
+    /// Lossy: bytes in blocks with a scale.
+    Int8 = 6,
+    /// Lossy: rows in a shared orthogonal [`Basis`](crate::Basis).
+    Klt = 7,
+    /// Lossy: low-rank factors, with error feedback in [`LowRank`](crate::LowRank).
+    LowRank = 8,
 }
 
 impl CodecId {
     /// Every codec, by id.
-    pub const ALL: [Self; 4] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context];
+    pub const ALL: [Self; 9] = [
+        Self::Raw,
+        Self::Fast,
+        Self::Huffman,
+        Self::Context,
+        Self::Predictive,
+        Self::Uniform,
+        Self::Int8,
+        Self::Klt,
+        Self::LowRank,
+    ];
 
     /// The names of [`CodecId::ALL`], in the same order.
-    pub const NAMES: [&'static str; 4] = ["raw", "fast", "huffman", "context"];
+    pub const NAMES: [&'static str; 9] =
+        ["raw", "fast", "huffman", "context", "predictive", "uniform", "int8", "klt", "low-rank"];
 
     /// The codec with this byte on the wire.
     pub fn from_id(id: u8) -> Option<Self> {
@@ -56,6 +77,13 @@ impl CodecId {
     /// Lower-case name.
     pub const fn name(self) -> &'static str {
         Self::NAMES[self as usize]
+    }
+}
+
+impl CodecId {
+    /// Whether the codec gives back every bit.
+    pub const fn is_lossless(self) -> bool {
+        matches!(self, Self::Raw | Self::Fast | Self::Huffman | Self::Context | Self::Predictive)
     }
 }
 

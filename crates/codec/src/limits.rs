@@ -21,6 +21,15 @@ pub const CHECKSUM_BYTES: usize = 8;
 /// Most bytes a decoded tensor takes unless the caller says otherwise: 1 GiB (256 MiB where addresses have 32 bits).
 pub const DEFAULT_MAX_DECODED_BYTES: usize = if usize::BITS >= 64 { 1 << 30 } else { 1 << 28 };
 
+/// Most columns of a shared predictor.
+pub const MAX_PREDICTOR_COLUMNS: usize = 4096;
+
+/// Most columns of a shared basis.
+pub const MAX_BASIS_COLUMNS: usize = 2048;
+
+/// Most directions of a low-rank payload.
+pub const MAX_RANK: usize = 512;
+
 /// What a caller allows a payload to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -5,6 +5,9 @@ use crate::error::CodecError;
 use crate::header::{CODEC_AT, CodecId, Header, finish};
 use crate::layered::{self, Effort};
 use crate::limits::Limits;
+use crate::lossy;
+use crate::predictive;
+use crate::shared::Shared;
 use crate::simd::Level;
 use crate::tensor::{Tensor, TensorRef};
 
@@ -43,6 +46,14 @@ pub fn encode_at(
         CodecId::Fast => layered::encode(level, Effort::Window, tensor, out),
         CodecId::Huffman => layered::encode(level, Effort::Layers, tensor, out),
         CodecId::Context => context::encode(level, tensor, out),
+        CodecId::Predictive => {
+            out.truncate(start);
+            return Err(CodecError::NeedsParameters { codec, entry: "encode_predictive" });
+        }
+        CodecId::Uniform | CodecId::Int8 | CodecId::Klt | CodecId::LowRank => {
+            out.truncate(start);
+            return Err(CodecError::NeedsParameters { codec, entry: "encode_lossy" });
+        }
     };
     if !shrunk {
         out[start + CODEC_AT] = CodecId::Raw as u8;
@@ -65,24 +76,32 @@ pub fn decode(payload: &[u8], limits: &Limits) -> Result<Tensor, CodecError> {
 
 /// Like [`decode`], into a buffer whose memory is reused; what it held is gone, also after an error.
 pub fn decode_into(payload: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Result<Header, CodecError> {
-    decode_into_at(Level::detect(), payload, limits, out)
+    decode_into_at(Level::detect(), payload, limits, &Shared::default(), out)
 }
 
-/// Like [`decode_into`], with the kernels of `level`, or the scalar ones where the machine lacks it: the same bytes.
+/// Like [`decode_into`], with the kernels of `level`, or the scalar ones where the machine lacks it: the same
+/// bytes. `shared` holds the predictors and bases that payloads may name.
 pub fn decode_into_at(
     level: Level,
     payload: &[u8],
     limits: &Limits,
+    shared: &Shared,
     out: &mut Vec<u8>,
 ) -> Result<Header, CodecError> {
-    let result = decode_body(level.checked(), payload, limits, out);
+    let result = decode_body(level.checked(), payload, limits, shared, out);
     if result.is_err() {
         out.clear();
     }
     result
 }
 
-fn decode_body(level: Level, payload: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Result<Header, CodecError> {
+fn decode_body(
+    level: Level,
+    payload: &[u8],
+    limits: &Limits,
+    shared: &Shared,
+    out: &mut Vec<u8>,
+) -> Result<Header, CodecError> {
     let (header, body) = Header::split(payload, limits)?;
     if header.codec == CodecId::Raw {
         if body.len() != header.decoded_bytes {
@@ -99,6 +118,17 @@ fn decode_body(level: Level, payload: &[u8], limits: &Limits, out: &mut Vec<u8>)
         CodecId::Raw => {}
         CodecId::Fast | CodecId::Huffman => layered::decode(level, &header, body, out)?,
         CodecId::Context => context::decode(level, &header, body, out)?,
+        CodecId::Predictive => {
+            let id = predictive::predictor_id(&header, body)?;
+            predictive::decode(level, shared.predictor(id)?, &header, body, out)?;
+        }
+        CodecId::Uniform => lossy::uniform::decode(level, &header, body, out)?,
+        CodecId::Int8 => lossy::int8::decode(level, &header, body, out)?,
+        CodecId::Klt => {
+            let id = lossy::klt::basis_id(&header, body)?;
+            lossy::klt::decode(level, shared.basis(id)?, &header, body, out)?;
+        }
+        CodecId::LowRank => lossy::lowrank::decode(level, &header, body, out)?,
     }
     Ok(header)
 }

@@ -252,8 +252,8 @@ mod tests {
 
     #[test]
     fn any_change_is_refused_and_leaves_the_chain_alone() {
-        type Change = fn(&mut Vec<Block>);
-        let changes: [(Change, fn(&ChainError) -> bool); 11] = [
+        type Change = (fn(&mut Vec<Block>), fn(&ChainError) -> bool);
+        let changes: [Change; 11] = [
             (|b| b[2].records[0][0] ^= 1, |e| matches!(e, ChainError::Records { seq: Seq(2) })),
             (|b| b[2].records.swap(0, 1), |e| matches!(e, ChainError::Records { .. })),
             (|b| drop(b[2].records.pop()), |e| matches!(e, ChainError::Records { .. })),

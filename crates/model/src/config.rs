@@ -23,7 +23,7 @@ pub const SEQUENCE_MAX: usize = 1 << 20;
 /// Widest feed-forward layer.
 pub const FFN_MAX: usize = 1 << 18;
 
-/// A value that a model or a cut can't have.
+/// A value that a model, a cut, an optimiser or a schedule can't have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A number outside its range.
@@ -46,7 +46,12 @@ fn range(key: &'static str, value: usize, allowed: RangeInclusive<usize>) -> Res
     Err(ConfigError::Range { key, value: value.to_string(), allowed })
 }
 
-fn rule(key: &'static str, value: impl ToString, holds: bool, allowed: &str) -> Result<(), ConfigError> {
+pub(crate) fn rule(
+    key: &'static str,
+    value: &(impl ToString + ?Sized),
+    holds: bool,
+    allowed: &str,
+) -> Result<(), ConfigError> {
     if holds {
         return Ok(());
     }
@@ -126,21 +131,21 @@ impl ModelConfig {
         range("model.ffn", self.ffn, 1..=FFN_MAX)?;
         range("model.sequence", self.sequence, 1..=SEQUENCE_MAX)?;
         let even = self.d_model.is_multiple_of(2 * self.heads);
-        rule("model.heads", self.heads, even, "must divide model.d_model into heads of an even width")?;
+        rule("model.heads", &self.heads, even, "must divide model.d_model into heads of an even width")?;
         let grouped = self.heads.is_multiple_of(self.kv_heads);
-        rule("model.kv_heads", self.kv_heads, grouped, "must divide model.heads")?;
+        rule("model.kv_heads", &self.kv_heads, grouped, "must divide model.heads")?;
         let eps = self.norm_eps;
-        rule("model.norm_eps", eps, eps > 0.0 && eps <= 0.1, "must be above 0 and at most 0.1")?;
+        rule("model.norm_eps", &eps, eps > 0.0 && eps <= 0.1, "must be above 0 and at most 0.1")?;
         let theta = self.rope_theta;
-        rule("model.rope_theta", theta, (1.0..=1e9).contains(&theta), "must be from 1 to 1e9")?;
+        rule("model.rope_theta", &theta, (1.0..=1e9).contains(&theta), "must be from 1 to 1e9")?;
         let Some(scaling) = self.rope_scaling else { return Ok(()) };
         let RopeScaling { factor, low_frequency_factor: low, high_frequency_factor: high, .. } = scaling;
         let key = "model.rope_scaling.factor";
-        rule(key, factor, (1.0..=1024.0).contains(&factor), "must be from 1 to 1024")?;
+        rule(key, &factor, (1.0..=1024.0).contains(&factor), "must be from 1 to 1024")?;
         let key = "model.rope_scaling.low_frequency_factor";
-        rule(key, low, low > 0.0 && low < high, "must be above 0 and below high_frequency_factor")?;
+        rule(key, &low, low > 0.0 && low < high, "must be above 0 and below high_frequency_factor")?;
         let key = "model.rope_scaling.high_frequency_factor";
-        rule(key, high, high <= 1e6, "must be at most 1e6")?;
+        rule(key, &high, high <= 1e6, "must be at most 1e6")?;
         range("model.rope_scaling.original_sequence", scaling.original_sequence, 1..=SEQUENCE_MAX)
     }
 
@@ -242,7 +247,7 @@ impl Cut {
     pub fn check(&self, model: &ModelConfig) -> Result<(), ConfigError> {
         let float = |wire: Dtype| {
             let allowed = "must be \"f32\" or \"bf16\"";
-            rule("cut.wire", wire.name(), matches!(wire, Dtype::F32 | Dtype::Bf16), allowed)
+            rule("cut.wire", &wire.name(), matches!(wire, Dtype::F32 | Dtype::Bf16), allowed)
         };
         match *self {
             Cut::Plain { wire } => float(wire),
@@ -258,7 +263,7 @@ impl Cut {
             Cut::Anchored { width, bits, table } => {
                 range("cut.width", width, 1..=model.d_model)?;
                 let known = matches!(bits, 1 | 2 | 3 | 4 | 8 | 16);
-                rule("cut.bits", bits, known, "must be 1, 2, 3, 4, 8 or 16")?;
+                rule("cut.bits", &bits, known, "must be 1, 2, 3, 4, 8 or 16")?;
                 table.check(model)
             }
             Cut::Nothing { table } => {

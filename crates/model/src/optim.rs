@@ -6,9 +6,9 @@ mod schedule;
 
 pub use adamw::AdamW;
 pub use muon::Muon;
-pub use schedule::{Schedule, ScheduleError};
+pub use schedule::Schedule;
 
-use crate::config::{ParameterKind, StageSpec};
+use crate::config::{ConfigError, ParameterKind, StageSpec, rule};
 use crate::stage::Arena;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -26,6 +26,30 @@ pub enum OptimiserConfig {
 impl Default for OptimiserConfig {
     fn default() -> Self {
         OptimiserConfig::Muon(Muon::default())
+    }
+}
+
+impl OptimiserConfig {
+    /// Refuses rates, decays and betas that no run can use.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let rate = |key, x: f32| rule(key, &x, (0.0..=10.0).contains(&x), "must be from 0 to 10");
+        let beta = |key, x: f32| rule(key, &x, (0.0..1.0).contains(&x), "must be from 0 to below 1");
+        let adamw = match self {
+            OptimiserConfig::Adamw(adamw) => adamw,
+            OptimiserConfig::Muon(muon) => {
+                rate("optimiser.rate", muon.rate)?;
+                rate("optimiser.weight_decay", muon.weight_decay)?;
+                beta("optimiser.momentum", muon.momentum)?;
+                &muon.adamw
+            }
+        };
+        rate("optimiser.adamw.rate", adamw.rate)?;
+        rate("optimiser.adamw.weight_decay", adamw.weight_decay)?;
+        beta("optimiser.adamw.beta1", adamw.beta1)?;
+        beta("optimiser.adamw.beta2", adamw.beta2)?;
+        let epsilon = adamw.epsilon;
+        let allowed = "must be above 0 and at most 1";
+        rule("optimiser.adamw.epsilon", &epsilon, epsilon > 0.0 && epsilon <= 1.0, allowed)
     }
 }
 
@@ -74,7 +98,7 @@ impl Optimiser {
             second += range.len();
             match segments.last_mut() {
                 Some(last) if last.range.end == range.start && last.decay == decay => {
-                    last.range.end = range.end
+                    last.range.end = range.end;
                 }
                 _ => segments.push(Segment { second: second - range.len(), range, decay }),
             }
@@ -129,6 +153,19 @@ mod tests {
     fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
         let off = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(got.len() == want.len() && off < tolerance, "off by {off}");
+    }
+
+    #[test]
+    fn a_config_is_parsed_strictly_and_checked() {
+        let parse = |text: &str| serde_json::from_str::<OptimiserConfig>(text);
+        let muon = parse(r#"{"kind":"muon","rate":0.01,"adamw":{"rate":0.001}}"#).expect("known keys");
+        let want = Muon { rate: 0.01, adamw: AdamW { rate: 0.001, ..AdamW::default() }, ..Muon::default() };
+        assert_eq!(muon, OptimiserConfig::Muon(want));
+        muon.check().expect("possible");
+        assert!(parse(r#"{"kind":"adamw","raet":0.01}"#).is_err());
+        let bad =
+            parse(r#"{"kind":"adamw","beta2":1.0}"#).expect("known keys").check().expect_err("never decays");
+        assert!(bad.to_string().starts_with("optimiser.adamw.beta2 = 1 is not possible"), "{bad}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub(crate) mod need;
 mod pass;
 
 pub(crate) use arena::Arena;
-pub use cpu::{BATCH_MAX, CpuStage, Inferred};
+pub use cpu::{BATCH_MAX, CpuStage, Inferred, device_class};
 
 use crate::config::{ConfigError, Message, MessageError, StageSpec};
 
@@ -125,7 +125,8 @@ pub trait Stage: Send {
     fn set_weights(&mut self, flat: &[f32]) -> Result<(), StageError>;
     /// Runs forward and keeps what backward needs under `micro_batch`.
     ///
-    /// `tokens`: `[batch, sequence + 1]`, the last one of each row is only a target. `input`: none on the head.
+    /// `tokens`: `[batch, sequence + 1]`, the last one of each row is only a target; may be empty where the spec does
+    /// not need them. `input`: none on the head.
     fn forward(
         &mut self,
         micro_batch: u64,

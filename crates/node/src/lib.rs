@@ -21,3 +21,4 @@ pub mod rpc;
 pub mod speak;
 pub mod spec;
 pub mod tokens;
+pub mod validator;

@@ -67,7 +67,7 @@ pub const KEEP_RETRY: Duration = Duration::from_millis(500);
 /// Time over which the shown rate of tokens is taken.
 pub const RATE_OVER: Duration = Duration::from_secs(10);
 /// After the end of a run: how long the orchestrator waits for its last state, its last held-out loss and its nodes.
-pub const FAREWELL: Duration = Duration::from_secs(60);
+pub const FAREWELL: Duration = Duration::from_mins(1);
 /// After the end of a run: silence of the orchestrator after which a node ends too.
 pub const FAREWELL_SILENCE: Duration = Duration::from_secs(5);
 /// Pause between two looks for nodes that did not hear of the run's end.

@@ -13,6 +13,7 @@ const EXIT_CODES: &str = "Exit codes:
   1    failed while running
   2    wrong usage
   3    input that cannot be used: spec, data, tokenizer, checkpoint, key, folder
+  4    verify: an entry of the log does not follow from those before
   130  stopped at once by a second Ctrl-C
 
 Results go to stdout, logs and the live view to stderr.";
@@ -149,21 +150,15 @@ pub(crate) struct OrchestratorArgs {
 pub(crate) struct JoinArgs {
     /// The ticket that the orchestrator prints.
     pub(crate) ticket: String,
-    /// Folder for key, weights and cache. Default: ./shoal-nodes/RUN.
+    /// Folder for key, weights and cache. Default: ./shoal-nodes/RUN-ROLE. Its key is `node.key`, made if it is not there.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
-    /// Key file. Default: `node.key` in the folder, made if it is not there.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key: Option<PathBuf>,
     /// Address and port to listen on. Default: any.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) bind: Option<SocketAddr>,
     /// Threads to compute with. Default: all cores.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Most memory to use (`8GiB`). Default: what the machine has available.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(crate) memory: Option<u64>,
     /// Most to send, per second (`2MB/s`, `16Mbit/s`). Default: no limit.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) upload: Option<u64>,
@@ -173,7 +168,10 @@ pub(crate) struct JoinArgs {
 pub(crate) struct MinerArgs {
     #[command(flatten)]
     pub(crate) join: JoinArgs,
-    /// Stage to ask for.
+    /// Most memory to use (`8GiB`). A stage that needs more is refused. Default: no limit.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Stage to ask for. Default: the run assigns one.
     #[arg(long, value_name = "N")]
     pub(crate) stage: Option<u16>,
     /// Compute only while nobody else needs the processor.
@@ -238,6 +236,13 @@ pub(crate) enum RunCommand {
         /// Print the complete spec as TOML instead.
         #[arg(long, conflicts_with = "presets")]
         toml: bool,
+    },
+    /// Write the log of a run as one file, for `shoal verify` anywhere.
+    Log {
+        /// A run folder.
+        from: PathBuf,
+        /// New file.
+        to: PathBuf,
     },
     /// Write a checkpoint for other software: a Hugging Face folder if the model is plain, else safetensors.
     Export {
@@ -340,17 +345,17 @@ pub(crate) struct BenchCutsArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) stages: usize,
     /// Inner steps of each run.
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
-    /// Sequences a step.
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    /// Sequences a step, at most this many; in micro-batches of up to 4.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = sequences)]
     pub(crate) sequences: usize,
     /// Seeds per cut.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) seeds: u64,
-    /// Runs at a time, one thread each. Default: the machine's cores.
+    /// Threads. Default: all cores.
     #[arg(long, value_name = "N")]
-    pub(crate) jobs: Option<usize>,
+    pub(crate) threads: Option<usize>,
 }
 
 #[derive(Args, Debug)]
@@ -360,4 +365,9 @@ pub(crate) struct WatchArgs {
     /// Print the last picture as text of this size (`80x20`) instead of following.
     #[arg(long, value_name = "WxH", hide = true)]
     pub(crate) frame: Option<String>,
+}
+
+fn sequences(text: &str) -> Result<usize, String> {
+    let count: usize = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (1..=4096).contains(&count) { Ok(count) } else { Err("must be from 1 to 4096".to_owned()) }
 }

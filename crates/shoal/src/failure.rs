@@ -6,6 +6,8 @@ use std::process::ExitCode;
 pub(crate) const FAILED: u8 = 1;
 /// What was given cannot be used: spec, data, tokenizer, checkpoint, key, folder.
 pub(crate) const BAD_INPUT: u8 = 3;
+/// `verify` found an entry that does not follow.
+pub(crate) const DOES_NOT_FOLLOW: u8 = 4;
 /// Stopped at once by a second Ctrl-C.
 pub(crate) const INTERRUPTED: u8 = 130;
 

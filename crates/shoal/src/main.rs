@@ -2,10 +2,12 @@
 //!
 //! It must never decide what the protocol, the model or the daemons decide: it reads arguments, calls them, shows results.
 
+mod bench;
 mod cli;
 mod failure;
 mod interrupt;
 mod key;
+mod lend;
 mod orchestrator;
 mod parent;
 mod prepare;
@@ -14,6 +16,7 @@ mod sample;
 mod tokenizer;
 mod unit;
 mod up;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
@@ -36,6 +39,10 @@ fn main() -> ExitCode {
         Command::Orchestrator(args) => orchestrator::run(args, json),
         Command::Sample(args) => sample::run(&args, json),
         Command::Tokenizer(args) => tokenizer::run(args, json),
+        Command::Bench(args) => bench::run(args, json),
+        Command::Verify(args) => verify::run(&args, json),
+        Command::Miner(args) => lend::miner(args, json),
+        Command::Validator(args) => lend::validator(args, json),
         Command::Watch(args) => watch::run(&args, json),
     };
     match done {

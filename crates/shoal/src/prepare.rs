@@ -17,7 +17,7 @@ use wire::Hash;
 
 use crate::cli::{DataArgs, ShapeArgs};
 use crate::failure::bad_input;
-pub(crate) use shape::shape;
+pub(crate) use shape::{shape, vocab_of};
 
 /// What was made.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ pub(crate) fn prepare(
         .with_context(|| format!("cannot write below {}", parent.display()))?;
     let folder = RunFolder::new(draft.path());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let blobs = runtime.block_on(store::FolderBlobs::open(folder.blobs(), store::Durability::default()))?;
+    let blobs = runtime.block_on(store::FolderBlobs::open(folder.blobs(), store::Durability::Synced))?;
     let keep = |hash: BlobHash, bytes: Vec<u8>| {
         runtime.block_on(blobs.put_at(Hash(hash.0), Bytes::from(bytes))).map_err(std::io::Error::other)
     };

@@ -40,6 +40,14 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
             let spec = read(&path)?;
             if toml { print(spec.canonical().trim_end())? } else { show(&spec, json)? }
         }
+        RunCommand::Log { from, to } => {
+            let blocks = crate::verify::write_log(&from, &to)?;
+            if json {
+                print(&json!({ "file": to, "blocks": blocks }).to_string())?;
+            } else {
+                print(&format!("{}: {blocks} blocks", to.display()))?;
+            }
+        }
         RunCommand::Export { from, to, numbers } => {
             let checkpoint = Checkpoint::open(&checkpoint_of(&from)?)?;
             let stages = checkpoint.stages()?;

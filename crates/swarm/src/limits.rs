@@ -28,8 +28,8 @@ pub const LEASE_GRANTER_PERCENT: u64 = 120;
 pub const EPOCH_MICRO_BATCHES_MAX: u32 = 1 << 16;
 /// Most micro-batches per inner step of one miner (A_max).
 pub const ACCUMULATE_MAX: u32 = 4096;
-/// A miner may take more inner steps than H when routes favour it, at most this many times H, plus as many.
-pub const STEPS_FACTOR: u32 = 4;
+/// A miner takes more inner steps than H when others of its stage go; at most this many per micro-batch of the epoch.
+pub const STEPS_PER_MICRO_BATCH: u32 = 2;
 /// Most hop reports in one work report.
 pub const HOPS_MAX: usize = 256;
 /// Most units of a stage in one lock-step report of squares.

@@ -505,7 +505,7 @@ pub fn blind_hash(node: &NodeId, nonce: &Hash, shards: &[ShardClaim]) -> Hash {
 
 /// Hash of a nonce, as [`UploadCommit::nonce_commit`] holds it.
 pub fn nonce_hash(nonce: &Hash) -> Hash {
-    Hash::of_parts("shoal 2026-11 nonce", &[&nonce.0])
+    ledger::beacon::commitment(nonce)
 }
 
 /// Position of a record's block: evidence in errors and displays.

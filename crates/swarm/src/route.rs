@@ -14,7 +14,7 @@ const FRACTION_BITS: u32 = 40;
 /// −log2((draw + 1) / 2^64) in units of 2^−40, by repeated squaring: no float, no table.
 fn neg_log2(draw: u64) -> u64 {
     let Some(value) = draw.checked_add(1) else { return 0 };
-    let exponent = 63 - value.leading_zeros();
+    let exponent = value.ilog2();
     // Mantissa in [1, 2) with 63 fraction bits.
     let mut mantissa = value << value.leading_zeros();
     let mut fraction = 0_u64;

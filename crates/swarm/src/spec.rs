@@ -133,7 +133,12 @@ pub struct SpecError {
     pub allowed: String,
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), SpecError> {
+fn within<T: PartialOrd + std::fmt::Display + Copy>(
+    key: &str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), SpecError> {
     if value >= low && value <= high {
         return Ok(());
     }
@@ -185,5 +190,70 @@ impl SwarmSpec {
     /// Mask with the bit of every stage.
     pub fn all_stages(&self) -> u64 {
         u64::MAX >> (64 - self.stages.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> SwarmSpec {
+        SwarmSpec {
+            seed: 1,
+            stages: vec![StageFacts { parameters: 10, flops_per_token: 10 }; 64],
+            tokens_per_micro_batch: 1,
+            epochs: 1,
+            micro_batches_per_epoch: 1,
+            inner_steps: 1,
+            pace: Pace::Lockstep { clip_norm: 1.0 },
+            miners_min: 1,
+            validators_min: 0,
+            epoch_deadline: Millis(1),
+            lease_ttl: Millis(1),
+            heartbeat: Millis(1),
+            lost_after: Millis(2),
+            merge: MergeSpec {
+                deadline_min: Millis(1),
+                deadline_max: Millis(1),
+                unwitnessed: Unwitnessed::Keep,
+                first_norm_bound: 0.0,
+                outer: Outer::Nesterov { learning_rate: 0.7, momentum: 0.9 },
+                wire: MergeWire::Bf16,
+            },
+            audit_rate_ppm: 0,
+        }
+    }
+
+    #[test]
+    fn an_impossible_value_is_named_with_what_is_allowed() {
+        good().check().unwrap();
+        assert_eq!(good().all_stages(), u64::MAX);
+        type Case = (fn(&mut SwarmSpec), &'static str);
+        let cases: [Case; 16] = [
+            (|s| s.stages.clear(), "stages"),
+            (|s| s.stages.push(s.stages[0]), "stages"),
+            (|s| s.stages[3].parameters = 0, "stages.parameters"),
+            (|s| s.stages[3].flops_per_token = 0, "stages.flops_per_token"),
+            (|s| s.epochs = 0, "epochs"),
+            (|s| s.micro_batches_per_epoch = 1 << 20, "micro_batches_per_epoch"),
+            (|s| s.inner_steps = 0, "inner_steps"),
+            (|s| s.miners_min = 65, "miners_min"),
+            (|s| s.heartbeat = Millis(0), "heartbeat"),
+            (|s| s.lost_after = Millis(1), "lost_after"),
+            (|s| s.lease_ttl = Millis(0), "lease_ttl"),
+            (|s| s.merge.deadline_max = Millis(0), "merge.deadline_max"),
+            (|s| s.merge.first_norm_bound = f64::NAN, "merge.first_norm_bound"),
+            (
+                |s| s.merge.outer = Outer::Nesterov { learning_rate: f32::INFINITY, momentum: 0.9 },
+                "merge.outer.learning_rate",
+            ),
+            (|s| s.pace = Pace::Lockstep { clip_norm: 0.0 }, "pace.clip_norm"),
+            (|s| s.audit_rate_ppm = 1_000_001, "audit_rate_ppm"),
+        ];
+        for (change, key) in cases {
+            let mut bad = good();
+            change(&mut bad);
+            assert_eq!(bad.check().unwrap_err().key, key);
+        }
     }
 }

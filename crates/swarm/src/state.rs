@@ -6,6 +6,7 @@
 
 mod accept;
 mod accept_merge;
+mod accept_work;
 mod gather;
 mod merge;
 mod merge_fold;
@@ -478,7 +479,8 @@ impl State {
         shard::count(uploaders, elements)
     }
 
-    fn steps_max(&self) -> u32 {
-        self.spec.inner_steps.saturating_mul(limits::STEPS_FACTOR).saturating_add(limits::STEPS_FACTOR)
+    /// Most inner steps that a miner may report in an epoch: more than H when others of its stage are gone.
+    pub fn steps_max(&self) -> u32 {
+        self.spec.micro_batches_per_epoch.saturating_mul(limits::STEPS_PER_MICRO_BATCH)
     }
 }

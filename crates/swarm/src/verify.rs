@@ -1,8 +1,9 @@
 //! Replays a log: recomputes everything that follows and names the first record that does not.
 
-use wire::{Millis, RunId};
+use ledger::{Chain, ChainError, LogError, LogReader};
+use wire::{DecodeError, Millis, RunId, Seq};
 
-use crate::record::{Control, Derived, Input, Record};
+use crate::record::{Control, Derived, Input, Position, Record};
 use crate::refusal::Refusal;
 use crate::state::{GenesisError, Signatures, State};
 
@@ -54,6 +55,95 @@ pub enum Lie {
         /// Why.
         refusal: Refusal,
     },
+}
+
+impl Lie {
+    /// Position in the block.
+    pub fn index(&self) -> usize {
+        match self {
+            Self::Genesis(_) | Self::Time { .. } => 0,
+            Self::Differs { index, .. }
+            | Self::Unfounded { index, .. }
+            | Self::Missing { index, .. }
+            | Self::Refused { index, .. } => *index,
+        }
+    }
+}
+
+/// Where and why a log stops being true.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("block {}, {cause}", position.seq)]
+pub struct Fault {
+    /// First record that does not follow.
+    pub position: Position,
+    /// Why.
+    pub cause: FaultCause,
+}
+
+/// Why a log stops being true.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum FaultCause {
+    /// The file is not readable from here on.
+    #[error("{0}")]
+    File(#[from] LogError),
+    /// The block does not follow the block before, or is not the orchestrator's.
+    #[error("{0}")]
+    Chain(#[from] ChainError),
+    /// A record does not decode.
+    #[error("record {index}: {source}")]
+    Record {
+        /// Position in the block.
+        index: usize,
+        /// What the decoder said.
+        source: DecodeError,
+    },
+    /// A record does not follow.
+    #[error("{0}")]
+    Lie(#[from] Lie),
+    /// The genesis names another orchestrator than the file.
+    #[error("the genesis record names another orchestrator")]
+    Orchestrator,
+    /// No block at all.
+    #[error("the log is empty")]
+    Empty,
+}
+
+/// Re-executes a whole log file: chain, signatures of blocks, every derived record, and the envelopes' signatures that
+/// `signatures` chooses by position.
+pub fn file(
+    bytes: &[u8],
+    mut signatures: impl FnMut(Position) -> Signatures,
+) -> Result<(State, Chain), Fault> {
+    let at = |seq: Seq, index: usize| Position { seq, index: index as u32 };
+    let fault = |position: Position, cause: FaultCause| Fault { position, cause };
+    let reader = LogReader::new(bytes).map_err(|error| fault(at(Seq(0), 0), error.into()))?;
+    let header = reader.header();
+    let mut chain = Chain::genesis(header.run, header.orchestrator);
+    let mut state: Option<State> = None;
+    for block in reader {
+        let seq = chain.next_seq();
+        let block = block.map_err(|error| fault(at(seq, 0), error.into()))?;
+        chain.check(&block).map_err(|error| fault(at(seq, 0), error.into()))?;
+        let records = records(&block.records)
+            .map_err(|(index, source)| fault(at(seq, index), FaultCause::Record { index, source }))?;
+        let time = block.header().time;
+        let folded = match &mut state {
+            Some(state) => replay_with(state, time, &records, |index| signatures(at(seq, index))),
+            None => start(header.run, time, &records).map(|first| state = Some(first)),
+        };
+        folded.map_err(|lie| fault(at(seq, lie.index()), lie.into()))?;
+        if state.as_ref().is_some_and(|state| state.orchestrator() != header.orchestrator) {
+            return Err(fault(at(seq, 0), FaultCause::Orchestrator));
+        }
+    }
+    let state = state.ok_or_else(|| fault(at(Seq(0), 0), FaultCause::Empty))?;
+    Ok((state, chain))
+}
+
+/// Decodes the records of a block; an error names the first that is none.
+pub fn records(bytes: &[Vec<u8>]) -> Result<Vec<Record>, (usize, DecodeError)> {
+    let decode = |(index, bytes): (usize, &Vec<u8>)| wire::from_bytes(bytes).map_err(|error| (index, error));
+    bytes.iter().enumerate().map(decode).collect()
 }
 
 /// State after the first block of a log.

@@ -47,7 +47,11 @@ impl Classes {
         let rows = level.run(
             #[inline(always)]
             || {
-                if rotate { row_scales::<1>(words, period, steps) } else { row_scales::<0>(words, period, steps) }
+                if rotate {
+                    row_scales::<1>(words, period, steps)
+                } else {
+                    row_scales::<0>(words, period, steps)
+                }
             },
         );
         if classes == 1 {
@@ -121,7 +125,12 @@ fn row_scales<const TURN: u32>(words: &[[u8; 2]], period: usize, steps: u8) -> V
 }
 
 /// Histograms of the columns, bin by bin: sign and 32 exponents around the row's.
-fn histograms(words: &[[u8; 2]], turn: u32, period: usize, offsets: impl Iterator<Item = u8>) -> Vec<[i16; BINS]> {
+fn histograms(
+    words: &[[u8; 2]],
+    turn: u32,
+    period: usize,
+    offsets: impl Iterator<Item = u8>,
+) -> Vec<[i16; BINS]> {
     let mut histograms = vec![[0_i16; BINS]; period];
     let step = (words.len() / period / SAMPLE_ROWS).max(1);
     for (row, offset) in words.chunks_exact(period).zip(offsets).step_by(step).take(2 * SAMPLE_ROWS) {
@@ -137,9 +146,10 @@ fn histograms(words: &[[u8; 2]], turn: u32, period: usize, offsets: impl Iterato
 /// k-means with code length as the distance, in integers; starts from the order of the mean exponents.
 #[inline(always)]
 fn cluster(histograms: &[[i16; BINS]], classes: usize) -> Vec<u8> {
-    let mean = |h: &[i16; BINS]| h.iter().enumerate().map(|(i, &c)| (i / 2) as i64 * i64::from(c)).sum::<i64>();
+    let mean =
+        |h: &[i16; BINS]| h.iter().enumerate().map(|(i, &c)| (i / 2) as i64 * i64::from(c)).sum::<i64>();
     let mut order: Vec<usize> = (0..histograms.len()).collect();
-    order.sort_by_key(|&c| (mean(&histograms[c]), c));
+    order.sort_by_cached_key(|&c| (mean(&histograms[c]), c));
     let mut class = vec![0_u8; histograms.len()];
     for (rank, &col) in order.iter().enumerate() {
         class[col] = (rank * classes / histograms.len()) as u8;
@@ -160,7 +170,9 @@ fn cluster(histograms: &[[i16; BINS]], classes: usize) -> Vec<u8> {
             })
             .collect();
         for (h, k) in histograms.iter().zip(&mut class) {
-            let cost = |l: &[i16; BINS]| -> i32 { h.iter().zip(l).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum() };
+            let cost = |l: &[i16; BINS]| -> i32 {
+                h.iter().zip(l).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+            };
             let (mut best, mut least) = (0, i32::MAX);
             for (i, l) in lengths.iter().enumerate() {
                 let cost = cost(l);

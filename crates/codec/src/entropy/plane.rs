@@ -37,7 +37,9 @@ pub(crate) fn encode(level: Level, tables: &Tables, symbols: &[u8], offsets: &Of
         let contexts = &mut contexts[..chunk.len()];
         offsets.fill(i * CHUNK, chunk.len(), contexts);
         let before = out.len();
-        rans::encode(level, &table, chunk, contexts, out);
+        let mut encoder = rans::Encoder::new(chunk.len());
+        encoder.push(level, &table, chunk, contexts);
+        encoder.finish(out);
         let length = (out.len() - before) as u32;
         out[lengths + 4 * i..lengths + 4 * i + 4].copy_from_slice(&length.to_le_bytes());
     }
@@ -58,10 +60,12 @@ pub(crate) fn decode(
         let contexts = &mut contexts[..chunk.len()];
         offsets.fill(i * CHUNK, chunk.len(), contexts);
         let stream = reader.take(u32::from_le_bytes(*length) as usize)?;
-        let taken = rans::decode(level, &table, stream, contexts, chunk).map_err(|r| reader.malformed(r))?;
-        if taken != stream.len() {
-            return Err(reader.malformed("bytes are left over in a stream"));
-        }
+        let mut decode = || {
+            let mut decoder = rans::Decoder::new(&table, stream)?;
+            decoder.run(level, contexts, chunk)?;
+            decoder.finish()
+        };
+        decode().map_err(|r| reader.malformed(r))?;
     }
     Ok(())
 }

@@ -8,6 +8,8 @@ use crate::error::CodecError;
 const PROBABILITY_BITS: u32 = 11;
 const SHIFT: u32 = 5;
 const TOP: u32 = 1 << 24;
+/// Zeros at its end that an encoder may leave out, with ample room: a run of zero bytes is improbable beyond it.
+const MOST_MISSING: usize = 4096;
 
 /// Probability that the next bit is 0, in 1/2048.
 pub(crate) type Probability = u16;
@@ -104,12 +106,14 @@ pub(crate) struct Decoder<'a> {
     code: u32,
     range: u32,
     rest: &'a [u8],
+    /// Bytes read past the end.
+    missing: usize,
 }
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(reader: &mut Reader<'a>) -> Result<Self, CodecError> {
         let length = reader.u32()? as usize;
-        let mut decoder = Self { code: 0, range: u32::MAX, rest: reader.take(length)? };
+        let mut decoder = Self { code: 0, range: u32::MAX, rest: reader.take(length)?, missing: 0 };
         for _ in 0..5 {
             decoder.code = decoder.code << 8 | decoder.next();
         }
@@ -118,10 +122,16 @@ impl<'a> Decoder<'a> {
 
     fn next(&mut self) -> u32 {
         let Some((&byte, rest)) = self.rest.split_first() else {
+            self.missing += 1;
             return 0;
         };
         self.rest = rest;
         u32::from(byte)
+    }
+
+    /// Whether more zeros were read past the end than an encoder ever leaves out.
+    pub(crate) const fn is_past_end(&self) -> bool {
+        self.missing > MOST_MISSING
     }
 
     fn normalize(&mut self) {

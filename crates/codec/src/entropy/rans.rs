@@ -64,29 +64,47 @@ impl DecodeTable {
     }
 }
 
-/// Appends the stream of `symbols`, whose contexts are `contexts`; every symbol has a frequency in its context.
-pub(crate) fn encode(level: Level, table: &EncodeTable, symbols: &[u8], contexts: &[u8], out: &mut Vec<u8>) {
-    let mut states = [LOWER; LANES];
-    // Words fill a buffer from its end; a symbol costs at most one.
-    let mut words = vec![0_u8; 2 * symbols.len() + 4 * LANES + SLACK];
-    let end = words.len() - SLACK;
-    let mut at = end;
-    let whole = symbols.len() / LANES * LANES;
-    let (symbols, last_symbols) = symbols.split_at(whole);
-    let (contexts, last_contexts) = contexts.split_at(whole);
-    at = encode_group(table, last_symbols, last_contexts, &mut states, &mut words, at);
-    at = match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::encode(&table.entries, symbols, contexts, &mut states, &mut words, at),
-        _ => {
-            let groups = symbols.as_chunks::<LANES>().0.iter().zip(contexts.as_chunks::<LANES>().0);
-            groups.rev().fold(at, |at, (s, c)| encode_group(table, s, c, &mut states, &mut words, at))
-        }
-    };
-    for state in states {
-        out.extend_from_slice(&state.to_le_bytes());
+/// Writes one stream, last run of symbols first.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    states: [u32; LANES],
+    /// Words fill this from its end; a symbol costs at most one.
+    words: Vec<u8>,
+    at: usize,
+}
+
+impl Encoder {
+    /// An encoder of at most `symbols` symbols.
+    pub(crate) fn new(symbols: usize) -> Self {
+        let words = vec![0_u8; 2 * symbols + 4 * LANES + SLACK];
+        Self { states: [LOWER; LANES], at: words.len() - SLACK, words }
     }
-    out.extend_from_slice(&words[at..end]);
+
+    /// Puts a run of `symbols`, whose contexts are `contexts`, before what was pushed so far. Every symbol has a
+    /// frequency in its context. The decoder takes it as one run of the same length.
+    pub(crate) fn push(&mut self, level: Level, table: &EncodeTable, symbols: &[u8], contexts: &[u8]) {
+        let Self { states, words, at } = self;
+        let whole = symbols.len() / LANES * LANES;
+        let (symbols, last_symbols) = symbols.split_at(whole);
+        let (contexts, last_contexts) = contexts.split_at(whole);
+        *at = encode_group(table, last_symbols, last_contexts, states, words, *at);
+        *at = match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::encode(&table.entries, symbols, contexts, states, words, *at),
+            _ => {
+                let groups = symbols.as_chunks::<LANES>().0.iter().zip(contexts.as_chunks::<LANES>().0);
+                groups.rev().fold(*at, |at, (s, c)| encode_group(table, s, c, states, words, at))
+            }
+        };
+    }
+
+    /// Appends the stream.
+    pub(crate) fn finish(self, out: &mut Vec<u8>) {
+        for state in self.states {
+            out.extend_from_slice(&state.to_le_bytes());
+        }
+        out.extend_from_slice(&self.words[self.at..self.words.len() - SLACK]);
+    }
 }
 
 /// One group of at most 32 symbols, backwards; returns where its words begin.
@@ -114,70 +132,89 @@ fn encode_group(
     at
 }
 
-/// Decodes `out.len()` symbols from the front of `stream` and returns the bytes taken; an error is a reason.
-pub(crate) fn decode(
-    level: Level,
-    table: &DecodeTable,
-    stream: &[u8],
-    contexts: &[u8],
-    out: &mut [u8],
-) -> Result<usize, &'static str> {
-    let Some((heads, words)) = stream.split_first_chunk::<{ 4 * LANES }>() else {
-        return Err("stream is cut short");
-    };
-    if contexts.iter().any(|&c| usize::from(c) >= table.contexts) {
-        return Err("context is out of range");
-    }
-    let mut states = [0_u32; LANES];
-    for (state, bytes) in states.iter_mut().zip(heads.as_chunks::<4>().0) {
-        *state = u32::from_le_bytes(*bytes);
-        if *state >= 1 << 31 {
-            return Err("state is out of range");
+/// Reads one stream, first run of symbols first.
+#[derive(Debug)]
+pub(crate) struct Decoder<'a> {
+    table: &'a DecodeTable,
+    states: [u32; LANES],
+    words: &'a [u8],
+}
+
+impl<'a> Decoder<'a> {
+    /// Begins with `stream`; an error is a reason.
+    pub(crate) fn new(table: &'a DecodeTable, stream: &'a [u8]) -> Result<Self, &'static str> {
+        let Some((heads, words)) = stream.split_first_chunk::<{ 4 * LANES }>() else {
+            return Err("stream is cut short");
+        };
+        let mut states = [0_u32; LANES];
+        for (state, bytes) in states.iter_mut().zip(heads.as_chunks::<4>().0) {
+            *state = u32::from_le_bytes(*bytes);
+            if *state >= 1 << 31 {
+                return Err("state is out of range");
+            }
         }
+        Ok(Self { table, states, words })
     }
-    let mut at = 0;
-    let mut done = 0;
-    #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx512 {
-        (done, at) = avx512::decode(&table.slots, words, contexts, &mut states, out);
+
+    /// Decodes one run of `out.len()` symbols in as many `contexts`.
+    pub(crate) fn run(&mut self, level: Level, contexts: &[u8], out: &mut [u8]) -> Result<(), &'static str> {
+        let most = level.run(|| contexts.iter().fold(0, |m, &c| m.max(c)));
+        if usize::from(most) >= self.table.contexts {
+            return Err("context is out of range");
+        }
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if level == Level::Avx512 {
+            let taken;
+            (done, taken) = avx512::decode(&self.table.slots, self.words, contexts, &mut self.states, out);
+            self.words = &self.words[taken..];
+        }
+        let groups = out[done..].chunks_mut(LANES).zip(contexts[done..].chunks(LANES));
+        for (out, contexts) in groups {
+            self.group(contexts, out)?;
+        }
+        Ok(())
     }
-    let _ = level;
-    while done < out.len() {
-        let n = (out.len() - done).min(LANES);
-        let group = &mut out[done..done + n];
+
+    #[inline]
+    fn group(&mut self, contexts: &[u8], out: &mut [u8]) -> Result<(), &'static str> {
+        let lanes = out.iter_mut().zip(contexts).zip(&mut self.states);
         // A group takes at most a word a lane; near the end each read is checked.
-        if words.len() - at >= 2 * LANES {
-            let taken = &words[at..at + 2 * LANES];
+        if let Some(taken) = self.words.first_chunk::<{ 2 * LANES }>() {
             let mut used = 0;
-            for ((o, &c), state) in group.iter_mut().zip(&contexts[done..]).zip(&mut states) {
-                let (symbol, x) = step(table, *state, c);
+            for ((o, &c), state) in lanes {
+                let (symbol, x) = step(self.table, *state, c);
                 *o = symbol;
                 let need = x < LOWER;
                 let word = u32::from(u16::from_le_bytes([taken[used], taken[used + 1]]));
                 *state = if need { x << 16 | word } else { x };
                 used += 2 * usize::from(need);
             }
-            at += used;
-        } else {
-            for ((o, &c), state) in group.iter_mut().zip(&contexts[done..]).zip(&mut states) {
-                let (symbol, mut x) = step(table, *state, c);
-                *o = symbol;
-                if x < LOWER {
-                    let Some(word) = words[at..].first_chunk::<2>() else {
-                        return Err("stream is cut short");
-                    };
-                    x = x << 16 | u32::from(u16::from_le_bytes(*word));
-                    at += 2;
-                }
-                *state = x;
-            }
+            self.words = &self.words[used..];
+            return Ok(());
         }
-        done += n;
+        for ((o, &c), state) in lanes {
+            let (symbol, mut x) = step(self.table, *state, c);
+            *o = symbol;
+            if x < LOWER {
+                let Some((word, rest)) = self.words.split_first_chunk::<2>() else {
+                    return Err("stream is cut short");
+                };
+                x = x << 16 | u32::from(u16::from_le_bytes(*word));
+                self.words = rest;
+            }
+            *state = x;
+        }
+        Ok(())
     }
-    if states.iter().any(|&s| s != LOWER) {
-        return Err("stream does not end where it began");
+
+    /// Checks that the stream ends here.
+    pub(crate) fn finish(self) -> Result<(), &'static str> {
+        if self.states.iter().any(|&s| s != LOWER) {
+            return Err("stream does not end where it began");
+        }
+        if self.words.is_empty() { Ok(()) } else { Err("bytes are left over in a stream") }
     }
-    Ok(4 * LANES + at)
 }
 
 #[inline]

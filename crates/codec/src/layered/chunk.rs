@@ -74,7 +74,13 @@ const fn plane_bytes(n: usize, bits: u8) -> usize {
     (whole + (n % GROUP).div_ceil(8)) * bits as usize
 }
 
-fn encode_with<K: Kernels>(layers: &[Layer], rotate: bool, words: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) {
+fn encode_with<K: Kernels>(
+    layers: &[Layer],
+    rotate: bool,
+    words: &[u8],
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+) {
     let Scratch { offsets, a, b } = scratch;
     let start = out.len();
     let n = words.len() / 2;
@@ -243,7 +249,8 @@ fn decode_with<K: Kernels>(
     }
     let whole = n / GROUP * GROUP;
     let (words, last_words) = words.split_at_mut(2 * whole);
-    let taken = K::join_first(&tails[..whole], first.whole, first.layer, from, &offsets[..whole], rotate, words);
+    let taken =
+        K::join_first(&tails[..whole], first.whole, first.layer, from, &offsets[..whole], rotate, words);
     if whole < n {
         let tails = Padded::<GROUP>::of(&tails[whole..]);
         let pads = Padded::<GROUP>::of(&offsets[whole..n]);

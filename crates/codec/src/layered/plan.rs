@@ -43,7 +43,8 @@ impl Plan {
     pub(crate) fn choose(effort: Effort, words: &[u8], rotate: bool, cols: usize) -> Self {
         let n = words.len() / 2;
         let sample = if effort == Effort::Window { WINDOW_SAMPLE } else { SAMPLE };
-        let sample = if rotate { Sample::take::<true>(words, sample) } else { Sample::take::<false>(words, sample) };
+        let sample =
+            if rotate { Sample::take::<true>(words, sample) } else { Sample::take::<false>(words, sample) };
         let plain = sample.histogram(&Offsets::none());
         let mut best = Self { layers: plain.layers(effort, n), offsets: Offsets::none() };
         if n < MIN_OFFSET_ELEMENTS {
@@ -203,7 +204,8 @@ impl Histogram {
             bits += remaining * u64::from(layer.bits);
             for code in 0..(1_u8 << layer.bits) - 1 {
                 let [low, ..] = layer.symbols;
-                let s = if layer.bits == 3 { low.wrapping_add(code) } else { layer.symbols[usize::from(code)] };
+                let s =
+                    if layer.bits == 3 { low.wrapping_add(code) } else { layer.symbols[usize::from(code)] };
                 remaining -= u64::from(std::mem::take(&mut left[usize::from(s)]));
             }
         }

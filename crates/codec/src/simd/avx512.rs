@@ -11,7 +11,9 @@ pub(crate) struct Avx512;
 /// Runs `f` compiled for this level.
 #[inline]
 pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi1,bmi2,popcnt,lzcnt")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi1,bmi2,popcnt,lzcnt"
+    )]
     fn inner<R>(f: impl FnOnce() -> R) -> R {
         f()
     }
@@ -48,7 +50,8 @@ fn code<const BITS: u8>(s: __m512i, symbols: [__m512i; 3]) -> ([u64; 3], u64) {
             ([escape, 0, 0], escape)
         }
         2 => {
-            let (ma, mb, mc) = (_mm512_cmpeq_epi8_mask(s, a), _mm512_cmpeq_epi8_mask(s, b), _mm512_cmpeq_epi8_mask(s, c));
+            let (ma, mb, mc) =
+                (_mm512_cmpeq_epi8_mask(s, a), _mm512_cmpeq_epi8_mask(s, b), _mm512_cmpeq_epi8_mask(s, c));
             // A book may repeat a symbol; the first code wins, as in the scalar kernel.
             let (mb, mc) = (mb & !ma, mc & !ma & !mb);
             let escape = !(ma | mb | mc);

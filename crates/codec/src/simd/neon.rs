@@ -146,7 +146,11 @@ fn spread(bits: u64) -> uint8x16_t {
 /// Symbols of one group, its escapes taken from the front of `deeper`, and how many those were.
 #[inline]
 #[target_feature(enable = "neon")]
-fn join<const BITS: u8>(planes: [u64; 3], symbols: [uint8x16_t; 3], deeper: &[u8]) -> ([uint8x16_t; 4], usize) {
+fn join<const BITS: u8>(
+    planes: [u64; 3],
+    symbols: [uint8x16_t; 3],
+    deeper: &[u8],
+) -> ([uint8x16_t; 4], usize) {
     let [a, b, c] = symbols;
     let escape = match BITS {
         1 => planes[0],

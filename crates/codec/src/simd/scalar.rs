@@ -19,7 +19,8 @@ impl Coder {
         // Backwards, so that the first code wins where a book repeats a symbol.
         for code in (0..escape).rev() {
             let [low, ..] = layer.symbols;
-            let symbol = if layer.bits == 3 { low.wrapping_add(code) } else { layer.symbols[usize::from(code)] };
+            let symbol =
+                if layer.bits == 3 { low.wrapping_add(code) } else { layer.symbols[usize::from(code)] };
             codes[usize::from(symbol)] = code;
         }
         Self { codes, bits: layer.bits }
@@ -61,7 +62,11 @@ fn get_planes(bits: u8, group: &[u8]) -> [u64; 3] {
 /// Symbols of one group; returns how many bytes of `deeper` it took.
 fn join_group(planes: [u64; 3], layer: Layer, deeper: &[u8], out: &mut [u8; GROUP]) -> usize {
     let [a, b, c] = layer.symbols;
-    let table = if layer.bits == 3 { std::array::from_fn(|i| a.wrapping_add(i as u8)) } else { [a, b, c, 0, 0, 0, 0, 0] };
+    let table = if layer.bits == 3 {
+        std::array::from_fn(|i| a.wrapping_add(i as u8))
+    } else {
+        [a, b, c, 0, 0, 0, 0, 0]
+    };
     let escape = (1_usize << layer.bits) - 1;
     let mut taken = 0;
     for (i, o) in out.iter_mut().enumerate() {
@@ -105,7 +110,8 @@ impl Kernels for Scalar {
         let mut taken = 0;
         let coder = Coder::new(layer);
         let plane_bytes = usize::from(layer.bits) * 8;
-        for (group, planes) in symbols.as_chunks::<GROUP>().0.iter().zip(planes.chunks_exact_mut(plane_bytes)) {
+        for (group, planes) in symbols.as_chunks::<GROUP>().0.iter().zip(planes.chunks_exact_mut(plane_bytes))
+        {
             taken += coder.split_group(group, planes, &mut rest[taken..]);
         }
         taken

@@ -2,7 +2,7 @@
 
 use crate::tensors::{Random, any_tensor, matrix, shared};
 use proptest::prelude::*;
-use shoal_codec::{CodecId, DType, Header, Level, Limits, Tensor, decode_into_at, encode_at};
+use shoal_codec::{CodecId, DType, Header, Level, Limits, Shared, Tensor, decode_into_at, encode_at};
 
 const LOSSLESS: [CodecId; 4] = [CodecId::Raw, CodecId::Fast, CodecId::Huffman, CodecId::Context];
 const UNCHECKED: Limits = Limits { max_decoded_bytes: 1 << 24, verify_checksum: false };
@@ -21,7 +21,7 @@ fn check(codec: CodecId, tensor: &Tensor) -> Vec<u8> {
     }
     for level in Level::available() {
         let mut bytes = vec![0xaa; 17];
-        let header = decode_into_at(level, &first, &Limits::default(), &mut bytes).unwrap();
+        let header = decode_into_at(level, &first, &Limits::default(), &Shared::new(), &mut bytes).unwrap();
         assert_eq!((header.dtype, header.shape()), (tensor.dtype(), tensor.shape()));
         assert!(bytes == tensor.bytes(), "{codec} on {level} decodes to other bytes");
     }
@@ -54,7 +54,7 @@ proptest! {
                 let mut all = Vec::new();
                 for level in Level::available() {
                     let mut bytes = Vec::new();
-                    let got = decode_into_at(level, &bad, &UNCHECKED, &mut bytes).map(|_| bytes);
+                    let got = decode_into_at(level, &bad, &UNCHECKED, &Shared::new(), &mut bytes).map(|_| bytes);
                     all.push(got);
                 }
                 prop_assert!(all.windows(2).all(|w| w[0] == w[1]));

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use shoal_codec::{DType, Tensor};
 
 /// A small fast generator (splitmix64).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -15,22 +15,29 @@ impl Random {
         z ^ z >> 31
     }
 
-    pub fn uniform(&mut self) -> f32 {
+    pub(crate) fn uniform(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 24) as f32
     }
 
     /// Near enough to a standard Gaussian.
-    pub fn gaussian(&mut self) -> f32 {
+    pub(crate) fn gaussian(&mut self) -> f32 {
         (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
     }
 }
 
-pub fn bytes_of(dtype: DType, values: &[f32]) -> Vec<u8> {
+pub(crate) fn bytes_of(dtype: DType, values: &[f32]) -> Vec<u8> {
     let mut out = Vec::new();
     for &v in values {
         match dtype {
-            DType::Bf16 => out.extend_from_slice(&((v.to_bits() + 0x7fff + (v.to_bits() >> 16 & 1)) >> 16).to_le_bytes()[..2]),
-            DType::F16 => out.extend_from_slice(&((v.to_bits() >> 13) as u16).to_le_bytes()),
+            DType::Bf16 => out.extend_from_slice(
+                &((v.to_bits() + 0x7fff + (v.to_bits() >> 16 & 1)) >> 16).to_le_bytes()[..2],
+            ),
+            DType::F16 => {
+                // Truncated; exponents outside the type's become zero or the largest.
+                let exponent = ((v.to_bits() >> 23 & 0xff) as i32 - 112).clamp(0, 30) as u32;
+                let half = v.to_bits() >> 16 & 0x8000 | exponent << 10 | v.to_bits() >> 13 & 0x3ff;
+                out.extend_from_slice(&(half as u16).to_le_bytes());
+            }
             DType::F32 => out.extend_from_slice(&v.to_le_bytes()),
             DType::U16 => out.extend_from_slice(&((v * 100.0) as i16 as u16).to_le_bytes()),
             DType::U8 => out.push(v as u8),
@@ -40,7 +47,7 @@ pub fn bytes_of(dtype: DType, values: &[f32]) -> Vec<u8> {
 }
 
 /// A Gaussian matrix whose rows and columns have scales of their own, with a rank-`rank` part in all of it.
-pub fn matrix(dtype: DType, rows: usize, cols: usize, rank: usize, seed: u64) -> Tensor {
+pub(crate) fn matrix(dtype: DType, rows: usize, cols: usize, rank: usize, seed: u64) -> Tensor {
     let mut r = Random(seed);
     let left: Vec<f32> = (0..rows * rank).map(|_| r.gaussian()).collect();
     let right: Vec<f32> = (0..cols * rank).map(|_| r.gaussian()).collect();
@@ -58,7 +65,7 @@ pub fn matrix(dtype: DType, rows: usize, cols: usize, rank: usize, seed: u64) ->
 }
 
 /// Tensors of every type and awkward shapes: Gaussian, constant, few values, any bytes, repeated rows.
-pub fn any_tensor() -> impl Strategy<Value = Tensor> {
+pub(crate) fn any_tensor() -> impl Strategy<Value = Tensor> {
     let dtype = (0_u8..5).prop_map(|d| DType::from_id(d).unwrap());
     (dtype, 0_usize..70, 1_usize..300, 0_u8..6, any::<u64>()).prop_map(|(dtype, rows, cols, kind, seed)| {
         let mut r = Random(seed);
@@ -79,7 +86,7 @@ pub fn any_tensor() -> impl Strategy<Value = Tensor> {
 }
 
 /// The shared measurements' tensors, where they lie beside the workspace.
-pub fn shared() -> Vec<(String, Tensor)> {
+pub(crate) fn shared() -> Vec<(String, Tensor)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/activations");
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();

@@ -80,14 +80,14 @@ fn decimal(x: f32) -> f64 {
 pub(super) fn read_config(path: &Path) -> Result<(ModelConfig, bool), CheckpointError> {
     let config: Map<String, Value> = parse(path, &read_small(path)?)?;
     let config = Config { path, values: &config };
-    config.must_be("model_type", None, |v| v == "llama", "only Llama models are")?;
+    config.must_be("model_type", &Value::Null, |v| v == "llama", "only Llama models are")?;
     let silu = |v: &Value| v == "silu" || v == "swish";
-    config.must_be("hidden_act", Some(json!("silu")), silu, "only silu is")?;
+    config.must_be("hidden_act", &json!("silu"), silu, "only silu is")?;
     for key in ["attention_bias", "mlp_bias"] {
-        config.must_be(key, Some(json!(false)), |v| v == false, "only models without biases are")?;
+        config.must_be(key, &json!(false), |v| v == false, "only models without biases are")?;
     }
-    config.must_be("pretraining_tp", Some(json!(1)), |v| v == 1, "only 1 is")?;
-    config.must_be("quantization_config", Some(Value::Null), Value::is_null, "save it unquantised")?;
+    config.must_be("pretraining_tp", &json!(1), |v| v == 1, "only 1 is")?;
+    config.must_be("quantization_config", &Value::Null, Value::is_null, "save it unquantised")?;
     let heads = config.size("num_attention_heads", None)?;
     let longest = config.size("max_position_embeddings", Some(2048))?;
     let rope = config.rope()?;
@@ -105,7 +105,7 @@ pub(super) fn read_config(path: &Path) -> Result<(ModelConfig, bool), Checkpoint
     };
     model.check().map_err(|source| CheckpointError::Config { path: path.display().to_string(), source })?;
     let width = |v: &Value| v.is_null() || v.as_u64() == Some(model.head_width() as u64);
-    config.must_be("head_dim", Some(Value::Null), width, "only hidden_size / num_attention_heads is")?;
+    config.must_be("head_dim", &Value::Null, width, "only hidden_size / num_attention_heads is")?;
     let tied = config.values.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
     Ok((model, tied))
 }
@@ -144,11 +144,11 @@ impl Config<'_> {
     fn must_be(
         &self,
         key: &'static str,
-        default: Option<Value>,
+        default: &Value,
         supported: impl Fn(&Value) -> bool,
         allowed: &'static str,
     ) -> Result<(), CheckpointError> {
-        let value = self.values.get(key).or(default.as_ref()).unwrap_or(&Value::Null);
+        let value = self.values.get(key).unwrap_or(default);
         if supported(value) {
             return Ok(());
         }

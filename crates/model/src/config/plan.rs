@@ -128,7 +128,7 @@ impl StageSpec {
         bounds.extend_from_slice(ends);
         bounds.push(model.blocks);
         let rising = bounds.windows(2).all(|w| w[0] < w[1]);
-        rule("cuts", format!("{ends:?}"), rising, "must rise and leave every stage at least one block")?;
+        rule("cuts", &format!("{ends:?}"), rising, "must rise and leave every stage at least one block")?;
         let count = bounds.len() - 1;
         Ok((0..count)
             .map(|index| StageSpec {
@@ -150,6 +150,11 @@ impl StageSpec {
     /// Whether this stage holds norm, output layer and loss.
     pub fn is_tail(&self) -> bool {
         self.index + 1 == self.count
+    }
+
+    /// Whether this stage reads tokens: the head its inputs, the tail its targets, a receiver what its table puts back.
+    pub fn needs_tokens(&self) -> bool {
+        self.is_head() || self.is_tail() || self.cut.needs_tokens()
     }
 
     /// Units of this stage in model order, with the names, shapes and kinds of their parameters.

@@ -17,8 +17,10 @@ const IOTA: [(&str, usize, usize, usize, usize); 11] = [
     ("100b", 9216, 90, 32_256, 72),
 ];
 
+type Small = (&'static str, usize, usize, usize, usize, usize, usize, usize);
+
 /// `(name, vocab, d_model, blocks, heads, kv_heads, ffn, sequence)`: sizes for tests and for one machine.
-const SMALL: [(&str, usize, usize, usize, usize, usize, usize, usize); 3] = [
+const SMALL: [Small; 3] = [
     ("micro", 300, 64, 4, 4, 2, 160, 64),
     ("tiny", 512, 256, 6, 4, 2, 640, 256),
     ("small", 4096, 512, 12, 8, 4, 1376, 512),

@@ -12,7 +12,7 @@ const KEYS: usize = 512;
 
 /// Shape of one attention layer. Rows of `qkv` hold all query heads, then all key heads, then all value heads.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads {
+pub(crate) struct Layer {
     pub(crate) batch: usize,
     pub(crate) time: usize,
     pub(crate) heads: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Heads {
     pub(crate) width: usize,
 }
 
-impl Heads {
+impl Layer {
     fn rows(self) -> usize {
         self.batch * self.time
     }
@@ -63,7 +63,7 @@ fn key_tiles(start: usize, n: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// `out = softmax(q kᵀ / √width) v` per head; `log_sums` `[rows, heads]` keeps each row's log of the sum of exponentials.
-pub(crate) fn forward(qkv: &[f32], shape: Heads, out: &mut [f32], log_sums: &mut [f32], arena: &Arena) {
+pub(crate) fn forward(qkv: &[f32], shape: Layer, out: &mut [f32], log_sums: &mut [f32], arena: &Arena) {
     let qkv = Matrix::new(qkv, shape.rows(), shape.row());
     let sequences = MatrixMut::new(out, shape.rows(), shape.heads * shape.width).row_tiles(shape.time);
     let sums = MatrixMut::new(log_sums, shape.rows(), shape.heads).row_tiles(shape.time);
@@ -87,7 +87,7 @@ pub(crate) fn forward(qkv: &[f32], shape: Heads, out: &mut [f32], log_sums: &mut
 
 fn forward_tile(
     qkv: Matrix<'_>,
-    shape: Heads,
+    shape: Layer,
     head: usize,
     start: usize,
     out: &mut MatrixMut<'_>,
@@ -139,7 +139,7 @@ fn exp_one(x: f32) -> [f32; 1] {
 /// `d_qkv` from `d_out`, with the scores computed once more, tile by tile. Each task is one key head of one sequence.
 pub(crate) fn backward(
     qkv: &[f32],
-    shape: Heads,
+    shape: Layer,
     out: &[f32],
     log_sums: &[f32],
     d_out: &[f32],
@@ -194,7 +194,7 @@ struct Sequence<'a> {
 
 fn backward_head(
     sequence: &Sequence<'_>,
-    shape: Heads,
+    shape: Layer,
     head: usize,
     d_queries: MatrixMut<'_>,
     d_keys: &mut MatrixMut<'_>,
@@ -209,8 +209,8 @@ fn backward_head(
         let q = shape.queries(sequence.qkv, head).rows(start, n);
         let d_o = d_out.rows(start, n);
         let mut means = [0.0; QUERIES];
-        for r in 0..n {
-            means[r] = simd::dot(d_o.row(r), out.row(start + r));
+        for (r, mean) in means[..n].iter_mut().enumerate() {
+            *mean = simd::dot(d_o.row(r), out.row(start + r));
         }
         for (first, keys) in key_tiles(start, n) {
             let k = shape.keys(sequence.qkv, kv_head).rows(first, keys);

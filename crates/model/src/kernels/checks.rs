@@ -1,6 +1,6 @@
 //! Every kernel against PyTorch (fixtures made by `tests/fixtures/make.py`), and against finite differences in f64.
 
-use super::attention::{self, Heads};
+use super::attention::{self, Layer};
 use super::matrix::{Matrix, MatrixMut};
 use super::norm::Gradient;
 use super::rope::Rope;
@@ -93,7 +93,7 @@ fn rope_matches_with_and_without_scaling() {
 #[test]
 fn attention_matches() {
     let (f, arena) = (fixture(), Arena::default());
-    let shape = Heads { batch: 2, time: 70, heads: 4, kv_heads: 2, width: 8 };
+    let shape = Layer { batch: 2, time: 70, heads: 4, kv_heads: 2, width: 8 };
     let (mut y, mut sums) = (vec![9.0; 140 * 32], vec![9.0; 140 * 4]);
     attention::forward(&f["attention.qkv"], shape, &mut y, &mut sums, &arena);
     assert_close("y", &y, &f["attention.y"]);
@@ -105,7 +105,7 @@ fn attention_matches() {
 /// Several tiles of keys, against a plain f64 softmax.
 #[test]
 fn long_attention_matches_a_plain_one() {
-    let shape = Heads { batch: 1, time: 1100, heads: 2, kv_heads: 1, width: 4 };
+    let shape = Layer { batch: 1, time: 1100, heads: 2, kv_heads: 1, width: 4 };
     let mut qkv = vec![0.0; 1100 * 16];
     random::fill_normal(random::key(&[8; 32], "qkv"), 1.5, &mut qkv);
     let (mut y, mut sums) = (vec![9.0; 1100 * 8], vec![9.0; 1100 * 2]);

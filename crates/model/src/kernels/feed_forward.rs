@@ -6,7 +6,7 @@ use crate::stage::Arena;
 use rayon::prelude::*;
 
 /// Hidden units per band.
-pub(crate) const BAND: usize = 128;
+pub(crate) const BAND: usize = 256;
 
 /// Gate and up side by side into `hidden` `[rows, 2 · ffn]`, and their SwiGLU into `active` `[rows, ffn]`.
 /// `weights` holds gate, then up, `[2 · ffn, d]`.

@@ -3,15 +3,20 @@
 use super::matrix::{Matrix, MatrixMut, product};
 use rayon::prelude::*;
 
-/// Rows and columns of a tile. Fixed, so that the split does not depend on the number of threads.
-const TILE: (usize, usize) = (512, 256);
+/// Rows of a tile, and its columns: wide where the matrix still has [`TILES`] of them, because a wide tile packs its
+/// operands less often. Functions of the shape alone, so that the split does not depend on the number of threads.
+const ROWS: usize = 512;
+const NARROW: usize = 256;
+const WIDE: usize = 512;
+const TILES: usize = 6;
 
 /// `out = left · right` or `out += left · right`.
 pub(crate) fn multiply(out: MatrixMut<'_>, left: Matrix<'_>, right: Matrix<'_>, accumulate: bool) {
-    let columns = out.columns;
-    out.tiles(TILE.0, TILE.1).into_par_iter().enumerate().for_each(|(i, mut tile)| {
-        let across = columns.div_ceil(TILE.1);
-        let (row, column) = (i / across * TILE.0, i % across * TILE.1);
+    let wide = out.rows.div_ceil(ROWS) * out.columns.div_ceil(WIDE) >= TILES;
+    let columns = if wide { WIDE } else { NARROW };
+    let across = out.columns.div_ceil(columns);
+    out.tiles(ROWS, columns).into_par_iter().enumerate().for_each(|(i, mut tile)| {
+        let (row, column) = (i / across * ROWS, i % across * columns);
         let (left, right) = (left.rows(row, tile.rows), right.columns(column, tile.columns));
         product(&mut tile, left, right, accumulate);
     });

@@ -1,19 +1,8 @@
 //! Learning-rate schedules as data: the factor of a step is a pure function of its number.
 
+use crate::config::{ConfigError, rule};
 use crate::kernels::math;
 use serde::{Deserialize, Serialize};
-
-/// A schedule that can't be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} = {value} is not possible: {allowed}")]
-pub struct ScheduleError {
-    /// The key as it stands in a spec.
-    pub key: &'static str,
-    /// The value found.
-    pub value: String,
-    /// What is allowed, in words.
-    pub allowed: &'static str,
-}
 
 /// How the learning rate moves over the steps of a run. Steps count from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -60,23 +49,23 @@ impl Schedule {
     }
 
     /// Refuses factors outside 0 to 1 and phases longer than the run.
-    pub fn check(&self) -> Result<(), ScheduleError> {
-        let share = |key, x: f32| rule(key, x, (0.0..=1.0).contains(&x), "must be from 0 to 1");
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let share = |key, x: f32| rule(key, &x, (0.0..=1.0).contains(&x), "must be from 0 to 1");
         match *self {
             Schedule::Constant => Ok(()),
             Schedule::Cosine { warmup, total, floor } => {
                 share("schedule.floor", floor)?;
-                rule("schedule.total", total, total > 0, "must be above 0")?;
-                rule("schedule.warmup", warmup, warmup <= total, "must be at most schedule.total")
+                rule("schedule.total", &total, total > 0, "must be above 0")?;
+                rule("schedule.warmup", &warmup, warmup <= total, "must be at most schedule.total")
             }
             Schedule::SawTooth { warmup, plateau, cycle, floor, tail, total } => {
                 share("schedule.floor", floor)?;
                 share("schedule.tail", tail)?;
-                rule("schedule.cycle", cycle, cycle > 0, "must be above 0")?;
-                rule("schedule.total", total, total > 0, "must be above 0")?;
+                rule("schedule.cycle", &cycle, cycle > 0, "must be above 0")?;
+                rule("schedule.total", &total, total > 0, "must be above 0")?;
                 let start = warmup.checked_add(plateau);
                 let fits = start.is_some_and(|start| start <= total);
-                rule("schedule.plateau", plateau, fits, "must end, with the warm-up, before schedule.total")
+                rule("schedule.plateau", &plateau, fits, "must end, with the warm-up, before schedule.total")
             }
         }
     }
@@ -123,15 +112,6 @@ fn cosine(step: u64, length: u64, floor: f32) -> f64 {
     let floor = f64::from(floor);
     let share = if length == 0 { 1.0 } else { (step as f64 / length as f64).min(1.0) };
     floor + (1.0 - floor) * 0.5 * (1.0 + math::sin_cos(std::f64::consts::PI * share).1)
-}
-
-fn rule(
-    key: &'static str,
-    value: impl ToString,
-    holds: bool,
-    allowed: &'static str,
-) -> Result<(), ScheduleError> {
-    if holds { Ok(()) } else { Err(ScheduleError { key, value: value.to_string(), allowed }) }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::arena::Arena;
 use crate::config::ModelConfig;
-use crate::kernels::attention::{self, Heads};
+use crate::kernels::attention::{self, Layer};
 use crate::kernels::matrix::{Matrix, MatrixMut};
 use crate::kernels::norm::{self, Gradient};
 use crate::kernels::rope::Rope;
@@ -25,9 +25,9 @@ impl Context<'_> {
         self.batch * self.time
     }
 
-    fn heads(self) -> Heads {
+    fn heads(self) -> Layer {
         let ModelConfig { heads, kv_heads, .. } = *self.model;
-        Heads { batch: self.batch, time: self.time, heads, kv_heads, width: self.model.head_width() }
+        Layer { batch: self.batch, time: self.time, heads, kv_heads, width: self.model.head_width() }
     }
 }
 

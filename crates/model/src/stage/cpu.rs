@@ -15,6 +15,21 @@ pub const BATCH_MAX: usize = 4096;
 /// Numbers per task when squares are summed.
 const PART: usize = 1 << 15;
 
+/// What must agree for two CPUs to compute the same bits: kernels, `gemm` and the instructions they use.
+pub fn device_class() -> String {
+    let instructions = match simd::instruction_set() {
+        #[cfg(target_arch = "x86_64")]
+        simd::InstructionSet::Avx512 => "avx512",
+        #[cfg(target_arch = "x86_64")]
+        simd::InstructionSet::Avx2 => "avx2",
+        simd::InstructionSet::Baseline => std::env::consts::ARCH,
+    };
+    format!("cpu-{KERNELS} gemm-0.19.0 {instructions}")
+}
+
+/// Version of the kernels' order of operations; raised with every change that moves a bit.
+const KERNELS: u32 = 1;
+
 /// A stage on the CPU: f32, own kernels, the same bits for any number of threads in the pool.
 #[derive(Debug)]
 pub struct CpuStage {
@@ -48,6 +63,7 @@ impl CpuStage {
     ) -> Result<CpuStage, StageError> {
         spec.model.check()?;
         spec.cut.check(&spec.model)?;
+        optimiser.check()?;
         let parameters = spec.parameters();
         check_numbers(&weights, parameters)?;
         let optimiser = Optimiser::new(optimiser, &spec);
@@ -113,8 +129,16 @@ impl CpuStage {
         }
     }
 
-    /// Splits `[batch, sequence + 1]` tokens into inputs and targets.
-    fn tokens(&self, tokens: &[u32]) -> Result<Tokens, StageError> {
+    /// Splits `[batch, sequence + 1]` tokens into inputs and targets. A stage that reads no tokens may get none: then
+    /// the message says how many rows there are.
+    fn tokens(&self, tokens: &[u32], input: Option<&Message>) -> Result<Tokens, StageError> {
+        if let (true, false, Some(message)) = (tokens.is_empty(), self.plan.spec.needs_tokens(), input) {
+            let sequence = self.plan.spec.model.sequence;
+            let (forward, _) = self.plan.spec.cut.message_bytes(&self.plan.spec.model, sequence);
+            // What does not fit a whole number of sequences is refused by the cut's own check of the message.
+            let batch = (message.bytes.len() / forward.max(1)).clamp(1, BATCH_MAX);
+            return Ok(Tokens { inputs: vec![0; batch * sequence], targets: Vec::new(), batch });
+        }
         let row = self.plan.spec.model.sequence + 1;
         let batch = tokens.len() / row;
         if batch == 0 || batch > BATCH_MAX || batch * row != tokens.len() {
@@ -162,7 +186,7 @@ impl Stage for CpuStage {
         if self.graphs.contains_key(&micro_batch) {
             return Err(StageError::GraphOpen(micro_batch));
         }
-        let tokens = self.tokens(tokens)?;
+        let tokens = self.tokens(tokens, input)?;
         let (plan, weights) = (&self.plan, &self.weights);
         let (passed, graph) =
             self.pool.install(|| plan.forward(weights, micro_batch, tokens, input, Mode::Train))?;
@@ -199,7 +223,7 @@ impl Stage for CpuStage {
     }
 
     fn evaluate(&self, tokens: &[u32], input: Option<&Message>) -> Result<Output, StageError> {
-        let tokens = self.tokens(tokens)?;
+        let tokens = self.tokens(tokens, input)?;
         let mode = Mode::Evaluate;
         output(self.pool.install(|| self.plan.forward(&self.weights, 0, tokens, input, mode))?.0)
     }

@@ -3,7 +3,7 @@
 use super::block::BlockGraph;
 use crate::config::{ParameterKind, StageSpec};
 use crate::cut;
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::Layer;
 use crate::kernels::rope::Rope;
 use crate::kernels::{ROW_TILE, feed_forward, loss};
 
@@ -36,7 +36,7 @@ pub(crate) fn graph_bytes(spec: &StageSpec, batch: usize) -> usize {
 pub(crate) fn scratch_bytes(spec: &StageSpec, batch: usize, threads: usize) -> usize {
     let model = &spec.model;
     let (rows, d, ffn) = (batch * model.sequence, model.d_model, model.ffn);
-    let heads = Heads {
+    let heads = Layer {
         batch,
         time: model.sequence,
         heads: model.heads,

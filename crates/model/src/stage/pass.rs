@@ -116,6 +116,7 @@ impl Plan {
         mode: Mode,
     ) -> Result<(Passed, Option<Graph>), StageError> {
         let (context, site) = (self.context(&tokens), self.site(&tokens, micro_batch));
+        self.arena.start(context.rows());
         let (arena, d, rows) = (&self.arena, self.spec.model.d_model, context.rows());
         let (received, kept_received) = self.receive(weights, site, input)?;
         let Received { input: mut x, narrow } = received;

@@ -1,5 +1,7 @@
 //! Models to folders and back, and text from them.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+
 use std::{fs, path::Path, sync::Arc};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};

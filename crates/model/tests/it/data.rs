@@ -1,5 +1,7 @@
 //! From files on disk to micro-batches.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+
 use std::{
     collections::HashMap,
     fs, io,
@@ -8,7 +10,7 @@ use std::{
 };
 
 use parquet::{
-    basic::Compression,
+    basic::{Compression, ZstdLevel},
     data_type::{ByteArray, ByteArrayType},
     file::{properties::WriterProperties, writer::SerializedFileWriter},
     schema::parser::parse_message_type,
@@ -131,7 +133,7 @@ fn parquet_rows_are_documents() {
     let folder = tempfile::tempdir().unwrap();
     for (name, compression) in [
         ("snappy.parquet", Compression::SNAPPY),
-        ("zstd.parquet", Compression::ZSTD(Default::default())),
+        ("zstd.parquet", Compression::ZSTD(ZstdLevel::default())),
         ("plain.parquet", Compression::UNCOMPRESSED),
     ] {
         let path = folder.path().join(name);
@@ -200,7 +202,9 @@ fn text_comes_back_from_its_micro_batches() {
     let folder = tempfile::tempdir().unwrap();
     for i in 0..30 {
         let text: String =
-            (0..40).map(|line| format!("file {i} says {} on line {line}\n", i * 7919 + line * 31)).collect();
+            (0..40).fold(String::new(), |text, line| {
+                format!("{text}file {i} says {} on line {line}\n", i * 7919 + line * 31)
+            });
         write(folder.path(), &format!("{i:02}.txt"), text);
     }
     let corpus = collect_current_folder(folder.path(), &CollectOptions::default()).unwrap();

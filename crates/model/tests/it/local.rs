@@ -1,5 +1,7 @@
 //! Training in one process, and the comparison of cuts.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+
 use std::{collections::HashMap, io};
 
 use super::common::{micro, plan, pool};

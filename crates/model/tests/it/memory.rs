@@ -46,16 +46,16 @@ const ALONE: &str = "SHOAL_TEST_ALONE";
 /// Three micro-batches in flight, a step while a graph of the old weights is open; the peak in bytes.
 fn peak(spec: &StageSpec, input_of: &dyn Fn(u64) -> Option<shoal_model::config::Message>) -> usize {
     let batch = tokens(&spec.model, BATCH, 1);
-    let inputs: Vec<_> = (0..5).map(input_of).collect();
+    let inputs: Vec<_> = (0..IN_FLIGHT as u64).map(input_of).collect();
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
     let adamw = OptimiserConfig::Adamw(AdamW::default());
     let mut stage =
         CpuStage::new(spec.clone(), spec.initial_weights(), adamw, pool(THREADS)).expect("possible");
     let mut gradients = Vec::new();
-    for i in 0..IN_FLIGHT {
+    for (i, input) in inputs.iter().enumerate() {
         if let Output::Message(mut message) =
-            stage.forward(i as u64, &batch, inputs[i].as_ref()).expect("forward")
+            stage.forward(i as u64, &batch, input.as_ref()).expect("forward")
         {
             message.bytes.fill(0);
             let (_, backward) = spec.cut.message_bytes(&spec.model, BATCH * spec.model.sequence);

@@ -16,7 +16,7 @@ fn train(stages: &mut [CpuStage], steps: u64) -> Vec<f32> {
             let micro_batch = 2 * step + part;
             losses.push(round_trip(stages, micro_batch, &tokens(&model, 2, micro_batch)).0);
         }
-        let scale = model_scale(stages.iter().flat_map(|s| s.square_sums()), 0.5);
+        let scale = model_scale(stages.iter().flat_map(Stage::square_sums), 0.5);
         assert!(scale < 1.0, "the limit is low enough to clip");
         for stage in stages.iter_mut() {
             let input = StepInput { rate: 1.0, clip: Clip::Scale(scale) };
@@ -129,4 +129,21 @@ fn a_stage_restored_from_weights_and_moments_goes_on_the_same() {
     restored[0].set_moments(stage[0].moments()).expect("fits");
     assert_eq!(train(&mut stage, 2), train(&mut restored, 2));
     assert!(bits(stage[0].weights()) == bits(restored[0].weights()));
+}
+
+/// Buffers are used again with what the last pass left in them.
+#[test]
+fn other_passes_between_do_not_change_a_bit() {
+    let model = micro();
+    let specs = plan(&model, PLAIN, 1);
+    let mut quiet = stages(&specs, OptimiserConfig::default(), 2);
+    let mut busy = stages(&specs, OptimiserConfig::default(), 2);
+    let batch = tokens(&model, 2, 1);
+    for stage in &busy {
+        stage.evaluate(&tokens(&model, 5, 2), None).expect("evaluate");
+        stage.infer(&batch[..17], 1, None, false).expect("infer");
+    }
+    round_trip(&mut quiet, 0, &batch);
+    round_trip(&mut busy, 0, &batch);
+    assert!(bits(quiet[0].gradient()) == bits(busy[0].gradient()));
 }

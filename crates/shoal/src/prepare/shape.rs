@@ -33,7 +33,7 @@ pub(crate) fn shape(args: &ShapeArgs, tokenizer: &Tokenizer) -> Result<RunSpec> 
             let names = ModelConfig::preset_names().join(", ");
             bad_input(format!("there is no preset {name:?}: choose one of {names}"))
         })?;
-        spec.model.vocab = vocab.next_multiple_of(VOCAB_STEP);
+        spec.model.vocab = vocab_of(tokenizer);
         spec
     };
     if let Some(init) = &init {
@@ -62,4 +62,9 @@ pub(crate) fn shape(args: &ShapeArgs, tokenizer: &Tokenizer) -> Result<RunSpec> 
     }
     // Options can be as impossible as a file: read back what they made.
     Ok(RunSpec::parse(&spec.canonical()).map_err(node::spec::SpecError::without_line)?)
+}
+
+/// Vocabulary of a model made for a tokenizer.
+pub(crate) fn vocab_of(tokenizer: &Tokenizer) -> usize {
+    (tokenizer.vocab() as usize).next_multiple_of(VOCAB_STEP)
 }

@@ -51,8 +51,8 @@ pub(super) fn line(event: &Progress) -> Option<String> {
             line
         }
         Progress::HeldOut { epoch, loss } => format!("held-out loss {loss:.4} after {epoch} epochs"),
-        Progress::Failed { node, epoch, micro_batch } => {
-            format!("replay of {node}'s micro-batch {micro_batch} in epoch {} gave other bits", epoch + 1)
+        Progress::Failed { node, epoch, failures } => {
+            format!("replays gave other bits for {failures} items of {node} in epoch {}", epoch + 1)
         }
         Progress::Resumed { down_s } => format!("orchestrator is back after {}", unit::seconds(*down_s)),
         Progress::Checkpoint { epoch, path } => format!("checkpoint after {epoch} epochs: {path}"),

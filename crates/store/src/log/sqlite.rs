@@ -46,7 +46,7 @@ const TABLES: &str = "
     CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     INSERT INTO reign VALUES (0, 0);
     PRAGMA user_version = 1;
-    PRAGMA application_id = 1936223084;
+    PRAGMA application_id = 1936224108;
     COMMIT;
 ";
 

@@ -2,7 +2,7 @@
 
 use wire::{NodeId, StageIndex};
 
-use super::accept::{limit, not_now};
+use super::accept::{limit, not_now, require};
 use super::merge::{MergeStep, StageMerge, Standing};
 use super::work::MemberWork;
 use super::{Phase, State};
@@ -24,9 +24,10 @@ impl State {
         let Phase::Merging { .. } = self.phase else { return Err(not_now("training goes on")) };
         let member = self.work.get(sender).filter(|work| work.live).ok_or(Refusal::NotMember)?;
         let merge = self.merge(member.member.stage).ok_or(Refusal::NotMember)?;
-        let step = |due: MergeStep| match merge.step == due {
-            true => Ok(()),
-            false => Err(not_now(&format!("this merge is at {:?}, this belongs to {due:?}", merge.step))),
+        let step = |due: MergeStep| {
+            require(merge.step == due, || {
+                not_now(&format!("this merge is at {:?}, this belongs to {due:?}", merge.step))
+            })
         };
         match statement {
             Statement::Upload(upload) => {
@@ -40,10 +41,8 @@ impl State {
                 if merge.nonces.contains_key(sender) {
                     return Err(Refusal::Repeated { what: "reveal".to_owned() });
                 }
-                match nonce_hash(nonce) == commit.nonce_commit {
-                    true => Ok(()),
-                    false => Err(Refusal::WrongOpening { what: "nonce".to_owned() }),
-                }
+                let opens = nonce_hash(nonce) == commit.nonce_commit;
+                require(opens, || Refusal::WrongOpening { what: "nonce".to_owned() })
             }
             Statement::Have { shards, .. } => {
                 step(MergeStep::Fetch)?;
@@ -54,7 +53,7 @@ impl State {
                 if merge.blinds.contains_key(sender) {
                     return Err(Refusal::Repeated { what: "blind claim".to_owned() });
                 }
-                self.owned(merge, sender).next().map(|_| ()).ok_or(Refusal::NotOwner { shard: 0 })
+                require(!self.owned_shards(merge.stage, sender).is_empty(), || Refusal::NotOwner { shard: 0 })
             }
             Statement::Claims { nonce, shards, .. } => {
                 step(MergeStep::Check)?;
@@ -65,10 +64,7 @@ impl State {
                 ascending(merge, shards.iter().copied())?;
                 let settles =
                     |shard: &u16| matches!(self.standing(merge.stage, *shard), Standing::Settles { .. });
-                match shards.iter().all(settles) {
-                    true => Ok(()),
-                    false => Err(not_now("a shard has no agreed result")),
-                }
+                require(shards.iter().all(settles), || not_now("a shard has no agreed result"))
             }
             _ => Err(not_now("not a statement of a merge")),
         }
@@ -77,8 +73,10 @@ impl State {
     fn check_have(&self, merge: &StageMerge, sender: &NodeId, shards: &[HaveShard]) -> Result<(), Refusal> {
         ascending(merge, shards.iter().map(|have| have.shard))?;
         let count = merge.set.len();
+        let live = self.live_set(merge);
+        let position = merge.position(sender).ok_or(Refusal::NotMember)?;
         for have in shards {
-            if !self.owners_of(merge, have.shard).any(|owner| owner == *sender) {
+            if !merge.owners(have.shard, live).any(|owner| usize::from(owner) == position) {
                 return Err(Refusal::NotOwner { shard: have.shard });
             }
             if have.square_sums.len() != count {
@@ -95,7 +93,7 @@ impl State {
             if !possible {
                 return Err(Refusal::Number { what: "sum of squares".to_owned() });
             }
-            let before = merge.haves.get(&(have.shard, *sender));
+            let before = merge.haves.get(&(have.shard, position as u8));
             if before.is_some_and(|before| before.bitmap & !have.bitmap != 0) {
                 return Err(Refusal::Repeated { what: format!("have of shard {}, with less", have.shard) });
             }
@@ -106,9 +104,7 @@ impl State {
     pub(super) fn fold_merge(&mut self, sender: NodeId, statement: Statement) {
         let Some(stage) = self.work.get(&sender).map(|work| work.member.stage) else { return };
         let owned: Vec<u16> = match statement {
-            Statement::Blind { .. } => {
-                self.merge(stage).map_or_else(Vec::new, |merge| self.owned(merge, &sender).collect())
-            }
+            Statement::Blind { .. } => self.owned_shards(stage, &sender),
             _ => Vec::new(),
         };
         let Some(merge) = self.merges.get_mut(usize::from(stage.0)) else { return };
@@ -120,7 +116,8 @@ impl State {
                 merge.nonces.insert(sender, nonce);
             }
             Statement::Have { shards, .. } => {
-                merge.haves.extend(shards.into_iter().map(|have| ((have.shard, sender), have)));
+                let Some(position) = merge.position(&sender) else { return };
+                merge.haves.extend(shards.into_iter().map(|have| ((have.shard, position as u8), have)));
             }
             Statement::Blind { hash, .. } => {
                 merge.blinds.insert(sender, (hash, false));
@@ -162,10 +159,8 @@ fn check_upload(merge: &StageMerge, member: &MemberWork, upload: &UploadCommit) 
     if member.stepped == 0 {
         return Err(not_now("no micro-batch of this miner counts"));
     }
-    match merge.commits.values().any(|other| other.upload == upload.upload) {
-        true => Err(Refusal::CopiedUpload),
-        false => Ok(()),
-    }
+    let copied = merge.commits.values().any(|other| other.upload == upload.upload);
+    require(!copied, || Refusal::CopiedUpload)
 }
 
 /// Shards exist and ascend, and there is at least one.

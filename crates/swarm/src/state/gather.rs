@@ -115,17 +115,16 @@ impl State {
             })
             .collect();
         let known: Option<Vec<Hash>> = state.wanted.iter().copied().collect();
-        let states = match known {
-            Some(states) => states,
-            None => {
-                let took_part = |id: &NodeId| epoch == Epoch(0) || self.work.is_live(id);
-                let mut votes: BTreeMap<&Vec<Hash>, (usize, &NodeId)> = BTreeMap::new();
-                for (id, states) in ready.iter().filter(|(id, _)| took_part(id)) {
-                    votes.entry(states).or_insert((0, id)).0 += 1;
-                }
-                let best = votes.iter().max_by_key(|(_, (count, first))| (*count, std::cmp::Reverse(*first)));
-                best.map(|(states, _)| (*states).clone()).or_else(|| state.keeper.clone())?
+        let states = if let Some(states) = known {
+            states
+        } else {
+            let took_part = |id: &NodeId| epoch == Epoch(0) || self.work.is_live(id);
+            let mut votes: BTreeMap<&Vec<Hash>, (usize, &NodeId)> = BTreeMap::new();
+            for (id, states) in ready.iter().filter(|(id, _)| took_part(id)) {
+                votes.entry(states).or_insert((0, id)).0 += 1;
             }
+            let best = votes.iter().max_by_key(|(_, (count, first))| (*count, std::cmp::Reverse(*first)));
+            best.map(|(states, _)| (*states).clone()).or_else(|| state.keeper.clone())?
         };
         let nodes = ready.iter().filter(|(_, theirs)| **theirs == states).map(|(id, _)| **id).collect();
         Some(Agreement { states, nodes })

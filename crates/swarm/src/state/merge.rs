@@ -35,8 +35,8 @@ pub struct StageMerge {
     pub partition: Partition,
     /// Who owns and witnesses which shard.
     pub witnesses: Witnesses,
-    /// Newest `Have` per node and shard.
-    pub(super) haves: BTreeMap<(u16, NodeId), HaveShard>,
+    /// Newest `Have` per shard and position in the set.
+    pub(super) haves: BTreeMap<(u16, u8), HaveShard>,
     /// Per shard: bit i, the i-th upload of the set enters; fixed by `InputsFixed`.
     pub inputs: Vec<u64>,
     /// Per upload of the set: clip factor c_m; fixed by `InputsFixed`.
@@ -178,6 +178,16 @@ impl StageMerge {
             .iter()
             .filter_map(|index| self.set.get(usize::from(*index)))
             .map(|u| u.node)
+    }
+
+    /// Positions in the set of a shard's owners: the first two of its order that are in `live`.
+    pub(super) fn owners(&self, shard: u16, live: u64) -> impl Iterator<Item = u8> + '_ {
+        self.witnesses.order(shard).iter().copied().filter(move |index| live >> index & 1 == 1).take(2)
+    }
+
+    /// Shards with an input.
+    pub(super) fn filled(&self) -> impl Iterator<Item = u16> + '_ {
+        self.inputs.iter().enumerate().filter(|(_, bitmap)| **bitmap != 0).map(|(shard, _)| shard as u16)
     }
 
     /// τ̄ = Σ p_m a_m over the whole set, p_m = B_m / ΣB (protocol §1.2 step 5); f64, ascending node id.

@@ -111,9 +111,8 @@ impl State {
         let nodes: Vec<NodeId> = live().filter(|node| merge.nonces.contains_key(node)).copied().collect();
         let epoch = merge.epoch.0.to_le_bytes();
         let stage = merge.stage.0.to_le_bytes();
-        let mut parts: Vec<&[u8]> = vec![&self.run.0, &epoch, &stage, &merge.head.0];
-        parts.extend(nodes.iter().filter_map(|node| merge.nonces.get(node)).map(|nonce| &nonce.0[..]));
-        let seed = Hash::of_parts("shoal 2026-11 merge seed", &parts);
+        let nonces = nodes.iter().filter_map(|node| merge.nonces.get(node));
+        let seed = ledger::beacon::seed(&[&self.run.0, &epoch, &stage, &merge.head.0], nonces);
         Some(Derived::SetFixed { epoch: merge.epoch, stage: merge.stage, nodes, seed })
     }
 
@@ -138,25 +137,36 @@ impl State {
 
     /// Owners of a shard: the first two of its witness order that are there.
     pub fn owners(&self, stage: StageIndex, shard: u16) -> Vec<NodeId> {
-        self.merge(stage).map_or_else(Vec::new, |merge| self.owners_of(merge, shard).collect())
+        let Some(merge) = self.merge(stage) else { return Vec::new() };
+        merge.witness_order(shard).filter(|node| self.work.is_live(node)).take(2).collect()
     }
 
-    pub(super) fn owners_of<'a>(
-        &'a self,
-        merge: &'a StageMerge,
-        shard: u16,
-    ) -> impl Iterator<Item = NodeId> + 'a {
-        merge.witness_order(shard).filter(|node| self.work.is_live(node)).take(2)
+    /// Shards that `node` owns now: with an input once inputs are fixed, all before.
+    pub fn owned_shards(&self, stage: StageIndex, node: &NodeId) -> Vec<u16> {
+        let Some((merge, position)) =
+            self.merge(stage).and_then(|merge| Some((merge, merge.position(node)?)))
+        else {
+            return Vec::new();
+        };
+        let live = self.live_set(merge);
+        let owns = |shard: &u16| merge.owners(*shard, live).any(|owner| usize::from(owner) == position);
+        let filled = |shard: &u16| merge.inputs.get(usize::from(*shard)).is_none_or(|bitmap| *bitmap != 0);
+        (0..merge.shard_count()).filter(filled).filter(owns).collect()
+    }
+
+    /// Bit i: the i-th uploader of the set is there.
+    pub(super) fn live_set(&self, merge: &StageMerge) -> u64 {
+        let live = merge.set.iter().enumerate().filter(|(_, upload)| self.work.is_live(&upload.node));
+        live.fold(0, |mask, (index, _)| mask | 1 << index)
     }
 
     fn inputs_fixed_due(&self, merge: &StageMerge) -> Option<Derived> {
-        let live = merge.set.iter().enumerate().filter(|(_, upload)| self.work.is_live(&upload.node));
-        let live = live.fold(0_u64, |mask, (index, _)| mask | 1 << index);
-        let has_all = |shard: u16, owner: NodeId| {
+        let live = self.live_set(merge);
+        let has_all = |shard: u16, owner: u8| {
             merge.haves.get(&(shard, owner)).is_some_and(|have| have.bitmap & live == live)
         };
         let all = (0..merge.shard_count())
-            .all(|shard| self.owners_of(merge, shard).all(|owner| has_all(shard, owner)));
+            .all(|shard| merge.owners(shard, live).all(|owner| has_all(shard, owner)));
         if !all && !self.passed(merge.clock.at(limits::FETCH_PERCENT)) {
             return None;
         }
@@ -174,16 +184,14 @@ impl State {
     /// An upload enters a shard if a witness that is there holds it. If the two owners found different sums of squares
     /// for it, it stays out of that shard: without a referee nobody can say who is wrong.
     fn inputs(&self, merge: &StageMerge) -> Inputs {
+        let live = self.live_set(merge);
         let mut disputes = BTreeSet::new();
         let mut sums = vec![0.0_f64; merge.set.len()];
         let mut held = vec![0_usize; merge.set.len()];
         let mut shards = Vec::with_capacity(merge.shards.len());
         for shard in 0..merge.shard_count() {
-            let haves: Vec<_> = merge
-                .witness_order(shard)
-                .filter(|node| self.work.is_live(node))
-                .filter_map(|node| merge.haves.get(&(shard, node)))
-                .collect();
+            let order = merge.witnesses.order(shard).iter().filter(|index| live >> **index & 1 == 1);
+            let haves: Vec<_> = order.filter_map(|index| merge.haves.get(&(shard, *index))).collect();
             let mut bitmap = 0_u64;
             for index in 0..merge.set.len() {
                 let mut found = haves.iter().filter(|have| have.bitmap >> index & 1 == 1);
@@ -243,23 +251,13 @@ impl State {
         merge.step = MergeStep::Claim;
     }
 
-    /// Shards with an input of which `node` is an owner now.
-    pub(super) fn owned<'a>(
-        &'a self,
-        merge: &'a StageMerge,
-        node: &'a NodeId,
-    ) -> impl Iterator<Item = u16> + 'a {
-        let filled = merge.inputs.iter().enumerate().filter(|(_, bitmap)| **bitmap != 0);
-        filled
-            .map(|(shard, _)| shard as u16)
-            .filter(|s| self.owners_of(merge, *s).any(|owner| owner == *node))
-    }
-
     fn claims_due(&self, merge: &StageMerge) -> Option<Derived> {
-        let filled = (0..merge.shard_count()).filter(|shard| merge.inputs[usize::from(*shard)] != 0);
-        let all = filled
-            .flat_map(|shard| self.owners_of(merge, shard))
-            .all(|owner| merge.blinds.contains_key(&owner));
+        let live = self.live_set(merge);
+        let blind =
+            merge.set.iter().enumerate().filter(|(_, upload)| merge.blinds.contains_key(&upload.node));
+        let blind = blind.fold(0_u64, |mask, (index, _)| mask | 1 << index);
+        let all =
+            merge.filled().flat_map(|shard| merge.owners(shard, live)).all(|owner| blind >> owner & 1 == 1);
         (all || self.passed(merge.clock.at(limits::CLAIM_PERCENT)))
             .then_some(Derived::ClaimsDue { epoch: merge.epoch, stage: merge.stage })
     }

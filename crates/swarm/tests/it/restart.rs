@@ -107,3 +107,11 @@ fn a_drained_run_merges_its_epoch_and_stops() {
         world.verify(shoal_swarm::state::Signatures::Trust);
     }
 }
+
+/// The same inputs give the same log on every machine and in every version that calls itself the same.
+#[test]
+fn golden_digest_of_a_run() {
+    let mut world = World::new(&spec(3, 2, 12), 7, 42);
+    assert!(world.run_for(Millis(3_600_000)));
+    assert_eq!(world.state.digest().short(), "cc3a39d85b");
+}

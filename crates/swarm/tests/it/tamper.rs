@@ -1,8 +1,11 @@
 //! Logs that somebody changed: the replay names the first record that does not follow.
 
+use ledger::file::{LogHeader, block_bytes};
+use ledger::{Chain, LogError};
 use shoal_swarm::record::{Control, Derived, Record, STATEMENT_KIND, Statement};
 use shoal_swarm::refusal::Refusal;
-use shoal_swarm::verify::{self, Lie};
+use shoal_swarm::state::Signatures;
+use shoal_swarm::verify::{self, FaultCause, Lie};
 use wire::{Envelope, Millis, RunId, SigningKey};
 
 use super::world::{Random, World, genesis, spec};
@@ -23,26 +26,19 @@ fn honest(seed: u64) -> (RunId, Log) {
             world.add(77);
         }
     }
-    world.verify(shoal_swarm::state::Signatures::Check);
+    world.verify(Signatures::Check);
     (world.run, world.log)
 }
 
 /// Where the replay stops: block, record, lie.
 fn first_lie(run: RunId, log: &Log) -> Option<(usize, usize, Lie)> {
-    let place = |lie: &Lie| match lie {
-        Lie::Genesis(_) | Lie::Time { .. } => 0,
-        Lie::Differs { index, .. }
-        | Lie::Unfounded { index, .. }
-        | Lie::Missing { index, .. }
-        | Lie::Refused { index, .. } => *index,
-    };
     let mut state = match verify::start(run, log[0].0, &log[0].1) {
         Ok(state) => state,
-        Err(lie) => return Some((0, place(&lie), lie)),
+        Err(lie) => return Some((0, lie.index(), lie)),
     };
     for (block, (time, records)) in log.iter().enumerate().skip(1) {
         if let Err(lie) = verify::replay(&mut state, *time, records) {
-            return Some((block, place(&lie), lie));
+            return Some((block, lie.index(), lie));
         }
     }
     None
@@ -219,4 +215,54 @@ fn a_statement_of_another_run_is_refused() {
     let (block, index, lie) = first_lie(run, &tampered).unwrap();
     assert_eq!((block, index), (3, end));
     assert!(matches!(lie, Lie::Refused { refusal: Refusal::Envelope { .. }, .. }));
+}
+
+/// The same log as a file: the signed chain around it.
+fn file_of(run: RunId, log: &Log, key: &SigningKey) -> (Vec<u8>, Vec<usize>) {
+    let mut chain = Chain::genesis(run, key.node_id());
+    let mut bytes = LogHeader { run, orchestrator: key.node_id() }.to_bytes();
+    let mut starts = Vec::new();
+    for (time, records) in log {
+        let records = records.iter().map(wire::to_bytes).collect();
+        starts.push(bytes.len());
+        bytes.extend(block_bytes(&chain.append(key, *time, records).unwrap()));
+    }
+    (bytes, starts)
+}
+
+#[test]
+fn a_log_file_verifies_and_any_flipped_bit_in_it_is_found() {
+    let (run, log) = honest(8);
+    let orchestrator = SigningKey::from_bytes(&[255; 32]);
+    let (bytes, starts) = file_of(run, &log, &orchestrator);
+    let (state, chain) = verify::file(&bytes, |_| Signatures::Check).unwrap();
+    assert_eq!(state.orchestrator(), chain.orchestrator());
+    assert_eq!(chain.next_seq().0, log.len() as u64);
+
+    let mut random = Random(3);
+    for _ in 0..60 {
+        let mut flipped = bytes.clone();
+        let at = random.below(bytes.len() as u64) as usize;
+        flipped[at] ^= 1 << random.below(8);
+        let fault = verify::file(&flipped, |_| Signatures::Trust).unwrap_err();
+        let block = starts.iter().rposition(|start| *start <= at).unwrap_or(0) as u64;
+        assert_eq!(fault.position.seq.0, block, "byte {at}: {fault}");
+    }
+    let torn = verify::file(&bytes[..bytes.len() - 3], |_| Signatures::Trust).unwrap_err();
+    assert!(matches!(torn.cause, FaultCause::File(LogError::Torn { .. })));
+    assert_eq!(torn.position.seq.0, log.len() as u64 - 1);
+
+    // A lie that the orchestrator signs is a lie all the same.
+    let mut tampered = log.clone();
+    let (block, index) = *positions(&log, derived).last().unwrap();
+    tampered[block].1.remove(index);
+    let (bytes, _) = file_of(run, &tampered, &orchestrator);
+    let fault = verify::file(&bytes, |_| Signatures::Trust).unwrap_err();
+    assert!(matches!(fault.cause, FaultCause::Lie(_)), "{fault}");
+    assert_eq!((fault.position.seq.0 as usize, fault.position.index as usize), (block, index));
+
+    // Another key than the genesis names.
+    let (bytes, _) = file_of(run, &log, &SigningKey::from_bytes(&[8; 32]));
+    let fault = verify::file(&bytes, |_| Signatures::Trust).unwrap_err();
+    assert_eq!(fault.cause, FaultCause::Orchestrator);
 }

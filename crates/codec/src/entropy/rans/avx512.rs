@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "AVX-512 gathers and unaligned vector loads and stores")]
 
 use super::{LANES, LOWER, SCALE, SCALE_BITS};
+use crate::simd::Level;
 use std::arch::x86_64::*;
 
 /// Decodes whole groups as long as 64 bytes of words are left; returns symbols done and bytes taken.
@@ -84,7 +85,8 @@ pub(super) fn encode(
     words: &mut [u8],
     at: usize,
 ) -> usize {
-    assert!(contexts.iter().all(|&c| usize::from(c) < entries.len()), "contexts have tables");
+    let most = Level::Avx512.run(|| contexts.iter().fold(0, |m, &c| m.max(c)));
+    assert!(usize::from(most) < entries.len(), "contexts have tables");
     assert!(contexts.len() >= symbols.len() && at >= 2 * symbols.len() + 32, "room for a word a symbol");
     // SAFETY: this level is only chosen where the instructions were detected.
     unsafe { encode_groups(entries, symbols, contexts, states, words, at) }
@@ -109,9 +111,13 @@ fn encode_groups(
         for half in [1, 0] {
             // SAFETY: both halves of both arrays are 16 readable bytes.
             let (s, c) = unsafe {
-                (_mm_loadu_si128(s[16 * half..].as_ptr().cast()), _mm_loadu_si128(c[16 * half..].as_ptr().cast()))
+                (
+                    _mm_loadu_si128(s[16 * half..].as_ptr().cast()),
+                    _mm_loadu_si128(c[16 * half..].as_ptr().cast()),
+                )
             };
-            let index = _mm512_or_si512(_mm512_slli_epi32::<8>(_mm512_cvtepu8_epi32(c)), _mm512_cvtepu8_epi32(s));
+            let index =
+                _mm512_or_si512(_mm512_slli_epi32::<8>(_mm512_cvtepu8_epi32(c)), _mm512_cvtepu8_epi32(s));
             // SAFETY: every context is below `entries.len()`, as the caller asserted.
             let entry = unsafe { _mm512_i32gather_epi32::<4>(index, entries.as_ptr().cast()) };
             let frequency = _mm512_srli_epi32::<16>(entry);

@@ -7,7 +7,7 @@ use wire::{Direction, Epoch, LeaseId, MicroBatch, Millis, NodeId, StageIndex, St
 use super::items::{Items, Phase, Sending};
 use super::report::{Report, Wish};
 use super::{Action, Answer, Computed, Job, Membership, Offer, Outbox, Refused, Sent, Settings, item_of};
-use crate::limits::{LEASE_HOLDER_PERCENT, STEPS_FACTOR};
+use crate::limits::LEASE_HOLDER_PERCENT;
 use crate::miner::{Item, Token};
 use crate::record::{Member, Statement, StepCommit, WorkItem};
 use crate::spec::Pace;
@@ -102,7 +102,7 @@ impl Training {
             steps: 0,
             accumulated: Vec::new(),
             order,
-            steps_max: state.spec().inner_steps.saturating_mul(STEPS_FACTOR).saturating_add(STEPS_FACTOR),
+            steps_max: state.steps_max(),
             closing: Closing::No,
             lease_retry: state.spec().heartbeat,
         }

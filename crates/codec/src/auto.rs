@@ -1,0 +1,161 @@
+//! Choosing a codec for a tensor and a link: the least encode + transfer + decode time.
+
+use crate::error::CodecError;
+use crate::header::CodecId;
+use crate::payload::encode_at;
+use crate::predictive::{Predictor, encode_predictive};
+use crate::simd::Level;
+use crate::tensor::{DType, TensorRef};
+
+/// Elements of the rows that are coded to estimate ratios.
+const PROBE_ELEMENTS: usize = 1 << 15;
+/// Runs of rows that these are taken from.
+const PROBE_RUNS: usize = 4;
+/// Share of the newest observation in a running speed.
+const NEWEST: f64 = 0.1;
+
+/// What a codec was seen to do, in bytes of the uncompressed tensor per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speed {
+    /// Encoding.
+    pub encode: f64,
+    /// Decoding.
+    pub decode: f64,
+}
+
+/// Speeds of the lossless codecs, kept up to date by [`Auto::observe`].
+#[derive(Clone, Debug)]
+pub struct Auto {
+    level: Level,
+    speeds: [Speed; 5],
+}
+
+impl Auto {
+    /// The lossless codecs, in the order of `speeds`.
+    const CODECS: [CodecId; 5] =
+        [CodecId::Raw, CodecId::Fast, CodecId::Huffman, CodecId::Context, CodecId::Predictive];
+
+    /// Starts from speeds measured on one core of a server of 2023.
+    pub fn new(level: Level) -> Self {
+        let gb = |encode: f64, decode: f64| Speed { encode: encode * 1e9, decode: decode * 1e9 };
+        let speeds = match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => [gb(20.0, 20.0), gb(11.0, 15.0), gb(7.5, 12.0), gb(0.55, 1.1), gb(0.16, 0.15)],
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => [gb(20.0, 20.0), gb(3.0, 5.0), gb(2.2, 3.8), gb(0.3, 0.3), gb(0.13, 0.11)],
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => [gb(20.0, 20.0), gb(3.0, 5.0), gb(2.0, 3.5), gb(0.3, 0.3), gb(0.1, 0.1)],
+            Level::Scalar => [gb(20.0, 20.0), gb(0.4, 0.8), gb(0.4, 0.25), gb(0.15, 0.15), gb(0.03, 0.03)],
+        };
+        Self { level, speeds }
+    }
+
+    /// Follows what was measured: seconds to encode and decode `bytes` of a tensor; a time of zero says nothing.
+    pub fn observe(&mut self, codec: CodecId, bytes: usize, encode_s: f64, decode_s: f64) {
+        let Some(index) = Self::CODECS.iter().position(|&c| c == codec) else { return };
+        let follow = |speed: &mut f64, seconds: f64| {
+            if seconds > 0.0 && bytes > 0 {
+                *speed += NEWEST * (bytes as f64 / seconds - *speed);
+            }
+        };
+        follow(&mut self.speeds[index].encode, encode_s);
+        follow(&mut self.speeds[index].decode, decode_s);
+    }
+
+    /// Seconds that `bytes` take with `codec`, whose payload is `payload_bytes`, over a link of `link` bytes a second.
+    fn seconds(&self, codec: CodecId, bytes: f64, payload_bytes: f64, link: f64) -> f64 {
+        let index = Self::CODECS.iter().position(|&c| c == codec).unwrap_or(0);
+        let speed = self.speeds[index];
+        bytes / speed.encode + payload_bytes / link + bytes / speed.decode
+    }
+
+    /// The codec with the least estimated time for `tensor` over a link of `link_bytes_per_s`.
+    ///
+    /// Ratios come from coding a few rows; codecs that could not win even at twice their usual ratio are not tried.
+    pub fn choose(
+        &self,
+        tensor: TensorRef<'_>,
+        link_bytes_per_s: f64,
+        predictor: Option<&Predictor>,
+    ) -> Result<CodecId, CodecError> {
+        if tensor.dtype() == DType::U8 || tensor.is_empty() {
+            return Ok(CodecId::Raw);
+        }
+        let bytes = tensor.bytes().len() as f64;
+        let probe = Probe::of(tensor);
+        let mut best = (self.seconds(CodecId::Raw, bytes, bytes, link_bytes_per_s), CodecId::Raw);
+        let mut payload = Vec::new();
+        // The strongest first: what it wins rules out probing the others only where they are slower too.
+        let order = [CodecId::Huffman, CodecId::Fast, CodecId::Context, CodecId::Predictive];
+        for codec in order {
+            let hoped = match codec {
+                CodecId::Context => 3.0,
+                CodecId::Predictive => 8.0,
+                _ => 2.0,
+            };
+            if self.seconds(codec, bytes, bytes / hoped, link_bytes_per_s) >= best.0 {
+                continue;
+            }
+            payload.clear();
+            let length = match (codec, predictor) {
+                (CodecId::Predictive, None) => continue,
+                (CodecId::Predictive, Some(p)) => {
+                    encode_predictive(self.level, p, probe.view()?, &mut payload)?
+                }
+                _ => encode_at(self.level, codec, probe.view()?, &mut payload)?,
+            };
+            let scaled = length as f64 * bytes / probe.bytes.len() as f64;
+            let seconds = self.seconds(codec, bytes, scaled, link_bytes_per_s);
+            if seconds < best.0 {
+                best = (seconds, codec);
+            }
+        }
+        Ok(best.1)
+    }
+
+    /// Appends `tensor` by the codec that [`Auto::choose`] picks, and returns the payload's length and that codec.
+    pub fn encode(
+        &self,
+        tensor: TensorRef<'_>,
+        link_bytes_per_s: f64,
+        predictor: Option<&Predictor>,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, CodecId), CodecError> {
+        let codec = self.choose(tensor, link_bytes_per_s, predictor)?;
+        let length = match (codec, predictor) {
+            (CodecId::Predictive, Some(p)) => encode_predictive(self.level, p, tensor, out)?,
+            _ => encode_at(self.level, codec, tensor, out)?,
+        };
+        Ok((length, codec))
+    }
+}
+
+/// A few runs of rows of a tensor.
+struct Probe {
+    dtype: DType,
+    shape: [usize; 2],
+    bytes: Vec<u8>,
+}
+
+impl Probe {
+    fn of(tensor: TensorRef<'_>) -> Self {
+        let (rows, cols) = tensor.rows_cols();
+        let width = cols * tensor.dtype().size();
+        let wanted = (PROBE_ELEMENTS / cols.max(1)).clamp(1, rows);
+        let run = wanted.div_ceil(PROBE_RUNS);
+        let stride = (rows / PROBE_RUNS).max(run);
+        let mut bytes = Vec::with_capacity(wanted * width);
+        for start in (0..rows).step_by(stride) {
+            bytes.extend_from_slice(&tensor.bytes()[start * width..(start + run).min(rows) * width]);
+            if bytes.len() >= wanted * width {
+                break;
+            }
+        }
+        let shape = [bytes.len() / width.max(1), cols];
+        Self { dtype: tensor.dtype(), shape, bytes }
+    }
+
+    fn view(&self) -> Result<TensorRef<'_>, CodecError> {
+        TensorRef::new(self.dtype, &self.shape, &self.bytes)
+    }
+}

@@ -1,0 +1,73 @@
+//! Integer sums of products: 64 rows times the columns so far.
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::simd::Level;
+
+/// Rows worked on together.
+pub(crate) const ROWS: usize = 64;
+
+/// Values of 64 rows: for each pair of columns, 64 pairs.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pairs: Vec<[[i16; 2]; ROWS]>,
+}
+
+impl Block {
+    pub(crate) fn new(columns: usize) -> Self {
+        Self { pairs: vec![[[0; 2]; ROWS]; columns.div_ceil(2)] }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.pairs.fill([[0; 2]; ROWS]);
+    }
+
+    pub(crate) fn set(&mut self, column: usize, values: &[i16; ROWS]) {
+        for (pair, &v) in self.pairs[column / 2].iter_mut().zip(values) {
+            pair[column % 2] = v;
+        }
+    }
+}
+
+impl Block {
+    /// Puts one row's values, from the first column on.
+    #[inline(always)]
+    pub(crate) fn set_row(&mut self, row: usize, values: &[i16]) {
+        let (pairs, last) = values.as_chunks::<2>();
+        for (p, &v) in self.pairs.iter_mut().zip(pairs) {
+            p[row] = v;
+        }
+        if let (Some(&v), Some(p)) = (last.first(), self.pairs.get_mut(pairs.len())) {
+            p[row] = [v, 0];
+        }
+    }
+}
+
+/// Sums of `weights`, a pair for each pair of columns, times the first `columns` columns of the block; sums wrap.
+pub(crate) fn predict(level: Level, block: &Block, weights: &[[i16; 2]], columns: usize) -> [i32; ROWS] {
+    let pairs = &block.pairs[..columns.div_ceil(2)];
+    let weights = &weights[..pairs.len()];
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => x86::predict_avx512(pairs, weights),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => x86::predict_avx2(pairs, weights),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => neon::predict(pairs, weights),
+        Level::Scalar => predict_scalar(pairs, weights),
+    }
+}
+
+fn predict_scalar(pairs: &[[[i16; 2]; ROWS]], weights: &[[i16; 2]]) -> [i32; ROWS] {
+    let mut sums = [0_i32; ROWS];
+    for (pair, &[a, b]) in pairs.iter().zip(weights) {
+        for (s, &[x, y]) in sums.iter_mut().zip(pair) {
+            let product = i32::from(a) * i32::from(x);
+            *s = s.wrapping_add(product).wrapping_add(i32::from(b) * i32::from(y));
+        }
+    }
+    sums
+}

@@ -1,0 +1,73 @@
+//! Sums of products with AVX2 and AVX-512: one multiply-add of pairs for 8 or 16 rows.
+#![expect(unsafe_code, reason = "x86 intrinsics and unaligned vector loads and stores")]
+
+use super::ROWS;
+use std::arch::x86_64::*;
+
+type Pair = [[i16; 2]; ROWS];
+
+pub(super) fn predict_avx512(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
+    // SAFETY: this level is only chosen where the instructions were detected.
+    unsafe { avx512(pairs, weights) }
+}
+
+pub(super) fn predict_avx2(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
+    // SAFETY: this level is only chosen where the instructions were detected.
+    unsafe { avx2(pairs, weights) }
+}
+
+/// Two weights as one word.
+#[inline]
+fn word([a, b]: [i16; 2]) -> i32 {
+    i32::from(b) << 16 | i32::from(a as u16)
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn avx512(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
+    let mut sums = [[_mm512_setzero_si512(); 4]; 2];
+    let (twos, last) = pairs.as_chunks::<2>();
+    let (weight_twos, weight_last) = weights.as_chunks::<2>();
+    // SAFETY: each pair is 256 readable bytes.
+    let load = |p: &Pair, i: usize| unsafe { _mm512_loadu_si512(p[16 * i..16 * i + 16].as_ptr().cast()) };
+    for (two, w) in twos.iter().zip(weight_twos) {
+        for h in 0..2 {
+            let w = _mm512_set1_epi32(word(w[h]));
+            for i in 0..4 {
+                sums[h][i] = _mm512_add_epi32(sums[h][i], _mm512_madd_epi16(load(&two[h], i), w));
+            }
+        }
+    }
+    for (pair, &w) in last.iter().zip(weight_last) {
+        let w = _mm512_set1_epi32(word(w));
+        for i in 0..4 {
+            sums[0][i] = _mm512_add_epi32(sums[0][i], _mm512_madd_epi16(load(pair, i), w));
+        }
+    }
+    let mut out = [0; ROWS];
+    for i in 0..4 {
+        let part = &mut out[16 * i..16 * i + 16];
+        // SAFETY: `part` is 64 writable bytes.
+        unsafe { _mm512_storeu_si512(part.as_mut_ptr().cast(), _mm512_add_epi32(sums[0][i], sums[1][i])) };
+    }
+    out
+}
+
+#[target_feature(enable = "avx2")]
+fn avx2(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
+    let mut sums = [_mm256_setzero_si256(); 8];
+    for (pair, &w) in pairs.iter().zip(weights) {
+        let w = _mm256_set1_epi32(word(w));
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: each pair is 256 readable bytes, of which these are 32.
+            let v = unsafe { _mm256_loadu_si256(pair[8 * i..8 * i + 8].as_ptr().cast()) };
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(v, w));
+        }
+    }
+    let mut out = [0; ROWS];
+    for (i, sum) in sums.into_iter().enumerate() {
+        let part = &mut out[8 * i..8 * i + 8];
+        // SAFETY: `part` is 32 writable bytes.
+        unsafe { _mm256_storeu_si256(part.as_mut_ptr().cast(), sum) };
+    }
+    out
+}

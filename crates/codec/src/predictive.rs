@@ -1,0 +1,203 @@
+//! The predictive codec: every column predicted from the columns before it, by integers that both ends share.
+//!
+//! A [`Predictor`] is learned from earlier tensors of the same wire, sent once and named by the hash of its bytes.
+//! Rows are scaled by their mean exponent and turned into 16-bit integers; a column's prediction is an exact integer
+//! sum. The difference of the bf16 bit patterns (as ordered integers) is coded in the context of the expected error in
+//! units of the predicted value's last bit; the expected error follows the errors of the same row so far. Where the
+//! error is expected to be larger than the prediction, the value itself is coded in the context of its expected size.
+//! A tensor that this does not serve falls back to the context codec.
+//!
+//! Body (integers little-endian):
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 8 | id of the predictor |
+//! | 4 + … | range-coded row exponents and tables |
+//! | 4 + … | stream of the symbols ([`crate::entropy`]), 64 rows at a time, column by column |
+//! | rest | low bits, in the same order, lowest bit first |
+
+mod element;
+mod learn;
+mod predictor;
+
+pub use predictor::Predictor;
+
+use crate::bits::{BitReader, BitWriter};
+use crate::bytes::Reader;
+use crate::entropy::range;
+use crate::entropy::rans;
+use crate::entropy::tables::Tables;
+use crate::error::CodecError;
+use crate::header::{CodecId, Header, finish};
+use crate::kernel::{self, Block, ROWS};
+use crate::simd::Level;
+use crate::tensor::{DType, TensorRef};
+use element::{CONTEXTS, Lanes};
+
+/// Payloads this much smaller than bf16 are not compared with the context codec's: 1 / 1.7.
+const SURE_FRACTION: f64 = 0.59;
+
+/// Appends `tensor` as one payload, predicted by `predictor`, or by the context codec where that is smaller.
+///
+/// Returns the payload's length in bytes. Anything but bf16 whose rows are as long as the predictor's columns goes to
+/// the context codec.
+pub fn encode_predictive(
+    level: Level,
+    predictor: &Predictor,
+    tensor: TensorRef<'_>,
+    out: &mut Vec<u8>,
+) -> Result<usize, CodecError> {
+    let level = level.checked();
+    let start = out.len();
+    let fits =
+        tensor.dtype() == DType::Bf16 && tensor.rows_cols().1 == predictor.columns() && !tensor.is_empty();
+    if !fits {
+        return crate::payload::encode_at(level, CodecId::Context, tensor, out);
+    }
+    Header::begin(CodecId::Predictive, tensor.dtype(), tensor.shape(), out);
+    encode_body(level, predictor, tensor.bytes(), out);
+    finish(start, tensor.shape().len(), out);
+    let length = out.len() - start;
+    if (length as f64) < SURE_FRACTION * tensor.bytes().len() as f64 {
+        return Ok(length);
+    }
+    let mut other = Vec::new();
+    let other_length = crate::payload::encode_at(level, CodecId::Context, tensor, &mut other)?;
+    if other_length < length {
+        out.truncate(start);
+        out.extend_from_slice(&other);
+    }
+    Ok(out.len() - start)
+}
+
+/// Mean exponent of a row, over what is not zero.
+fn row_exponent(row: &[u8]) -> u8 {
+    let (mut sum, mut count) = (0_u32, 0_u32);
+    for w in row.as_chunks::<2>().0 {
+        let exponent = u32::from(u16::from_le_bytes(*w) >> 7 & 0xff);
+        sum += exponent;
+        count += u32::from(exponent > 0);
+    }
+    (sum / count.max(1)) as u8
+}
+
+fn encode_body(level: Level, predictor: &Predictor, words: &[u8], out: &mut Vec<u8>) {
+    let cols = predictor.columns();
+    let n = words.len() / 2;
+    let exponents: Vec<u8> = words.chunks(2 * cols).map(row_exponent).collect();
+    let mut symbols = Vec::with_capacity(n);
+    let mut contexts = Vec::with_capacity(n);
+    let mut low = BitWriter::new();
+    let mut block = Block::new(cols);
+    for (rows, exponents) in words.chunks(2 * cols * ROWS).zip(exponents.chunks(ROWS)) {
+        block.clear();
+        let count = exponents.len();
+        let mut lanes = Lanes::new(exponents);
+        let mut column = [0_u16; ROWS];
+        let (mut s, mut c) = ([0; ROWS], [0; ROWS]);
+        for j in 0..cols {
+            for (v, row) in column.iter_mut().zip(rows.chunks_exact(2 * cols)) {
+                *v = u16::from_le_bytes([row[2 * j], row[2 * j + 1]]);
+            }
+            let sums = kernel::predict(level, &block, predictor.row(j), j);
+            lanes.expect(level, predictor.scale(j), &sums);
+            lanes.code(level, &column, &mut s, &mut c);
+            for i in 0..count {
+                lanes.put_low(i, column[i], s[i], &mut low);
+            }
+            symbols.extend_from_slice(&s[..count]);
+            contexts.extend_from_slice(&c[..count]);
+            let integers = lanes.learn(level, predictor.scale(j), &column, &sums);
+            block.set(j, &integers);
+        }
+    }
+    let mut counts = vec![[0_u32; 256]; CONTEXTS];
+    for (&s, &c) in symbols.iter().zip(&contexts) {
+        counts[usize::from(c)][usize::from(s)] += 1;
+    }
+    let tables = Tables::normalize(&counts);
+    out.extend_from_slice(&predictor.id().to_le_bytes());
+    let mut side = range::Encoder::new();
+    let mut tree = [range::EVEN; 256];
+    for &e in &exponents {
+        side.tree(&mut tree, 8, u32::from(e));
+    }
+    tables.write(&mut side);
+    side.finish(out);
+    let table = rans::EncodeTable::new(&tables);
+    let mut encoder = rans::Encoder::new(n);
+    let whole = n / (ROWS * cols) * (ROWS * cols);
+    let last_rows = exponents.len() % ROWS;
+    for at in (whole..n).step_by(last_rows.max(1)).rev() {
+        encoder.push(level, &table, &symbols[at..at + last_rows], &contexts[at..at + last_rows]);
+    }
+    encoder.push(level, &table, &symbols[..whole], &contexts[..whole]);
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    encoder.finish(out);
+    let length = (out.len() - length_at - 4) as u32;
+    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    low.finish(out);
+}
+
+/// The predictor that a body names.
+pub(crate) fn predictor_id(header: &Header, body: &[u8]) -> Result<u64, CodecError> {
+    let mut reader = Reader::new(header.codec, body);
+    reader.u64()
+}
+
+/// Decodes a body into `out`, whose length is the decoded size, with the predictor that it names.
+pub(crate) fn decode(
+    level: Level,
+    predictor: &Predictor,
+    header: &Header,
+    body: &[u8],
+    out: &mut [u8],
+) -> Result<(), CodecError> {
+    let mut reader = Reader::new(header.codec, body);
+    if reader.u64()? != predictor.id() {
+        return Err(reader.malformed("this is another predictor"));
+    }
+    let cols = predictor.columns();
+    let row_length = header.shape().last().copied().unwrap_or(1);
+    if header.dtype != DType::Bf16 || row_length != cols || header.is_empty() {
+        return Err(reader.malformed("tensor does not fit the predictor"));
+    }
+    let mut side = range::Decoder::new(&mut reader)?;
+    let mut tree = [range::EVEN; 256];
+    let rows = header.len() / cols;
+    let exponents: Vec<u8> = (0..rows).map(|_| side.tree(&mut tree, 8) as u8).collect();
+    let tables = Tables::read(&mut side, CONTEXTS).map_err(|r| reader.malformed(r))?;
+    let length = reader.u32()? as usize;
+    let stream = reader.take(length)?;
+    let table = rans::DecodeTable::new(&tables);
+    let mut decode = || {
+        let mut decoder = rans::Decoder::new(&table, stream)?;
+        let mut low = BitReader::new(reader.rest());
+        let mut block = Block::new(cols);
+        for (rows, exponents) in out.chunks_mut(2 * cols * ROWS).zip(exponents.chunks(ROWS)) {
+            block.clear();
+            let count = exponents.len();
+            let mut lanes = Lanes::new(exponents);
+            let (mut s, mut c) = ([0; ROWS], [0; ROWS]);
+            let mut column = [0_u16; ROWS];
+            for j in 0..cols {
+                let sums = kernel::predict(level, &block, predictor.row(j), j);
+                lanes.expect(level, predictor.scale(j), &sums);
+                lanes.contexts(&mut c);
+                decoder.run(level, &c[..count], &mut s[..count])?;
+                for i in 0..count {
+                    column[i] = lanes.get_value(i, s[i], &mut low);
+                }
+                for (v, row) in column.iter().zip(rows.chunks_exact_mut(2 * cols)) {
+                    row[2 * j..2 * j + 2].copy_from_slice(&v.to_le_bytes());
+                }
+                let integers = lanes.learn(level, predictor.scale(j), &column, &sums);
+                block.set(j, &integers);
+            }
+        }
+        decoder.finish()?;
+        low.finish()
+    };
+    decode().map_err(|r| reader.malformed(r))
+}
