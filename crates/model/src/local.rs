@@ -8,7 +8,7 @@ use rayon::ThreadPool;
 use serde::Serialize;
 
 use crate::{
-    config::{Message, StageSpec},
+    config::{ConfigError, Message, StageSpec},
     data::{DataError, Dataset, Order},
     optim::{OptimiserConfig, Schedule, ScheduleError},
     stage::{Clip, CpuStage, Output, Stage, StageError, StepInput, model_scale},
@@ -37,6 +37,9 @@ pub enum LocalError {
     /// An impossible schedule.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// An impossible model or cut.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 /// Clipping by the norm of the mean gradient.
