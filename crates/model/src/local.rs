@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     config::{ConfigError, Message, StageSpec},
     data::{DataError, Dataset, Order},
-    optim::{OptimiserConfig, Schedule, ScheduleError},
+    optim::{OptimiserConfig, Schedule},
     stage::{Clip, CpuStage, Output, Stage, StageError, StepInput, model_scale},
 };
 
@@ -34,10 +34,7 @@ pub enum LocalError {
     /// The data cannot give what was asked for.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// An impossible schedule.
-    #[error(transparent)]
-    Schedule(#[from] ScheduleError),
-    /// An impossible model or cut.
+    /// An impossible schedule, model or cut.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }

@@ -6,7 +6,7 @@ mod schedule;
 
 pub use adamw::AdamW;
 pub use muon::Muon;
-pub use schedule::{Schedule, ScheduleError};
+pub use schedule::Schedule;
 
 use crate::config::{ConfigError, ParameterKind, StageSpec, rule};
 use crate::stage::Arena;

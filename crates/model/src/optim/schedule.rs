@@ -4,11 +4,6 @@ use crate::config::{ConfigError, rule};
 use crate::kernels::math;
 use serde::{Deserialize, Serialize};
 
-/// A schedule that can't be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(transparent)]
-pub struct ScheduleError(#[from] ConfigError);
-
 /// How the learning rate moves over the steps of a run. Steps count from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -54,11 +49,7 @@ impl Schedule {
     }
 
     /// Refuses factors outside 0 to 1 and phases longer than the run.
-    pub fn check(&self) -> Result<(), ScheduleError> {
-        Ok(self.check_values()?)
-    }
-
-    fn check_values(&self) -> Result<(), ConfigError> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         let share = |key, x: f32| rule(key, &x, (0.0..=1.0).contains(&x), "must be from 0 to 1");
         match *self {
             Schedule::Constant => Ok(()),
