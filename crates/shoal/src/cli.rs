@@ -297,7 +297,8 @@ pub(crate) struct SampleArgs {
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     /// A log file, or a run folder.
-    pub(crate) log: PathBuf,
+    #[arg(value_name = "LOG")]
+    pub(crate) path: PathBuf,
 }
 
 #[derive(Args, Debug)]
