@@ -178,9 +178,8 @@ impl Head {
             long.copy_from_slice(&bytes[at..at + 8]);
             u64::from_le_bytes(long)
         });
-        let zero = |flags: &[u64]| match flags.iter().all(|&value| value == 0) {
-            true => Ok(()),
-            false => Err(FrameError::Reserved),
+        let zero = |flags: &[u64]| {
+            if flags.iter().all(|&value| value == 0) { Ok(()) } else { Err(FrameError::Reserved) }
         };
         match bytes[1] {
             1 => {

@@ -87,6 +87,6 @@ mod tests {
         for _ in 0..50 {
             pace.take(100_000).await;
         }
-        assert!(start.elapsed() >= Duration::from_millis(490) - Pace::BURST);
+        assert!(start.elapsed() >= Duration::from_millis(490).saturating_sub(Pace::BURST));
     }
 }

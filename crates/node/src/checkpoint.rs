@@ -1,7 +1,7 @@
 //! Checkpoints: merged weights, as the keeper has them, written as a folder that other software loads.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::checkpoint::{CheckpointError, Export};
 use model::config::Dtype;
@@ -15,6 +15,10 @@ use crate::folder::RunFolder;
 use crate::keeper::{Kept, KeptStage};
 use crate::progress::Progress;
 use crate::spec::{RunSpec, TokenizerSpec};
+
+/// One checkpoint is written at a time: a write goes on after the task that wanted it has ended, and the run's last
+/// checkpoint may be wanted while the periodic one of the same epoch is still being written.
+static WRITING: Mutex<()> = Mutex::new(());
 
 /// Why weights could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,7 @@ pub async fn export(
     }
     let to = to.to_owned();
     let write = move || {
+        let _one = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
         Export { stages: &stages, weights: &weights, tokenizer: &tokenizer, dtype }.save(&to)
     };
@@ -103,8 +108,11 @@ pub(crate) async fn newest(
 ) -> Result<Option<PathBuf>, ExportError> {
     let Some((epoch, stages)) = kept.newest(spec.stages()) else { return Ok(present(folder)) };
     let path = folder.checkpoint(epoch.0);
-    if !path.exists() {
-        export(spec, blobs, &stages, &path, Dtype::F32).await?;
+    if !path.exists()
+        && let Err(error) = export(spec, blobs, &stages, &path, Dtype::F32).await
+        && !path.exists()
+    {
+        return Err(error);
     }
     Ok(Some(path))
 }

@@ -1,5 +1,6 @@
 //! End-to-end tests: everything through the built binary.
 
+#[cfg(test)]
 mod it {
     mod bad_input;
     mod binary;

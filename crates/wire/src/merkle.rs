@@ -77,11 +77,11 @@ mod tests {
 
     #[test]
     fn a_root_binds_content_order_and_count() {
-        let base = root_of(&[0; 4 * 10_000]);
+        let base = root_of(&vec![0; 4 * 10_000]);
         let mut other = vec![0; 4 * 10_000];
         other[39_999] = 1;
         assert_ne!(base, root_of(&other));
-        let mut hashes = leaf_hashes(&[0; 4 * 10_000]);
+        let mut hashes = leaf_hashes(&vec![0; 4 * 10_000]);
         assert_eq!(root(&hashes), base);
         hashes.swap(0, 1);
         assert_ne!(root(&hashes), base);

@@ -55,6 +55,10 @@ fn a_swarm_trains_resumes_and_its_checkpoint_writes_text() {
     let text = ["up", "--dir", "shoal-runs/run-1", "--preset", "micro", "--data", "text"];
     place.run(&text).bad(3, &["shoal-runs/run-1 already holds a run", "--resume"]);
 
+    // The log follows from its inputs, as `verify` recomputes it.
+    let verified = place.run(&["verify", "shoal-runs/run-1"]).good();
+    assert!(verified.out.contains("follows:"), "{}", verified.out);
+
     // The exported checkpoint is one that shoal reads.
     place.run(&["run", "export", "shoal-runs/run-1", "out"]).good();
     place.run(&["sample", "out", "--tokens", "5"]).good();

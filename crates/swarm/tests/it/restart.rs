@@ -53,6 +53,9 @@ fn a_long_absence_of_the_orchestrator_costs_nobody_anything() {
                 let now = world.now;
                 let committed =
                     world.commit(vec![Input::Control(Control::Resumed { down: now.since(served) })]);
+                if matches!(world.state.phase(), Phase::Finished { .. }) {
+                    break; // its last deadline had passed before: there is nothing to resume
+                }
                 assert_eq!(committed.outcomes, [Ok(())], "seed {seed}");
                 let heartbeats = spec.heartbeat.0 * 2;
                 let closing = |record: &Record| matches!(record, Record::Derived(Derived::Lost { .. }));

@@ -365,20 +365,13 @@ impl World {
                     head: Some(head),
                 };
                 let target = self.peers.iter().position(|peer| peer.id == to).expect("known");
-                match self.arrival().filter(|_| self.peers[target].alive) {
-                    Some(at) => {
-                        self.at(
-                            at,
-                            Happening::Frame { to: target, from: node, life, item, direction, offer },
-                        );
-                    }
-                    None => {
-                        let at = self.now.plus(Millis(400));
-                        self.at(
-                            at,
-                            Happening::Sent { node, life, item, direction, to, outcome: Sent::Failed },
-                        );
-                    }
+                if let Some(at) = self.arrival().filter(|_| self.peers[target].alive) {
+                    let frame = Happening::Frame { to: target, from: node, life, item, direction, offer };
+                    self.at(at, frame);
+                } else {
+                    let outcome = Sent::Failed;
+                    let sent = Happening::Sent { node, life, item, direction, to, outcome };
+                    self.at(self.now.plus(Millis(400)), sent);
                 }
             }
             pipeline::Action::State { token, statement } => {
