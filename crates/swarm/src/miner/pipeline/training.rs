@@ -128,8 +128,10 @@ impl Training {
 
     /// The node is out of the epoch: everything open is dropped.
     pub(super) fn abandon(&mut self, out: &mut Outbox) {
-        for item in self.items.open.keys().copied().collect::<Vec<_>>() {
-            self.drop_item(out, item);
+        for item in std::mem::take(&mut self.items.open).into_keys() {
+            // Also where the forward is still out: the discard runs behind it.
+            out.push(Action::Compute(Job::Discard(item)));
+            out.push(Action::Release(item));
         }
         out.push(Action::Compute(Job::Clear));
     }

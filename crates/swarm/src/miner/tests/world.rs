@@ -365,14 +365,13 @@ impl World {
                     head: Some(head),
                 };
                 let target = self.peers.iter().position(|peer| peer.id == to).expect("known");
-                if let Some(at) = self.arrival().filter(|_| self.peers[target].alive) {
-                    let frame = Happening::Frame { to: target, from: node, life, item, direction, offer };
-                    self.at(at, frame);
+                let (at, what) = if let Some(at) = self.arrival().filter(|_| self.peers[target].alive) {
+                    (at, Happening::Frame { to: target, from: node, life, item, direction, offer })
                 } else {
                     let outcome = Sent::Failed;
-                    let sent = Happening::Sent { node, life, item, direction, to, outcome };
-                    self.at(self.now.plus(Millis(400)), sent);
-                }
+                    (self.now.plus(Millis(400)), Happening::Sent { node, life, item, direction, to, outcome })
+                };
+                self.at(at, what);
             }
             pipeline::Action::State { token, statement } => {
                 self.peers[node].said.push_back((Speaker::Pipeline(token), statement));
