@@ -8,9 +8,9 @@ use rayon::ThreadPool;
 use serde::Serialize;
 
 use crate::{
-    config::{Message, StageSpec},
+    config::{ConfigError, Message, StageSpec},
     data::{DataError, Dataset, Order},
-    optim::{OptimiserConfig, Schedule, ScheduleError},
+    optim::{OptimiserConfig, Schedule},
     stage::{Clip, CpuStage, Output, Stage, StageError, StepInput, model_scale},
 };
 
@@ -36,7 +36,7 @@ pub enum LocalError {
     Data(#[from] DataError),
     /// An impossible schedule.
     #[error(transparent)]
-    Schedule(#[from] ScheduleError),
+    Schedule(#[from] ConfigError),
 }
 
 /// Clipping by the norm of the mean gradient.

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use model::config::Cut;
+use model::config::{ConfigError, Cut};
 use swarm::limits::STAGES_MAX;
 
 use super::{ClipScope, RunSpec, SPEC_VERSION, ScheduleSpec, SpecError, section::OuterSpec};
@@ -118,8 +118,9 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
             range("inner.schedule.plateau", plateau, 0..=STEPS_TOTAL_MAX)?;
         }
     }
-    let possible = spec.schedule().check();
-    possible.map_err(|error| SpecError::value(format!("inner.{}", error.key), error.value, error.allowed))
+    spec.schedule().check().map_err(|ConfigError::Range { key, value, allowed }| {
+        SpecError::value(format!("inner.{key}"), value, allowed)
+    })
 }
 
 fn phases(spec: &RunSpec) -> Result<(), SpecError> {
