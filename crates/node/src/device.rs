@@ -1,11 +1,9 @@
 //! The device class of this machine: work is compared by equality only within one (design §3 "Compute").
 
-/// Version of the CPU kernels' arithmetic: rises whenever a kernel's bits change.
-const KERNELS: u32 = 1;
-
-/// What decides the bits of this machine's results, as nodes state it when they join.
+/// What decides the bits of this machine's results, as nodes state it when they join: back end, instruction set and
+/// version of the kernels.
 pub fn class() -> String {
-    format!("cpu/{}/{}/{KERNELS}", std::env::consts::ARCH, instructions())
+    format!("cpu-{}-{}-{}", std::env::consts::ARCH, instructions(), env!("CARGO_PKG_VERSION"))
 }
 
 fn instructions() -> &'static str {

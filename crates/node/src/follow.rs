@@ -239,6 +239,20 @@ impl Follow {
     /// # Errors
     /// No log within the patience, or one that is not a run's.
     pub async fn start(self, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Result<Log, FollowError> {
+        self.start_tapped(tasks, stop, None).await
+    }
+
+    /// [`Follow::start`]; the records of every block behind the first go to `tap` too, once they are folded. What a
+    /// full tap does not take is passed over.
+    ///
+    /// # Errors
+    /// As [`Follow::start`].
+    pub async fn start_tapped(
+        self,
+        tasks: &mut JoinSet<()>,
+        stop: &CancellationToken,
+        tap: Option<mpsc::Sender<Arc<Vec<Record>>>>,
+    ) -> Result<Log, FollowError> {
         let mut fold = Fold::new(self.run, self.orchestrator);
         let backoff = Backoff::new(self.link.id());
         let mut follower = Follower { backoff, known: BTreeMap::new(), follow: self, tap };

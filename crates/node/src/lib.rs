@@ -6,7 +6,7 @@ mod backoff;
 mod blob_cache;
 pub mod checkpoint;
 pub mod clock;
-mod device;
+pub mod device;
 pub mod fetch;
 pub mod folder;
 pub mod follow;

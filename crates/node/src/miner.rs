@@ -235,7 +235,7 @@ impl Miner {
             role: Role::Miner,
             address: wire::to_bytes(&link.address()),
             agent: format!("shoal {}", env!("CARGO_PKG_VERSION")),
-            device: speed::device(),
+            device: crate::device::class(),
             mflops,
             memory: allowed.unwrap_or(0),
             stage,

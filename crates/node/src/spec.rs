@@ -244,11 +244,7 @@ impl RunSpec {
 
     /// How a stage clips when it steps on its own; in lock-step the scale comes from the log instead.
     pub fn clip(&self) -> Clip {
-        if self.inner.clip_norm == 0.0 {
-            Clip::Off
-        } else {
-            Clip::Slice { limit: self.inner.clip_norm as f32 }
-        }
+        if self.inner.clip_norm == 0.0 { Clip::Off } else { Clip::Slice { limit: self.inner.clip_norm as f32 } }
     }
 
     /// What the tokens are made of, for [`model::data::Dataset`].
@@ -328,7 +324,7 @@ fn plan_cuts(model: &ModelConfig, cut: Cut, stages: usize) -> Result<Vec<usize>,
 }
 
 fn id_of(canonical: &[u8]) -> RunId {
-    RunId(Hash::of_parts("shoal 2026-11 run spec", &[canonical]).0)
+    swarm::record::run_id(canonical)
 }
 
 #[cfg(test)]

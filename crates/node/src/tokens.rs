@@ -98,7 +98,7 @@ impl TokenSource {
         if let Some(tokens) = self.recall(index) {
             return Ok(tokens);
         }
-        self.load(index).await?;
+        self.load(|dataset| dataset.missing_for(&self.order, index)).await?;
         let source = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || source.dataset.micro_batch(&source.order, index));
         let batch = read.await.map_err(|_| TokensError::Stopped)??;
@@ -109,17 +109,35 @@ impl TokenSource {
         Ok(tokens)
     }
 
+    /// Batches of held-out data.
+    pub fn held_out_batches(&self) -> u64 {
+        self.dataset.held_out_batches(self.order.batch, self.order.sequence)
+    }
+
+    /// Tokens of held-out batch `index`; fetches the shards that are not here yet.
+    pub async fn held_out(self: &Arc<Self>, index: u64) -> Result<Tokens, TokensError> {
+        let Order { batch, sequence, .. } = self.order;
+        self.load(|dataset| dataset.missing_for_held_out(index, batch, sequence)).await?;
+        let source = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || source.dataset.held_out_batch(index, batch, sequence));
+        let batch = read.await.map_err(|_| TokensError::Stopped)??;
+        Ok(Tokens { tokens: Arc::new(batch.tokens), hash: Hash(batch.hash.0) })
+    }
+
     fn recall(&self, index: u64) -> Option<Tokens> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().find(|(known, _)| *known == index).map(|(_, tokens)| tokens.clone())
     }
 
-    async fn load(&self, index: u64) -> Result<(), TokensError> {
-        if self.dataset.missing_for(&self.order, index)?.is_empty() {
+    async fn load(
+        &self,
+        missing: impl Fn(&Dataset) -> Result<Vec<BlobHash>, DataError>,
+    ) -> Result<(), TokensError> {
+        if missing(&self.dataset)?.is_empty() {
             return Ok(());
         }
         let _one = self.fetching.lock().await;
-        for shard in self.dataset.missing_for(&self.order, index)? {
+        for shard in missing(&self.dataset)? {
             let hash = Hash(shard.0);
             let bytes = match self.blobs.get(hash).await {
                 Ok(bytes) => bytes,

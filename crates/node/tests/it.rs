@@ -2,6 +2,8 @@
 
 #[path = "it/bad_input.rs"]
 mod bad_input;
+#[path = "it/miners.rs"]
+mod miners;
 #[path = "it/restarts.rs"]
 mod restarts;
 #[path = "it/runs.rs"]
@@ -11,4 +13,3 @@ mod script;
 #[path = "it/world.rs"]
 mod world;
 #[path = "it/miners.rs"]
-mod miners;

@@ -1,4 +1,4 @@
-//! What a miner says about its machine: a start value of its speed, and the class within which results are equal.
+//! A start value of a miner's speed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,19 +38,4 @@ fn measure(pool: &Arc<ThreadPool>) -> Option<u64> {
         best = best.min(start.elapsed().as_micros() as u64);
     }
     Some(flops / best.max(1))
-}
-
-/// Device class: back end, instruction set and version of the kernels.
-pub(super) fn device() -> String {
-    #[cfg(target_arch = "x86_64")]
-    let set = if std::is_x86_feature_detected!("avx512f") {
-        "avx512"
-    } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-        "avx2"
-    } else {
-        "scalar"
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let set = if cfg!(target_arch = "aarch64") { "neon" } else { "scalar" };
-    format!("cpu-{}-{set}-{}", std::env::consts::ARCH, env!("CARGO_PKG_VERSION"))
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::world::{World, soon};
 
-fn options(folder: &RunFolder) -> Options {
+pub(crate) fn options(folder: &RunFolder) -> Options {
     let (progress, _) = mpsc::channel(16);
     let loopback = vec![(std::net::Ipv4Addr::LOCALHOST, 0).into()];
     Options {
@@ -29,7 +29,7 @@ async fn refused(options: Options) -> String {
 }
 
 /// A folder that an orchestrator could run.
-fn prepared(world: &World) -> RunFolder {
+pub(crate) fn prepared(world: &World) -> RunFolder {
     let folder = world.run_folder();
     std::fs::write(folder.spec(), world.spec.canonical()).unwrap();
     shoal_node::key::create(&folder.key()).unwrap();

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use net::{EndpointOptions, Link, QuicLink};
 use shoal_node::follow::Fold;
+use shoal_node::orchestrator::{self, Shutdown};
 use shoal_node::progress::Progress;
 use store::LogStore;
 use swarm::state::Phase;
 use tokio::task::JoinSet;
 use wire::{Epoch, Seq};
 
-use crate::script::{Script, weights};
+use crate::script::{Script, Shelf, weights};
 use crate::world::{World, soon};
 
 /// Folds the whole log from its store.
@@ -123,4 +125,36 @@ async fn a_drain_ends_after_the_merge() {
     watch.await.unwrap();
     let again = soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
     assert!(again.epochs > summary.epochs && again.tokens > summary.tokens);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_over_quic_from_a_folder_and_a_ticket() {
+    let mut world = World::new();
+    let folder = crate::bad_input::prepared(&world);
+    let (progress, mut events) = tokio::sync::mpsc::channel(4096);
+    let mut options = crate::bad_input::options(&folder);
+    options.progress = progress;
+    options.relay = Some((std::net::Ipv4Addr::LOCALHOST, 0).into());
+    let task = tokio::spawn(orchestrator::run(options, Shutdown::default()));
+    let Some(Progress::Listening(listening)) = soon("a ticket", events.recv()).await else {
+        panic!("the ticket comes first: {:?}", task.await);
+    };
+    let ticket: net::Ticket = listening.ticket.parse().expect("a ticket");
+    assert_eq!(ticket.run, world.spec.run_id());
+    assert!(ticket.address.relay().is_some());
+    let mut scripts = Vec::new();
+    for (stage, spec) in world.spec.stage_specs().iter().enumerate() {
+        let key = crate::world::key(10 + stage as u8);
+        let shelf = Arc::new(Shelf { run: ticket.run, elements: spec.parameters() });
+        let link = QuicLink::bind(EndpointOptions::loopback(key.clone()), shelf).await.unwrap();
+        link.learn(ticket.node, ticket.address.clone());
+        let stage = wire::StageIndex(stage as u16);
+        let (run, node, stop) = (ticket.run, ticket.node, world.stop.clone());
+        let link: Arc<dyn Link> = Arc::new(link);
+        scripts.push(Script::start(key, stage, link, run, node, &mut world.tasks, &stop).await);
+    }
+    finish(scripts).await;
+    let summary = soon("the orchestrator", task).await.unwrap().expect("a clean end");
+    assert_eq!((summary.epochs, summary.coverage), (2, Some(1.0)));
+    assert!(summary.checkpoint.is_some_and(|path| std::path::Path::new(&path).exists()));
 }
