@@ -67,7 +67,7 @@ pub const KEEP_RETRY: Duration = Duration::from_millis(500);
 /// Time over which the shown rate of tokens is taken.
 pub const RATE_OVER: Duration = Duration::from_secs(10);
 /// After the end of a run: how long the orchestrator waits for its last state, its last held-out loss and its nodes.
-pub const FAREWELL: Duration = Duration::from_secs(60);
+pub const FAREWELL: Duration = Duration::from_mins(1);
 /// After the end of a run: silence of the orchestrator after which a node ends too.
 pub const FAREWELL_SILENCE: Duration = Duration::from_secs(5);
 /// Pause between two looks for nodes that did not hear of the run's end.
@@ -79,7 +79,7 @@ pub const RELAY_START: Duration = Duration::from_secs(5);
 /// Blocks whose records wait for the validator to draw among; more are passed over.
 pub const TAPPED_BLOCKS: usize = 1024;
 /// How long a node waits for the first block of a log.
-pub const FIRST_BLOCK: Duration = Duration::from_secs(60);
+pub const FIRST_BLOCK: Duration = Duration::from_mins(1);
 /// Deadline for a miner to open an item (protocol §3.2 "Retention").
 pub const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 /// Commands waiting for a miner's compute thread.
@@ -106,6 +106,5 @@ pub const FETCH_MIN: Duration = Duration::from_secs(2);
 pub const FETCH_LANES: usize = 16;
 /// How long a miner that leaves waits for its farewell to be heard.
 pub const LEAVE: Duration = Duration::from_secs(10);
-/// How long a node waits for the first block of the log.
 /// Micro-batches that a miner holds beside those that a head keeps under way, before it answers "busy".
 pub const QUEUE_BEYOND: usize = 4;

@@ -230,3 +230,45 @@ pub struct Summary {
 pub fn shown(node: &NodeId) -> String {
     node.short()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_the_last_line_are_a_contract() {
+        let summary = Summary {
+            loss_first: Some(5.5),
+            loss_last: Some(4.0),
+            heldout_loss_first: Some(5.6),
+            heldout_loss_last: None,
+            tokens: 1000,
+            seconds: 2.0,
+            tokens_per_s: 500.0,
+            activation_bytes: 10,
+            activation_ratio: Some(64.0),
+            merge_bytes: 20,
+            epochs: 3,
+            coverage: Some(1.0),
+            checkpoint: Some("here".into()),
+            run: "ab".into(),
+            head: None,
+        };
+        let line = serde_json::to_string(&Progress::Summary(Box::new(summary))).unwrap();
+        assert_eq!(
+            line,
+            r#"{"event":"summary","loss_first":5.5,"loss_last":4.0,"heldout_loss_first":5.6,"heldout_loss_last":null,"tokens":1000,"seconds":2.0,"tokens_per_s":500.0,"activation_bytes":10,"activation_ratio":64.0,"merge_bytes":20,"epochs":3,"coverage":1.0,"checkpoint":"here","run":"ab","head":null}"#
+        );
+        assert!(matches!(serde_json::from_str(&line), Ok(Progress::Summary(_))));
+    }
+
+    #[test]
+    fn every_event_says_what_it_is() {
+        let gone = Progress::Gone { node: "n".into(), stage: Some(1), lost: true };
+        assert_eq!(serde_json::to_string(&gone).unwrap(), r#"{"event":"gone","node":"n","stage":1,"lost":true}"#);
+        let held_out = Progress::HeldOut { epoch: 1, loss: 2.5 };
+        assert_eq!(serde_json::to_string(&held_out).unwrap(), r#"{"event":"held_out","epoch":1,"loss":2.5}"#);
+        let status = serde_json::to_string(&Progress::Status(Box::default())).unwrap();
+        assert!(status.starts_with(r#"{"event":"status","epoch":0"#), "{status}");
+    }
+}

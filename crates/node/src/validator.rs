@@ -141,7 +141,10 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
         opening: None,
         measured: None,
     };
+    let over = validator.log.clone();
     let outcome = tokio::select! {
+        // The run is over and the orchestrator is gone: nothing that this node says would be heard.
+        () = over.over() => Ok(()),
         () = stop.cancelled() => {
             // In good order; if the orchestrator is away, silence says the same.
             drop(tokio::time::timeout(limits::STATEMENT_TRY, validator.speaker.say(Statement::Leave)).await);
@@ -197,10 +200,7 @@ impl Validator {
                     Ok(Err(_)) => return Err(self.lost_log()),
                     Err(_) => self.heartbeat().await?,
                 },
-                Next::Over => {
-                    self.log.over().await;
-                    return Ok(());
-                }
+                Next::Over => std::future::pending().await,
             }
         }
     }
@@ -310,11 +310,11 @@ impl Validator {
     /// Held-out loss of the loaded weights, stated once per epoch; gives up when a newer epoch has opened.
     async fn measure(&mut self, heartbeat: std::time::Duration) -> Result<(), ValidatorError> {
         let Some(epoch) = self.opening.as_ref().map(|opening| opening.epoch) else { return Ok(()) };
-        let count = self.tokens.held_out_batches(&self.spec).min(limits::HELDOUT_MICRO_BATCHES as u64);
+        let count = self.tokens.held_out_batches().min(limits::HELDOUT_MICRO_BATCHES as u64);
         let mut sum = 0.0;
         let mut spoke = tokio::time::Instant::now();
         for index in 0..count {
-            let tokens = self.tokens.held_out(&self.spec, index).await?;
+            let tokens = self.tokens.held_out(index).await?;
             let bench = Arc::clone(&self.bench);
             let loss = tokio::task::spawn_blocking(move || bench.loss(&tokens.tokens)).await??;
             sum += f64::from(loss);
