@@ -1,44 +1,138 @@
-use codec::{CodecId, DType, Limits, TensorRef, decode_into_at, encode_at, Level};
-fn now() -> f64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) };
-    t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
+//! The codec crate beside other compressors, in one run: one thread, CPU time, medians; prints Markdown.
+
+mod peers;
+mod public_scheme;
+mod report;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use codec::bench::{Prepared, Subject, median};
+use codec::{CodecId, DType, Level, Target, TensorRef};
+use cpu_time::ThreadTime;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Timed rounds of our codecs.
+const ROUNDS: usize = 9;
+/// What lossy codecs must reach.
+const SIMILARITY: f64 = 0.99;
+
+#[derive(Parser)]
+struct Args {
+    /// .npy files of bf16 bits as u16
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Python with numpy, zipnn, openzl and blosc2
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// Leave out the lossy comparison, whose opponent is slow
+    #[arg(long)]
+    lossless_only: bool,
 }
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let codecs: Vec<CodecId> = args[0].split(',').map(|s| s.parse().unwrap()).collect();
-    let all = std::env::var("ALL").is_ok();
-    for path in &args[1..] {
-        let raw = std::fs::read(path).unwrap();
-        let text = String::from_utf8_lossy(&raw[10..128]).to_string();
-        let s = text.split("'shape': (").nth(1).unwrap().split(')').next().unwrap();
-        let shape: Vec<usize> = s.split(',').filter_map(|x| x.trim().parse().ok()).collect();
-        let data = &raw[128..];
-        let t = TensorRef::new(DType::Bf16, &shape, data).unwrap();
-        print!("{:24}", path.rsplit('/').next().unwrap());
-        let mut levels = Level::available();
-        if !all { levels = vec![Level::detect()]; }
-        for &c in &codecs { for &level in &levels {
-            let mut out = Vec::new();
-            let mut dec = Vec::new();
-            let lim = Limits { verify_checksum: std::env::var("SUM").is_ok(), ..Limits::default() };
-            let (mut e, mut d) = (vec![], vec![]);
-            for _ in 0..9 {
-                out.clear();
-                let a = now();
-                encode_at(level, c, t, &mut out).unwrap();
-                let b = now();
-                decode_into_at(level, &out, &lim, &codec::Shared::new(), &mut dec).unwrap();
-                let f = now();
-                e.push(b - a);
-                d.push(f - b);
-            }
-            assert!(dec == data);
-            e.sort_by(f64::total_cmp);
-            d.sort_by(f64::total_cmp);
-            let g = |x: f64| data.len() as f64 / x / 1e9;
-            print!(" | {c} {level} {:.4} {:6.2} {:6.2}", data.len() as f64 / out.len() as f64, g(e[e.len() / 2]), g(d[d.len() / 2]));
-        }}
-        println!();
+
+/// One compressor on one file.
+#[derive(Clone, Debug, Deserialize)]
+struct Found {
+    file: String,
+    codec: String,
+    bytes: usize,
+    compressed_bytes: usize,
+    encode_s: f64,
+    decode_s: f64,
+    #[serde(default)]
+    side_bytes: usize,
+    #[serde(default)]
+    similarity: Option<f64>,
+}
+
+struct File {
+    name: String,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl File {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let file = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        ensure!(file.starts_with(b"\x93NUMPY\x01"), "{} is not a .npy of version 1", path.display());
+        let start = 10 + usize::from(u16::from_le_bytes([file[8], file[9]]));
+        let header = std::str::from_utf8(&file[10..start])?;
+        let shape = header.split_once("'shape': (").and_then(|(_, s)| s.split_once(')')).context("no shape")?.0;
+        let shape = shape.split(',').filter_map(|d| d.trim().parse().ok()).collect();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { name, shape, bytes: file[start..].to_vec() })
     }
+
+    fn tensor(&self) -> anyhow::Result<TensorRef<'_>> {
+        Ok(TensorRef::new(DType::Bf16, &self.shape, &self.bytes)?)
+    }
+}
+
+fn ours(file: &File, subject: Subject, name: &str) -> anyhow::Result<Found> {
+    let start = ThreadTime::now();
+    let clock = || start.elapsed().as_secs_f64();
+    let prepared = Prepared::new(Level::detect(), subject, Target::similarity(SIMILARITY)?, file.tensor()?)?;
+    let m = prepared.measure(ROUNDS, &clock)?;
+    Ok(Found {
+        file: file.name.clone(),
+        codec: name.to_owned(),
+        bytes: m.bytes,
+        compressed_bytes: m.compressed_bytes,
+        encode_s: m.encode_s,
+        decode_s: m.decode_s,
+        side_bytes: m.side_bytes,
+        similarity: Some(m.similarity),
+    })
+}
+
+/// What surrounds a codec: the checksum of a payload, and memory that is not reused.
+fn surroundings(file: &File) -> Vec<(&'static str, f64)> {
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        let a = ThreadTime::now();
+        std::hint::black_box(codec::checksum(&file.bytes));
+        times[0].push(a.elapsed().as_secs_f64());
+        let a = ThreadTime::now();
+        std::hint::black_box(vec![1_u8; file.bytes.len()]);
+        times[1].push(a.elapsed().as_secs_f64());
+        let mut copy = vec![0_u8; file.bytes.len()];
+        let a = ThreadTime::now();
+        copy.copy_from_slice(std::hint::black_box(&file.bytes));
+        times[2].push(a.elapsed().as_secs_f64());
+        std::hint::black_box(&copy);
+    }
+    let names = ["checksum", "fresh memory", "copy"];
+    names.into_iter().zip(times).map(|(n, mut t)| (n, file.bytes.len() as f64 / median(&mut t) / 1e9)).collect()
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    println!("instruction set: {}\n", Level::detect());
+    let mut lossless = Vec::new();
+    let mut lossy = Vec::new();
+    let mut around = Vec::new();
+    for path in &args.files {
+        let file = File::read(path)?;
+        for name in ["fast", "huffman", "context", "predictive"] {
+            lossless.push(ours(&file, Subject::Codec(name.parse::<CodecId>()?), name)?);
+        }
+        lossless.extend(peers::measure(&file)?);
+        around.push(surroundings(&file));
+        if !args.lossless_only {
+            for name in ["uniform", "int8", "klt"] {
+                lossy.push(ours(&file, Subject::Codec(name.parse::<CodecId>()?), name)?);
+            }
+            lossy.push(public_scheme::measure(&file, SIMILARITY)?);
+        }
+    }
+    if let Some(python) = &args.python {
+        lossless.extend(peers::measure_python(python, &args.files)?);
+    }
+    report::lossless(&lossless);
+    report::surroundings(&around);
+    if !args.lossless_only {
+        report::lossy(&lossy);
+    }
+    report::links(&lossless);
+    Ok(())
 }

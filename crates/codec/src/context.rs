@@ -83,7 +83,7 @@ pub(crate) fn encode(level: Level, tensor: TensorRef<'_>, out: &mut Vec<u8>) -> 
     flags |= if low_zero { FLAG_LOW_ZERO } else { 0 };
     out.push(flags);
     out.extend_from_slice(&(period as u32).to_le_bytes());
-    out.extend_from_slice(&[classes.classes, classes.steps]);
+    out.extend_from_slice(&[classes.count, classes.steps]);
     let tables = Tables::normalize(&plane::count(&symbols, &contexts, classes.contexts()));
     let mut side = Encoder::new();
     if !repeats.is_empty() {
@@ -132,7 +132,7 @@ pub(crate) fn decode(level: Level, header: &Header, body: &[u8], out: &mut [u8])
     let repeats = if flags & FLAG_REPEATS == 0 {
         Repeats::default()
     } else {
-        if n_all % period != 0 {
+        if !n_all.is_multiple_of(period) {
             return Err(reader.malformed("a partial row cannot repeat"));
         }
         Repeats::read(&mut side, all_rows)

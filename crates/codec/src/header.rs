@@ -205,7 +205,7 @@ impl Header {
             return Err(CodecError::TrailingBytes { extra: payload.len() - needed });
         }
         let (content, stored) = payload.split_at(needed - CHECKSUM_BYTES);
-        if limits.verify_checksum && checksum(content) != *stored {
+        if limits.verify_checksum && checksum_bytes(content) != *stored {
             return Err(CodecError::ChecksumMismatch);
         }
         Ok((header, &content[header.header_bytes()..]))
@@ -226,14 +226,19 @@ impl Header {
 pub(crate) fn finish(start: usize, dimensions: usize, out: &mut Vec<u8>) {
     let body = out.len() - start - HEADER_FIXED_BYTES - 4 * dimensions;
     out[start + 8..start + 16].copy_from_slice(&(body as u64).to_le_bytes());
-    let sum = checksum(&out[start..]);
+    let sum = checksum_bytes(&out[start..]);
     out.extend_from_slice(&sum);
 }
 
 /// Where in a payload the codec id stands.
 pub(crate) const CODEC_AT: usize = 3;
 
-/// XXH3-64 with seed 0, little-endian.
-pub(crate) fn checksum(content: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    twox_hash::XxHash3_64::oneshot(content).to_le_bytes()
+/// XXH3-64 with seed 0: the checksum of a payload.
+pub fn checksum(content: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(content)
+}
+
+/// The checksum, little-endian.
+pub(crate) fn checksum_bytes(content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    checksum(content).to_le_bytes()
 }

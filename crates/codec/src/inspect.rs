@@ -102,7 +102,7 @@ pub fn inspect(tensor: TensorRef<'_>) -> Result<Inspection, CodecError> {
         exponent_given_row_bits: histogram(&|i, w| relative(exponent(w), row_means[i / columns]), 512),
         exponent_given_column_bits: histogram(&|i, w| relative(exponent(w), column_means[i % columns]), 512),
         mantissa_bits: histogram(&|_, w| usize::from(w) & ((1 << mantissa_width) - 1), 1 << mantissa_width),
-        zeros: words.iter().filter(|&&w| w & 0x7fff == 0).count() as f64 / n,
+        zeros: words.iter().filter(|&&w| w.trailing_zeros() >= 15).count() as f64 / n,
         repeated_rows: repeated as f64 / rows as f64,
         column_spread: spread(&column_means),
         row_spread: spread(&row_means),

@@ -86,7 +86,7 @@ pub(crate) fn encode(level: Level, effort: Effort, tensor: TensorRef<'_>, out: &
     }
     let table = out.len();
     out.resize(table + 4 * n.div_ceil(CHUNK), 0);
-    let mut scratch = Scratch::default();
+    let mut scratch = Scratch::new(n);
     for (i, part) in words.chunks(2 * CHUNK).enumerate() {
         let before = out.len();
         plan.offsets.fill(i * CHUNK, part.len() / 2, scratch.offsets_mut());
@@ -112,7 +112,7 @@ pub(crate) fn decode(level: Level, header: &Header, body: &[u8], out: &mut [u8])
     let flags = reader.u8()?;
     let is_f32 = header.dtype == DType::F32;
     let low_flags = flags & (FLAG_LOW | FLAG_LOW_ZERO);
-    if flags >= 16 || (low_flags.count_ones() == 1) != is_f32 || low_flags.count_ones() == 2 {
+    if flags >= 16 || low_flags.count_ones() != u32::from(is_f32) {
         return Err(bad("flags contradict the element type"));
     }
     if header.dtype == DType::U8 {
@@ -131,7 +131,7 @@ pub(crate) fn decode(level: Level, header: &Header, body: &[u8], out: &mut [u8])
     }
     let lengths = reader.take(4 * n.div_ceil(CHUNK))?.as_chunks::<4>().0;
     let rotate = matches!(header.dtype, DType::Bf16 | DType::F16);
-    let mut scratch = Scratch::default();
+    let mut scratch = Scratch::new(n);
     // An f32's high halves are decoded into the first half of the output and spread from there.
     let words = if is_f32 { &mut out[..2 * n] } else { &mut *out };
     for (i, (part, length)) in words.chunks_mut(2 * CHUNK).zip(lengths).enumerate() {

@@ -2,6 +2,39 @@
 //! It must never know of networks, files, runs or any other crate of the workspace.
 //!
 //! A *payload* is a self-describing, checksummed encoding of one tensor; [`header`] documents it byte by byte.
+//!
+//! ```
+//! use shoal_codec::{CodecId, DType, Limits, TensorRef, decode, encode};
+//!
+//! // 1.0, 1.0078125, … as bf16: two little-endian bytes each.
+//! let bytes: Vec<u8> = (0..1024_u16).flat_map(|i| (0x3f80 | i % 128).to_le_bytes()).collect();
+//! let tensor = TensorRef::new(DType::Bf16, &[32, 32], &bytes)?;
+//!
+//! // The buffer is appended to; clear and reuse it for the next tensor.
+//! let mut payload = Vec::new();
+//! let length = encode(CodecId::Huffman, tensor, &mut payload)?;
+//! assert!(length < bytes.len());
+//!
+//! // Whoever decodes says how large a tensor may be.
+//! let got = decode(&payload, &Limits::with_max_decoded_bytes(1 << 20))?;
+//! assert_eq!(got.bytes(), bytes);
+//! # Ok::<(), shoal_codec::CodecError>(())
+//! ```
+//!
+//! | codec | what it does |
+//! |---|---|
+//! | [`CodecId::Raw`] | nothing |
+//! | [`CodecId::Fast`] | one window of seven exponents, escapes |
+//! | [`CodecId::Huffman`] | exponents in layers of bit planes |
+//! | [`CodecId::Context`] | sign, exponent, first mantissa bit in context of row and column |
+//! | [`CodecId::Predictive`] | columns predicted by a shared [`Predictor`] |
+//! | [`CodecId::Uniform`], [`CodecId::Int8`] | lossy to a stated [`Target`] ([`encode_lossy`]) |
+//! | [`CodecId::Klt`] | lossy, rows in a shared [`Basis`] ([`encode_klt`]) |
+//! | [`CodecId::LowRank`] | lossy, factors with error feedback ([`encode_low_rank`]) |
+//!
+//! [`Auto`] picks a lossless codec for a link; [`inspect()`] says what a tensor holds.
+//!
+//! Kernels are chosen at run time ([`Level`]); all levels write and read the same bytes. Decoders take any input.
 
 mod auto;
 pub mod bench;
@@ -27,7 +60,7 @@ pub mod tensor;
 
 pub use auto::{Auto, Speed};
 pub use error::CodecError;
-pub use header::{CodecId, Header};
+pub use header::{CodecId, Header, checksum};
 pub use inspect::{Inspection, inspect};
 pub use limits::Limits;
 pub use lossy::{

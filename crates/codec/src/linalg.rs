@@ -196,7 +196,9 @@ pub(crate) fn orthonormalize(vectors: &mut [f32], n: usize) {
         }
         let norm = norm_of(row);
         let inverse = if norm > 1e-6 * whole && norm.is_normal() { (1.0 / norm) as f32 } else { 0.0 };
-        row.iter_mut().for_each(|x| *x *= inverse);
+        for x in row.iter_mut() {
+            *x *= inverse;
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Integration tests of the codec crate.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "it/corpus.rs"]
+mod corpus;
 #[path = "it/learned.rs"]
 mod learned;
 #[path = "it/lossless.rs"]

@@ -19,8 +19,13 @@ use shoal_model::{
     tokenizer::Tokenizer,
 };
 
-const TEXTS: [&str; 5] =
-    ["Hello, world!", "Grüße, 世界 😀", "  two  spaces\n\n\ttab\r\n", "fn main() { 1 + 2 }", "\u{0}\u{7f}\u{a0}"];
+const TEXTS: [&str; 5] = [
+    "Hello, world!",
+    "Grüße, 世界 😀",
+    "  two  spaces\n\n\ttab\r\n",
+    "fn main() { 1 + 2 }",
+    "\u{0}\u{7f}\u{a0}",
+];
 const LOGITS: &str = "logits.safetensors";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -49,7 +54,8 @@ fn make(folder: &Path) -> Result<(), Box<dyn Error>> {
         let specs = StageSpec::plan(&model, Cut::Plain { wire: Dtype::F32 }, stages, [11; 32])?;
         let weights: Vec<Vec<f32>> = specs.iter().map(lively_weights).collect();
         let slices: Vec<_> = weights.iter().map(Vec::as_slice).collect();
-        Export { stages: &specs, weights: &slices, tokenizer: &tokenizer, dtype: Dtype::F32 }.save(&folder)?;
+        Export { stages: &specs, weights: &slices, tokenizer: &tokenizer, dtype: Dtype::F32 }
+            .save(&folder)?;
         let tokens: Vec<u32> = (0..model.sequence as u32).map(|i| i * 37 % tokenizer.vocab()).collect();
         fs::write(folder.join("tokens.json"), json!(tokens).to_string())?;
         let texts: Result<Vec<_>, _> =

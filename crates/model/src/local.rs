@@ -34,9 +34,9 @@ pub enum LocalError {
     /// The data cannot give what was asked for.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// An impossible schedule.
+    /// An impossible schedule, model or cut.
     #[error(transparent)]
-    Schedule(#[from] ConfigError),
+    Config(#[from] ConfigError),
 }
 
 /// Clipping by the norm of the mean gradient.

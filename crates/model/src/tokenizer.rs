@@ -3,7 +3,11 @@
 //! Byte-level ids: 0 to 255 are the bytes of the UTF-8 text, 256 is the end of a text. It needs no file, suits
 //! small models, and every text round-trips.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use serde_json::json;
 use tokenizers::{
@@ -174,10 +178,13 @@ impl Tokenizer {
         let mut ids = Vec::with_capacity(text.len() / 3);
         for piece in pieces(text, MAX_ENCODE_PIECE_BYTES) {
             let encoding =
-                json.inner.encode_fast(piece, false).map_err(|e| TokenizerError::Encode(e.to_string()))?;
+                guarded(|| json.inner.encode_fast(piece, false)).map_err(TokenizerError::Encode)?;
             ids.extend_from_slice(encoding.get_ids());
         }
-        Ok(ids)
+        match ids.iter().find(|&&id| id >= json.vocab) {
+            Some(id) => Err(TokenizerError::Encode(format!("the file gives id {id}, which it does not list"))),
+            None => Ok(ids),
+        }
     }
 
     /// Text of `ids`. End-of-text and other special tokens give nothing; bytes that are no UTF-8 give U+FFFD.
@@ -193,9 +200,7 @@ impl Tokenizer {
                 let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            Self::Json(json) => {
-                json.inner.decode(ids, true).map_err(|e| TokenizerError::Decode(e.to_string()))
-            }
+            Self::Json(json) => guarded(|| json.inner.decode(ids, true)).map_err(TokenizerError::Decode),
         }
     }
 
@@ -242,7 +247,7 @@ impl Tokenizer {
 impl JsonTokenizer {
     fn parse(bytes: Vec<u8>) -> Result<Self, TokenizerError> {
         let mut inner =
-            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| TokenizerError::Parse(e.to_string()))?;
+            guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(TokenizerError::Parse)?;
         // A file may carry settings for batches of short inputs; a corpus must be neither cut nor filled up.
         inner.with_truncation(None).map_err(|e| TokenizerError::Parse(e.to_string()))?;
         inner.with_padding(None);
@@ -256,6 +261,14 @@ impl JsonTokenizer {
             return Err(TokenizerError::TooManyTokens { highest });
         }
         Ok(Self { bytes, inner: Box::new(inner), vocab: highest + 1, end_of_text, end_of_text_name })
+    }
+}
+
+/// Runs the library, which panics on some broken files where it could return an error.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the file contradicts itself".to_owned()),
     }
 }
 
@@ -369,6 +382,24 @@ mod tests {
         assert!(matches!(Tokenizer::from_bytes(without_end.as_bytes()), Err(TokenizerError::NoEndOfText)));
         for bad in ["", "{}", "[1, 2]", "{\"model\": {\"type\": \"BPE\"}}", "\u{1}"] {
             assert!(matches!(Tokenizer::from_bytes(bad.as_bytes()), Err(TokenizerError::Parse(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn broken_files_give_an_error_or_a_tokenizer_but_no_panic() {
+        let good = trained().to_bytes().to_vec();
+        let places = (0..good.len()).step_by(29).chain((0..good.len()).rev().step_by(31)).chain(300..700);
+        for position in places {
+            for byte in [b'0', b'"', b'}', good[position] ^ 1] {
+                let mut bytes = good.clone();
+                bytes[position] = byte;
+                if let Ok(tokenizer) = Tokenizer::from_bytes(&bytes)
+                    && let Ok(ids) = tokenizer.encode("the cat, 世界")
+                {
+                    assert!(ids.iter().all(|&id| id < tokenizer.vocab()));
+                    let _ = tokenizer.decode(&ids);
+                }
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod bench;
 mod cli;
+mod codec_cli;
 mod failure;
 mod interrupt;
 mod key;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Miner(args) => lend::miner(args, json),
         Command::Validator(args) => lend::validator(args, json),
         Command::Watch(args) => watch::run(&args, json),
+        Command::Codec(args) => codec_cli::run(args).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,

@@ -13,17 +13,17 @@ const CLASS_ELEMENTS: usize = 12_288;
 /// Elements that a step of the rows' scale should have at least.
 const STEP_ELEMENTS: usize = 32_768;
 /// Rows whose exponents are counted for the classes.
-const SAMPLE_ROWS: usize = 512;
+const SAMPLE_ROWS: usize = 768;
 /// Bins of a column's histogram: 32 exponents by sign.
 const BINS: usize = 64;
 /// Rounds of the clustering.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 4;
 
 /// Scales of rows and classes of columns.
 #[derive(Debug)]
 pub(crate) struct Classes {
     /// Classes of columns, 1 to 64.
-    pub(crate) classes: u8,
+    pub(crate) count: u8,
     /// Steps of an octave in the rows' scales: 1, 2 or 4.
     pub(crate) steps: u8,
     /// Mean exponent of each row in `1 / steps`, rounded down: below 1024.
@@ -55,7 +55,7 @@ impl Classes {
             },
         );
         if classes == 1 {
-            return Self { classes: 1, steps, rows, cols: vec![0; period] };
+            return Self { count: 1, steps, rows, cols: vec![0; period] };
         }
         let whole = |v: &u16| (v / u16::from(steps)) as u8;
         let turn = u32::from(rotate);
@@ -64,19 +64,19 @@ impl Classes {
             #[inline(always)]
             || cluster(&histograms, classes),
         );
-        Self { classes: classes as u8, steps, rows, cols }
+        Self { count: classes as u8, steps, rows, cols }
     }
 
     /// Number of contexts.
     pub(crate) fn contexts(&self) -> usize {
-        usize::from(self.classes) * usize::from(self.steps)
+        usize::from(self.count) * usize::from(self.steps)
     }
 
     /// What to subtract from exponents, and the context of every element.
     pub(crate) fn offsets(&self, period: usize) -> (Offsets, Offsets) {
         let steps = u16::from(self.steps);
         let exponents = self.rows.iter().map(|v| (v / steps) as u8).collect();
-        let fractions = self.rows.iter().map(|v| (v % steps) as u8 * self.classes).collect();
+        let fractions = self.rows.iter().map(|v| (v % steps) as u8 * self.count).collect();
         (offsets_of(period, exponents, Vec::new()), offsets_of(period, fractions, self.cols.clone()))
     }
 
@@ -85,7 +85,7 @@ impl Classes {
         for &row in &self.rows {
             side.tree(&mut tree, 10, u32::from(row));
         }
-        if self.classes > 1 {
+        if self.count > 1 {
             let mut tree = fresh_tree(6);
             for &col in &self.cols {
                 side.tree(&mut tree, 6, u32::from(col));
@@ -100,7 +100,7 @@ impl Classes {
         let mut tree = fresh_tree(6);
         let mut class = || (side.tree(&mut tree, 6) as u8).min(classes - 1);
         let cols = if classes > 1 { (0..period).map(|_| class()).collect() } else { vec![0; period] };
-        Self { classes, steps, rows, cols }
+        Self { count: classes, steps, rows, cols }
     }
 }
 

@@ -127,7 +127,7 @@ fn encode_group(
         x = if emit { x >> 16 } else { x };
         // Frequencies are at least 1; the maximum keeps a wrong table from dividing by zero.
         let f = frequency.max(1);
-        *state = (x / f << SCALE_BITS) + x % f + start;
+        *state = ((x / f) << SCALE_BITS) + x % f + start;
     }
     at
 }
@@ -162,13 +162,17 @@ impl<'a> Decoder<'a> {
         if usize::from(most) >= self.table.contexts {
             return Err("context is out of range");
         }
-        let mut done = 0;
         #[cfg(target_arch = "x86_64")]
-        if level == Level::Avx512 {
-            let taken;
-            (done, taken) = avx512::decode(&self.table.slots, self.words, contexts, &mut self.states, out);
+        let done = if level == Level::Avx512 {
+            let (done, taken) =
+                avx512::decode(&self.table.slots, self.words, contexts, &mut self.states, out);
             self.words = &self.words[taken..];
-        }
+            done
+        } else {
+            0
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
         let groups = out[done..].chunks_mut(LANES).zip(contexts[done..].chunks(LANES));
         for (out, contexts) in groups {
             self.group(contexts, out)?;

@@ -1,5 +1,6 @@
 //! Sums of products with NEON: two widening multiply-adds for four rows.
 #![expect(unsafe_code, reason = "NEON intrinsics and vector loads and stores")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "intrinsics by the dozen"))]
 
 use super::ROWS;
 use std::arch::aarch64::*;

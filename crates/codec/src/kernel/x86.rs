@@ -1,5 +1,6 @@
 //! Sums of products with AVX2 and AVX-512: one multiply-add of pairs for 8 or 16 rows.
 #![expect(unsafe_code, reason = "x86 intrinsics and unaligned vector loads and stores")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "intrinsics by the dozen"))]
 
 use super::ROWS;
 use std::arch::x86_64::*;
@@ -32,15 +33,15 @@ fn avx512(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
     for (two, w) in twos.iter().zip(weight_twos) {
         for h in 0..2 {
             let w = _mm512_set1_epi32(word(w[h]));
-            for i in 0..4 {
-                sums[h][i] = _mm512_add_epi32(sums[h][i], _mm512_madd_epi16(load(&two[h], i), w));
+            for (i, sum) in sums[h].iter_mut().enumerate() {
+                *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(load(&two[h], i), w));
             }
         }
     }
     for (pair, &w) in last.iter().zip(weight_last) {
         let w = _mm512_set1_epi32(word(w));
-        for i in 0..4 {
-            sums[0][i] = _mm512_add_epi32(sums[0][i], _mm512_madd_epi16(load(pair, i), w));
+        for (i, sum) in sums[0].iter_mut().enumerate() {
+            *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(load(pair, i), w));
         }
     }
     let mut out = [0; ROWS];

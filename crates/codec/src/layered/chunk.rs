@@ -4,9 +4,6 @@ use super::{CHUNK, MAX_LAYERS};
 use crate::simd::scalar::Scalar;
 use crate::simd::{GROUP, Kernels, Layer, Level};
 
-/// Elements of a scratch buffer: a chunk, and slack for whole vectors.
-const ROOM: usize = CHUNK + 2 * GROUP;
-
 /// Buffers reused from chunk to chunk.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -15,13 +12,13 @@ pub(crate) struct Scratch {
     b: Vec<u8>,
 }
 
-impl Default for Scratch {
-    fn default() -> Self {
-        Self { offsets: vec![0; ROOM], a: vec![0; ROOM], b: vec![0; ROOM] }
-    }
-}
-
 impl Scratch {
+    /// Buffers for chunks of a tensor of `n` elements, with slack for whole vectors.
+    pub(crate) fn new(n: usize) -> Self {
+        let room = n.min(CHUNK) + 2 * GROUP;
+        Self { offsets: vec![0; room], a: vec![0; room], b: vec![0; room] }
+    }
+
     /// Room for the offsets of one chunk.
     pub(crate) fn offsets_mut(&mut self) -> &mut [u8] {
         &mut self.offsets
@@ -200,7 +197,7 @@ impl<'a> Planes<'a> {
             let both = |g: &[[u8; 8]]| g.iter().fold(u64::MAX, |m, w| m & u64::from_le_bytes(*w));
             words.chunks_exact(bits).map(|g| both(g).count_ones() as usize).sum()
         };
-        count(words) + if self.count % GROUP > 0 { count(last) } else { 0 }
+        count(words) + if self.count.is_multiple_of(GROUP) { 0 } else { count(last) }
     }
 }
 

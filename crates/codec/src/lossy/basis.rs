@@ -61,7 +61,9 @@ impl Basis {
             // Tensors count alike whatever their scale, and their squares stay in range.
             let power = values.iter().map(|&v| f64::from(v / most) * f64::from(v / most)).sum::<f64>();
             let scale = ((values.len() as f64 / power).sqrt() / f64::from(most)) as f32;
-            values.iter_mut().for_each(|v| *v *= scale);
+            for v in &mut values {
+                *v *= scale;
+            }
             let rows: Vec<&[f32]> = values.chunks_exact(columns).collect();
             let part = Symmetric::of(&rows, columns);
             match &mut sum {

@@ -1,7 +1,7 @@
 //! Planes of signed integers: magnitudes by rANS in the context of their row's and column's size, signs and low bits
-//! as they are.
+//! as they are. A column's mean, as an integer, is taken off first.
 //!
-//! Layout: 4 + … bytes of range-coded levels and tables, the streams of the symbols, 4 + … bytes of bits.
+//! Layout: 4 + … bytes of range-coded means, levels and tables, the streams of the symbols, 4 + … bytes of bits.
 
 use crate::bits::{BitReader, BitWriter};
 use crate::bytes::Reader;
@@ -18,6 +18,8 @@ use crate::simd::Level;
 pub(crate) const MAX_CODE: i32 = (1 << 18) - 1;
 /// Magnitudes below this have symbols of their own; above, a symbol keeps four bits below the first.
 const DIRECT: u32 = 32;
+/// Fewer rows than this pay more for means than they gain.
+const MIN_MEAN_ROWS: usize = 32;
 /// Most contexts.
 const MAX_CONTEXTS: usize = 48;
 /// Bits of a level in the side information.
@@ -45,6 +47,14 @@ const fn magnitude_of(symbol: u8) -> (u32, u32) {
 
 /// Appends `codes`, none above [`MAX_CODE`] in magnitude, in rows of `period`.
 pub(crate) fn encode(level: Level, codes: &[i32], period: usize, out: &mut Vec<u8>) {
+    let means = Means::of(codes, period);
+    let centred;
+    let codes = if means.0.is_empty() {
+        codes
+    } else {
+        centred = means.subtract(codes, period);
+        &centred[..]
+    };
     let levels = level.run(
         #[inline(always)]
         || Levels::of(codes, period),
@@ -68,7 +78,7 @@ pub(crate) fn encode(level: Level, codes: &[i32], period: usize, out: &mut Vec<u
     };
     let (pairs, last) = codes.as_chunks::<2>();
     for (&[a, b], &[s, t]) in pairs.iter().zip(symbols.as_chunks::<2>().0) {
-        // Two fields of at most 14 bits.
+        // Two fields of at most 15 bits.
         let ((a, a_bits), (b, b_bits)) = (field(a, s), field(b, t));
         bits.put(b << a_bits | a, a_bits + b_bits);
     }
@@ -78,6 +88,7 @@ pub(crate) fn encode(level: Level, codes: &[i32], period: usize, out: &mut Vec<u
     }
     let tables = Tables::normalize(&plane::count(&symbols, &contexts, levels.contexts));
     let mut side = Encoder::new();
+    means.write(&mut side);
     levels.write(&mut side);
     tables.write(&mut side);
     side.finish(out);
@@ -97,6 +108,7 @@ pub(crate) fn decode(
     period: usize,
 ) -> Result<Vec<i32>, CodecError> {
     let mut side = Decoder::new(reader)?;
+    let means = Means::read(&mut side, period);
     let levels = Levels::read(&mut side, n.div_ceil(period), period);
     let tables = Tables::read(&mut side, levels.contexts).map_err(|r| reader.malformed(r))?;
     let mut symbols = vec![0; n];
@@ -115,7 +127,69 @@ pub(crate) fn decode(
         codes.push(if raw & 1 == 1 { -magnitude } else { magnitude });
     }
     bits.finish().map_err(|r| reader.malformed(r))?;
+    if !means.0.is_empty() {
+        for row in codes.chunks_mut(period) {
+            for (c, m) in row.iter_mut().zip(&means.0) {
+                *c += m;
+            }
+        }
+    }
     Ok(codes)
+}
+
+/// Mean code of each column, subtracted before coding; empty where all are zero or the rows are too few.
+struct Means(Vec<i32>);
+
+impl Means {
+    fn of(codes: &[i32], period: usize) -> Self {
+        let rows = codes.len() / period;
+        if rows < MIN_MEAN_ROWS {
+            return Self(Vec::new());
+        }
+        let mut sums = vec![0_i64; period];
+        for row in codes.chunks(period) {
+            for (s, &c) in sums.iter_mut().zip(row) {
+                *s += i64::from(c);
+            }
+        }
+        let rounded = |s: i64| (s.abs() + rows as i64 / 2) / rows as i64 * s.signum();
+        let means: Vec<i32> = sums.into_iter().map(|s| rounded(s) as i32).collect();
+        // The last row may be partial, but no mean leaves the range of codes by more than its share.
+        let means = means.into_iter().map(|m| m.clamp(-MAX_CODE, MAX_CODE)).collect::<Vec<_>>();
+        if means.iter().all(|&m| m == 0) { Self(Vec::new()) } else { Self(means) }
+    }
+
+    fn subtract(&self, codes: &[i32], period: usize) -> Vec<i32> {
+        codes.chunks(period).flat_map(|row| row.iter().zip(&self.0).map(|(c, m)| c - m)).collect()
+    }
+
+    fn write(&self, side: &mut Encoder) {
+        side.direct(u32::from(!self.0.is_empty()), 1);
+        let mut tree = fresh_tree(5);
+        for &m in &self.0 {
+            let magnitude = m.unsigned_abs();
+            let length = 32 - magnitude.leading_zeros();
+            side.tree(&mut tree, 5, length);
+            side.direct(magnitude, length.saturating_sub(1));
+            side.direct(u32::from(m < 0), u32::from(length > 0));
+        }
+    }
+
+    fn read(side: &mut Decoder<'_>, period: usize) -> Self {
+        if side.direct(1) == 0 {
+            return Self(Vec::new());
+        }
+        let mut tree = fresh_tree(5);
+        let mean = |_| {
+            let length = side.tree(&mut tree, 5).min(18);
+            if length == 0 {
+                return 0;
+            }
+            let magnitude = (1 << (length - 1) | side.direct(length - 1)) as i32;
+            if side.direct(1) == 1 { -magnitude } else { magnitude }
+        };
+        Self((0..period).map(mean).collect())
+    }
 }
 
 /// Sizes of rows and columns in steps of an octave; their sum is an element's context.

@@ -249,8 +249,8 @@ pub(crate) fn decode(level: Level, header: &Header, body: &[u8], out: &mut [u8])
         #[inline(always)]
         || {
             rebuild(&left, &right, rows, cols, step, |i, row| {
-                write(header.dtype, row, &mut out[i * width..][..width])
-            })
+                write(header.dtype, row, &mut out[i * width..][..width]);
+            });
         },
     );
     Ok(())

@@ -49,14 +49,14 @@ impl Quantizer {
     }
 
     #[inline(always)]
-    pub(crate) fn code(&self, inverse: f32, v: f32) -> i32 {
+    pub(crate) fn code(self, inverse: f32, v: f32) -> i32 {
         let most = MAX_CODE as f32;
         (v * inverse + self.rounding.copysign(v)).clamp(-most, most) as i32
     }
 
     /// The value of a code: one product.
     #[inline(always)]
-    fn value(&self, code: i32) -> f32 {
+    fn value(self, code: i32) -> f32 {
         code as f32 * self.step
     }
 }

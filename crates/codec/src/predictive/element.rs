@@ -66,14 +66,14 @@ impl Lanes {
         level.run(
             #[inline(always)]
             || {
-                for i in 0..ROWS {
+                for (i, &sum) in sums.iter().enumerate() {
                     // The sum is the value times 2^unit, relative to the row's exponent.
                     let exponent = self.exponents[i] + scale.exponent;
-                    let bits = (sums[i] as f32).to_bits();
+                    let bits = (sum as f32).to_bits();
                     let rounded = ((bits & 0x7fff_ffff) + 0x8000) >> 16;
                     let magnitude = (rounded as i32 + (exponent << 7)).clamp(0, 0x7f7f);
                     let magnitude =
-                        if sums[i] == 0 || (rounded as i32) + (exponent << 7) < 0x80 { 0 } else { magnitude };
+                        if sum == 0 || (rounded as i32) + (exponent << 7) < 0x80 { 0 } else { magnitude };
                     let error = scale.error * self.errors[i];
                     let error_bits = error.to_bits() as i32;
                     let expected = (error_bits >> 21) - 4 * (((bits >> 23) & 0xff) as i32 - 7);
@@ -83,7 +83,7 @@ impl Lanes {
                     self.context[i] = if far { far_context } else { near_context } as u8;
                     self.shift[i] = ((expected >> 2) - KEPT_OCTAVES).clamp(0, 7);
                     self.size[i] = (error_bits >> 23) + exponent;
-                    self.predicted[i] = if sums[i] < 0 { -magnitude } else { magnitude };
+                    self.predicted[i] = if sum < 0 { -magnitude } else { magnitude };
                 }
             },
         );

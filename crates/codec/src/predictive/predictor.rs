@@ -83,7 +83,7 @@ impl Predictor {
             let weight_bits = u32::from(column.weight_bits);
             let column_exponent = i32::from(column.exponent);
             // A sum of 2^(7 + UNIT_SHIFT + weight_bits) stands for the exponent of the row and column.
-            let unit = 127 + 7 + super::element::UNIT_SHIFT + column.weight_bits as i32;
+            let unit = 127 + 7 + super::element::UNIT_SHIFT + i32::from(column.weight_bits);
             scales.push(Scale {
                 column_exponent,
                 weight_bits,

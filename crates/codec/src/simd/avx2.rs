@@ -1,5 +1,6 @@
 //! The kernels with AVX2 and BMI2: pext and pdep on eight bytes stand in for compress and expand.
 #![expect(unsafe_code, reason = "AVX2 and BMI2 intrinsics and unaligned vector loads and stores")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "intrinsics by the dozen"))]
 
 use super::{GROUP, Kernels, Layer};
 use std::arch::x86_64::*;
@@ -152,8 +153,8 @@ fn broadcast(layer: Layer) -> [__m256i; 3] {
 
 #[inline]
 fn put_planes<const BITS: u8>(planes: &mut [u8], group: usize, p: [u64; 3]) {
-    for i in 0..usize::from(BITS) {
-        store_u64(planes, (group * usize::from(BITS) + i) * 8, p[i]);
+    for (i, &p) in p.iter().enumerate().take(usize::from(BITS)) {
+        store_u64(planes, (group * usize::from(BITS) + i) * 8, p);
     }
 }
 

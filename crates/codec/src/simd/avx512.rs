@@ -1,5 +1,6 @@
 //! The kernels with AVX-512 VBMI2: byte compress and expand do the layers' work, 64 elements a step.
 #![expect(unsafe_code, reason = "AVX-512 intrinsics and unaligned vector loads and stores")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "intrinsics by the dozen"))]
 
 use super::{GROUP, Kernels, Layer};
 use std::arch::x86_64::*;

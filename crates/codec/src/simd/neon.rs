@@ -1,5 +1,6 @@
 //! The kernels with NEON: table look-ups of eight bytes stand in for compress and expand.
 #![expect(unsafe_code, reason = "NEON intrinsics and unaligned vector loads and stores")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "intrinsics by the dozen"))]
 
 use super::{GROUP, Kernels, Layer};
 use std::arch::aarch64::*;

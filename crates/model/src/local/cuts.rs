@@ -14,7 +14,6 @@ use crate::{
     data::Dataset,
     hash::BlobHash,
     optim::{OptimiserConfig, Schedule},
-    stage::StageError,
 };
 
 /// What to compare, and for how long.
@@ -118,8 +117,7 @@ pub fn run(
         let start = Instant::now();
         let (mut losses, mut bytes, mut parameters) = (Vec::new(), [0; 2], 0);
         for &seed in &plan.seeds {
-            let specs =
-                StageSpec::plan_at(&plan.model, *cut, &plan.ends, wide(seed)).map_err(StageError::from)?;
+            let specs = StageSpec::plan_at(&plan.model, *cut, &plan.ends, wide(seed))?;
             parameters = specs.iter().map(StageSpec::parameters).sum::<usize>() as i64;
             let weights = specs.iter().map(StageSpec::initial_weights).collect();
             let mut model = LocalModel::new(&specs, weights, plan.optimiser, pool)?;

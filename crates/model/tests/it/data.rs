@@ -201,10 +201,9 @@ fn broken_parquet_never_panics() {
 fn text_comes_back_from_its_micro_batches() {
     let folder = tempfile::tempdir().unwrap();
     for i in 0..30 {
-        let text: String =
-            (0..40).fold(String::new(), |text, line| {
-                format!("{text}file {i} says {} on line {line}\n", i * 7919 + line * 31)
-            });
+        let text: String = (0..40).fold(String::new(), |text, line| {
+            format!("{text}file {i} says {} on line {line}\n", i * 7919 + line * 31)
+        });
         write(folder.path(), &format!("{i:02}.txt"), text);
     }
     let corpus = collect_current_folder(folder.path(), &CollectOptions::default()).unwrap();

@@ -23,7 +23,8 @@ fn sources() -> Dataset {
         Ok(())
     };
     let manifest = build(&split(corpus).unwrap(), &Tokenizer::Bytes, store, |_, _| {}).unwrap();
-    Dataset::new(manifest, move |hash| blobs.get(&hash).cloned().ok_or(io::ErrorKind::NotFound.into())).unwrap()
+    Dataset::new(manifest, move |hash| blobs.get(&hash).cloned().ok_or(io::ErrorKind::NotFound.into()))
+        .unwrap()
 }
 
 fn small() -> ModelConfig {

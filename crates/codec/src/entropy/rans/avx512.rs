@@ -1,5 +1,6 @@
 //! The interleaved coders with AVX-512: two vectors of sixteen states.
 #![expect(unsafe_code, reason = "AVX-512 gathers and unaligned vector loads and stores")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "intrinsics by the dozen"))]
 
 use super::{LANES, LOWER, SCALE, SCALE_BITS};
 use crate::simd::Level;

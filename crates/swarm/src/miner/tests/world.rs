@@ -505,7 +505,7 @@ impl World {
             }
         }
         self.keep();
-        if let Some(at) = self.state.next_deadline() {
+        if let Some(at) = self.state.next_deadline(self.now) {
             let at = at.max(self.now.plus(Millis(1)));
             if self.commit_at.is_none_or(|due| at < due) {
                 self.commit_at = Some(at);
