@@ -20,7 +20,7 @@ Results go to stdout, logs and the live view to stderr.";
 
 /// Trains one model on many machines.
 #[derive(Debug, Parser)]
-#[command(name = "shoal", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "shoal", version, about = "Trains one model on many machines that need not trust each other.", after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]
@@ -297,7 +297,8 @@ pub(crate) struct SampleArgs {
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     /// A log file, or a run folder.
-    pub(crate) log: PathBuf,
+    #[arg(value_name = "LOG")]
+    pub(crate) path: PathBuf,
 }
 
 #[derive(Args, Debug)]

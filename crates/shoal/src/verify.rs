@@ -67,7 +67,7 @@ impl Check {
 
 /// `shoal verify`.
 pub(crate) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode> {
-    let checked = if args.log.is_dir() { of_run(&args.log)? } else { of_file(&args.log)? };
+    let checked = if args.path.is_dir() { of_run(&args.path)? } else { of_file(&args.path)? };
     let (check, wrong) = checked;
     let view = check.fold.view();
     let epochs = view.map_or(0, |view| view.state.epoch().0);

@@ -43,8 +43,10 @@ pub(super) struct ChildSpec {
 /// How to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Go on.
+    /// Go on, start again what dies.
     No,
+    /// Go on, but whoever ends has ended.
+    LetEnd,
     /// Kill.
     AtOnce,
 }
@@ -126,14 +128,25 @@ impl Children {
         }
     }
 
+    /// From here on whoever ends is not started again.
+    pub(super) fn let_end(&self) {
+        self.stop.send_if_modified(|stop| {
+            let first = *stop == Stop::No;
+            if first {
+                *stop = Stop::LetEnd;
+            }
+            first
+        });
+    }
+
     /// Asks one child to end in good order; it is not started again.
     pub(super) fn interrupt(&self, name: &str) {
         self.interrupted.send_modify(|names| names.push(name.to_owned()));
     }
 
-    /// Stops all children and waits until they are gone.
-    pub(super) async fn stop(&mut self, stop: Stop) {
-        self.stop.send_replace(stop);
+    /// Kills all children and waits until they are gone.
+    pub(super) async fn kill(&mut self) {
+        self.stop.send_replace(Stop::AtOnce);
         self.news.close();
         while self.tasks.join_next().await.is_some() {}
     }
@@ -162,10 +175,11 @@ impl Keeper {
                     return self.tell(News::Failed { name, reason, code: None }).await;
                 }
             };
-            if self.stopped() {
+            let stop = *self.stop.borrow();
+            if stop == Stop::AtOnce {
                 return;
             }
-            if ended.success() || self.asked_to_end() {
+            if ended.success() || stop == Stop::LetEnd || self.asked_to_end() {
                 return self.tell(News::Ended { name }).await;
             }
             if born.elapsed() >= STEADY {
@@ -180,7 +194,7 @@ impl Keeper {
             self.tell(News::Restarting { name: name.clone(), reason }).await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = self.stop.changed() => return,
+                _ = self.stop.changed() => return self.tell(News::Ended { name }).await,
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -189,10 +203,6 @@ impl Keeper {
     async fn tell(&self, news: News) {
         // Nobody listens any more once everything is stopped.
         let _ = self.news.send(news).await;
-    }
-
-    fn stopped(&self) -> bool {
-        *self.stop.borrow() != Stop::No
     }
 
     fn asked_to_end(&self) -> bool {
@@ -211,9 +221,11 @@ impl Keeper {
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status?,
-                _ = self.stop.changed() => {
-                    child.start_kill()?;
-                    break child.wait().await?;
+                changed = self.stop.changed() => {
+                    if changed.is_err() || *self.stop.borrow() == Stop::AtOnce {
+                        child.start_kill()?;
+                        break child.wait().await?;
+                    }
                 }
                 changed = self.interrupted.changed() => {
                     if changed.is_ok() && self.asked_to_end() {
