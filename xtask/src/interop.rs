@@ -1,15 +1,15 @@
-//! Checks against PyTorch and `transformers`, in a virtual environment of their own.
+//! Checks against `transformers`, in a virtual environment of their own.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 /// Pinned in the repository; the environment is made anew when this file changes.
-const REQUIREMENTS: &str = "interop/requirements.txt";
+const REQUIREMENTS: &str = "crates/model/tests/interop/requirements.txt";
 
-/// Makes the environment if it is not in the cache, then runs every check in `interop/`.
+/// Makes the environment if it is not in the cache, then holds our saved models against `transformers`, both ways.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let requirements = root.join(REQUIREMENTS);
     let text = fs::read(&requirements).with_context(|| requirements.display().to_string())?;
@@ -26,7 +26,11 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         )?;
         fs::write(&complete, b"")?;
     }
-    execute(Command::new(&python).arg(root.join("interop/check.py")).current_dir(root))
+    let cargo = ["build", "--release", "--package", "shoal-model", "--example", "interop"];
+    execute(Command::new("cargo").args(cargo).current_dir(root))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let script = root.join("crates/model/tests/interop/check_hf.py");
+    execute(Command::new(&python).arg(script).arg(target.join("release/examples/interop")).current_dir(root))
 }
 
 fn execute(command: &mut Command) -> Result<()> {

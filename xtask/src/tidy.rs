@@ -123,7 +123,7 @@ fn sources(root: &Path, crates: &BTreeMap<String, PathBuf>, faults: &mut Vec<Str
         let text =
             fs::read_to_string(main.with_context(|| format!("{name} has neither lib.rs nor main.rs"))?)?;
         let header: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
-        if !header.contains("must never know") {
+        if !header.to_lowercase().contains("must never") {
             faults.push(format!(
                 "{name}: the crate's first lines must say what it owns and what it must never know"
             ));

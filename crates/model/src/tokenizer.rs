@@ -182,7 +182,9 @@ impl Tokenizer {
             ids.extend_from_slice(encoding.get_ids());
         }
         match ids.iter().find(|&&id| id >= json.vocab) {
-            Some(id) => Err(TokenizerError::Encode(format!("the file gives id {id}, which it does not list"))),
+            Some(id) => {
+                Err(TokenizerError::Encode(format!("the file gives id {id}, which it does not list")))
+            }
             None => Ok(ids),
         }
     }

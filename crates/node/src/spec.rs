@@ -244,7 +244,11 @@ impl RunSpec {
 
     /// How a stage clips when it steps on its own; in lock-step the scale comes from the log instead.
     pub fn clip(&self) -> Clip {
-        if self.inner.clip_norm == 0.0 { Clip::Off } else { Clip::Slice { limit: self.inner.clip_norm as f32 } }
+        if self.inner.clip_norm == 0.0 {
+            Clip::Off
+        } else {
+            Clip::Slice { limit: self.inner.clip_norm as f32 }
+        }
     }
 
     /// What the tokens are made of, for [`model::data::Dataset`].

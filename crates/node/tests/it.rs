@@ -2,6 +2,7 @@
 
 #[path = "it/bad_input.rs"]
 mod bad_input;
+#[cfg(test)]
 #[path = "it/miners.rs"]
 mod miners;
 #[path = "it/restarts.rs"]

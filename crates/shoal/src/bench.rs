@@ -33,11 +33,16 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
     let mut show = Show::new(json);
     let tokenizer = prepare::tokenizer(&args.data, &ShapeArgs::default())?;
     let mut model = ModelConfig::preset(&args.preset).ok_or_else(|| {
-        bad_input(format!("there is no preset {:?}: choose one of {}", args.preset, ModelConfig::preset_names().join(", ")))
+        bad_input(format!(
+            "there is no preset {:?}: choose one of {}",
+            args.preset,
+            ModelConfig::preset_names().join(", ")
+        ))
     })?;
     model.vocab = prepare::vocab_of(&tokenizer);
     let first = cuts::standard_cuts(&model)[0].1;
-    let plan = StageSpec::plan(&model, first, args.stages, [0; 32]).map_err(|error| bad_input(error.to_string()))?;
+    let plan =
+        StageSpec::plan(&model, first, args.stages, [0; 32]).map_err(|error| bad_input(error.to_string()))?;
     if plan.len() < 2 {
         return Err(bad_input("--stages 1 has no cut: give at least 2"));
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Arguments of `shoal codec`.
 #[derive(Debug, Args)]
-pub struct CodecArgs {
+pub(crate) struct CodecArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -99,7 +99,7 @@ struct InspectArgs {
 }
 
 /// Runs `shoal codec`.
-pub fn run(args: CodecArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: CodecArgs) -> anyhow::Result<()> {
     match args.command {
         Command::Compress(args) => transfer::compress(&args),
         Command::Decompress(args) => transfer::decompress(&args),

@@ -33,11 +33,18 @@ struct Joined {
 }
 
 fn join(args: &JoinArgs, role: &str) -> Result<Joined> {
-    let ticket: Ticket = args.ticket.parse().map_err(|error| bad_input(format!("{error}; copy the whole line that the orchestrator printed")))?;
+    let ticket: Ticket = args
+        .ticket
+        .parse()
+        .map_err(|error| bad_input(format!("{error}; copy the whole line that the orchestrator printed")))?;
     let default = || Path::new(NODES).join(format!("{}-{role}", ticket.run.short()));
     let folder = args.dir.clone().unwrap_or_else(default);
-    std::fs::create_dir_all(&folder)
-        .map_err(|error| bad_input(format!("cannot make the folder {}: {error}; choose another one with --dir", folder.display())))?;
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        bad_input(format!(
+            "cannot make the folder {}: {error}; choose another one with --dir",
+            folder.display()
+        ))
+    })?;
     let lock = lock(&folder)?;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.map_or_else(cores, usize::from);
@@ -77,7 +84,8 @@ pub(crate) fn miner(args: MinerArgs, json: bool) -> Result<ExitCode> {
     let need = |needs: &[miner::MinerMemory]| {
         for need in needs.iter().filter(|need| args.stage.is_none_or(|stage| stage == need.stage)) {
             let line = if json {
-                json!({ "stage": need.stage, "memory_bytes": need.peak(), "disk_bytes": need.disk }).to_string()
+                json!({ "stage": need.stage, "memory_bytes": need.peak(), "disk_bytes": need.disk })
+                    .to_string()
             } else {
                 need.to_string()
             };
@@ -126,7 +134,8 @@ pub(crate) fn validator(args: ValidatorArgs, json: bool) -> Result<ExitCode> {
     // Nobody waits for a validator: the first Ctrl-C stops it.
     let stop = shutdown.drain.clone();
     runtime.block_on(async {
-        let _asked = interrupt::on_signals(shutdown.drain.clone(), shutdown.stop.clone(), "the present replay")?;
+        let _asked =
+            interrupt::on_signals(shutdown.drain.clone(), shutdown.stop.clone(), "the present replay")?;
         anyhow::Ok(validator::run(options, stop.clone()).await?)
     })?;
     let words = if stop.is_cancelled() { "stopped" } else { "over" };

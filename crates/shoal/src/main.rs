@@ -57,6 +57,7 @@ fn main() -> ExitCode {
 fn log_to_stderr(level: Option<&str>) {
     use tracing_subscriber::EnvFilter;
     let given = level.map(str::to_owned).or_else(|| std::env::var("SHOAL_LOG").ok());
-    let filter = given.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
+    let filter =
+        given.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }

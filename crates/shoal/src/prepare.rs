@@ -39,7 +39,8 @@ pub(crate) enum Place {
 
 /// Collects text as `--data` says.
 pub(crate) fn corpus(args: &DataArgs, exclude: Vec<PathBuf>) -> Result<Corpus> {
-    let options = CollectOptions { text_field: args.text_field.clone(), exclude, ..CollectOptions::default() };
+    let options =
+        CollectOptions { text_field: args.text_field.clone(), exclude, ..CollectOptions::default() };
     let corpus = if args.data.is_empty() {
         let here = std::env::current_dir().context("cannot tell the current folder")?;
         data::collect_current_folder(&here, &options)?
@@ -82,14 +83,19 @@ pub(crate) fn prepare(
     }
     let split = data::split(corpus)?;
     let parent = match &place {
-        Place::At(folder) => folder.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf),
+        Place::At(folder) => folder
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .map_or_else(|| PathBuf::from("."), Path::to_path_buf),
         Place::Below(folder) => folder.clone(),
     };
     let made_parent = !parent.exists();
-    std::fs::create_dir_all(&parent).with_context(|| format!("cannot make the folder {}", parent.display()))?;
+    std::fs::create_dir_all(&parent)
+        .with_context(|| format!("cannot make the folder {}", parent.display()))?;
     if made_parent && matches!(place, Place::Below(_)) {
         // Runs are data: a scan or a commit of the folder around them leaves them out.
-        std::fs::write(parent.join(".gitignore"), "*\n").with_context(|| format!("cannot write below {}", parent.display()))?;
+        std::fs::write(parent.join(".gitignore"), "*\n")
+            .with_context(|| format!("cannot write below {}", parent.display()))?;
     }
     let draft = tempfile::Builder::new()
         .prefix(".new-run-")
@@ -177,7 +183,11 @@ fn settle(draft: tempfile::TempDir, place: &Place) -> Result<PathBuf> {
     loop {
         let to = number.map_or_else(|| base.clone(), |number| base.join(format!("run-{number}")));
         let free = number.is_none() || !to.exists();
-        let moved = if free { std::fs::rename(draft.path(), &to) } else { Err(std::io::ErrorKind::AlreadyExists.into()) };
+        let moved = if free {
+            std::fs::rename(draft.path(), &to)
+        } else {
+            Err(std::io::ErrorKind::AlreadyExists.into())
+        };
         match moved {
             Ok(()) => {
                 let _moved_away = draft.keep();
@@ -187,7 +197,9 @@ fn settle(draft: tempfile::TempDir, place: &Place) -> Result<PathBuf> {
                 tracing::debug!(%error, folder = %to.display(), "taken");
                 number = number.map(|number| number + 1);
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot make the folder {}", to.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot make the folder {}", to.display()));
+            }
         }
     }
 }

@@ -26,7 +26,8 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
                 spec.phases.miners_min = miners_min.unwrap_or(spec.phases.miners_min);
                 Ok(())
             };
-            let made = prepare::prepare(Place::At(folder), &data, &shape, adjust, |line| drop(show.say(line)))?;
+            let made =
+                prepare::prepare(Place::At(folder), &data, &shape, adjust, |line| drop(show.say(line)))?;
             let (run, folder) = (made.spec.run_id().to_string(), made.folder.root());
             if json {
                 print(&json!({ "run": run, "folder": folder }).to_string())?;
@@ -67,7 +68,10 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
             } else if plain {
                 print(&format!("{}: a Hugging Face folder, for transformers and others", to.display()))?;
             } else {
-                print(&format!("{}: safetensors and shoal.json, for shoal (its cuts are no part of a Llama)", to.display()))?;
+                print(&format!(
+                    "{}: safetensors and shoal.json, for shoal (its cuts are no part of a Llama)",
+                    to.display()
+                ))?;
             }
         }
     }
@@ -110,7 +114,8 @@ fn show(spec: &RunSpec, json: bool) -> Result<()> {
     let rows = spec.batch.sequences * spec.model.sequence;
     let (forward, backward) = spec.cut.message_bytes(&spec.model, rows);
     let full = rows * spec.model.d_model * 2;
-    let ratio = if forward + backward == 0 { None } else { Some(2.0 * full as f64 / (forward + backward) as f64) };
+    let ratio =
+        if forward + backward == 0 { None } else { Some(2.0 * full as f64 / (forward + backward) as f64) };
     let memory = |stage: &model::config::StageSpec| stage.memory(spec.batch.sequences, IN_FLIGHT, 1).total();
     if json {
         let stages: Vec<_> = stages
@@ -144,7 +149,14 @@ fn show(spec: &RunSpec, json: bool) -> Result<()> {
     print(&format!("run        {} ({})", spec.run_id(), spec.name))?;
     print(&format!(
         "model      {} parameters: width {}, {} blocks, {} heads ({} for keys and values), ffn {}, vocabulary {}, sequence {}",
-        unit::count(model.parameters()), model.d_model, model.blocks, model.heads, model.kv_heads, model.ffn, model.vocab, model.sequence
+        unit::count(model.parameters()),
+        model.d_model,
+        model.blocks,
+        model.heads,
+        model.kv_heads,
+        model.ffn,
+        model.vocab,
+        model.sequence
     ))?;
     for stage in &stages {
         print(&format!(
@@ -157,11 +169,21 @@ fn show(spec: &RunSpec, json: bool) -> Result<()> {
         ))?;
     }
     let less = ratio.map(|ratio| format!(", {ratio:.1} times less than bf16")).unwrap_or_default();
-    print(&format!("wire       {} forward, {} backward for {rows} tokens{less}", unit::bytes(forward as u64), unit::bytes(backward as u64)))?;
+    print(&format!(
+        "wire       {} forward, {} backward for {rows} tokens{less}",
+        unit::bytes(forward as u64),
+        unit::bytes(backward as u64)
+    ))?;
     print(&format!(
         "length     {} epochs of {} inner steps, {} tokens each",
-        spec.phases.epochs, spec.inner.steps, unit::count(spec.tokens_per_epoch())
+        spec.phases.epochs,
+        spec.inner.steps,
+        unit::count(spec.tokens_per_epoch())
     ))?;
     let (train, held_out) = spec.manifest().tokens();
-    print(&format!("data       {} tokens to train on, {} held out", unit::count(train), unit::count(held_out)))
+    print(&format!(
+        "data       {} tokens to train on, {} held out",
+        unit::count(train),
+        unit::count(held_out)
+    ))
 }

@@ -64,7 +64,10 @@ pub(crate) fn run(args: &SampleArgs, json: bool) -> Result<ExitCode> {
             Stop::EndOfText => "end_of_text",
             Stop::MaxTokens | Stop::Asked => "max_tokens",
         };
-        print(&serde_json::json!({ "prompt": prompt, "text": text, "stop": stop, "checkpoint": folder }).to_string())?;
+        print(
+            &serde_json::json!({ "prompt": prompt, "text": text, "stop": stop, "checkpoint": folder })
+                .to_string(),
+        )?;
     } else {
         print("")?;
     }

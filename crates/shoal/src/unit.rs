@@ -5,7 +5,8 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a size; write it like 8GiB or 500MB"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("{text:?} is not a size; write it like 8GiB or 500MB"))?;
     let factor: f64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
         "k" | "kb" => 1e3,
@@ -44,7 +45,10 @@ pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
         Some((at, 'g' | 'G' | 'b' | 'B')) => (&text[..at], 1e9),
         _ => (text, 1.0),
     };
-    let number: f64 = number.replace('_', "").parse().map_err(|_| format!("{text:?} is not a count; write it like 500k or 2M"))?;
+    let number: f64 = number
+        .replace('_', "")
+        .parse()
+        .map_err(|_| format!("{text:?} is not a count; write it like 500k or 2M"))?;
     let count = number * factor;
     if !(1.0..=1e15).contains(&count) {
         return Err(format!("{text:?} is out of range; from 1 to 1e15"));

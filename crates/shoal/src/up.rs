@@ -93,8 +93,9 @@ const VALIDATORS: u16 = 1;
 fn resume(args: &UpArgs) -> Result<(RunFolder, RunSpec)> {
     let root = match &args.dir {
         Some(folder) => folder.clone(),
-        None => newest(Path::new(RUNS))
-            .ok_or_else(|| bad_input(format!("there is no run below ./{RUNS}: name its folder with --dir")))?,
+        None => newest(Path::new(RUNS)).ok_or_else(|| {
+            bad_input(format!("there is no run below ./{RUNS}: name its folder with --dir"))
+        })?,
     };
     let folder = RunFolder::new(root);
     let spec = read_spec(&folder)?;
@@ -233,7 +234,10 @@ impl Swarm {
 
     fn orchestrator(&self) -> Result<ChildSpec> {
         // The port is chosen here and stays the same when the orchestrator is started again.
-        let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).context("no free port")?.port();
+        let port = UdpSocket::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .context("no free port")?
+            .port();
         let args: Vec<OsString> = [
             "--child".into(),
             "--json".into(),

@@ -57,7 +57,8 @@ impl Check {
     /// The protocol's view of the run must follow from the whole spec, and that must hash to the run's id.
     fn check_spec(&self) -> Result<(), Wrong> {
         let Some(view) = self.fold.view() else { return Ok(()) };
-        let spec = RunSpec::from_canonical(&view.run_spec, self.header.run).map_err(|e| Wrong::Spec(e.to_string()))?;
+        let spec = RunSpec::from_canonical(&view.run_spec, self.header.run)
+            .map_err(|e| Wrong::Spec(e.to_string()))?;
         if spec.swarm_spec() != *view.state.spec() {
             return Err(Wrong::Spec("the protocol's numbers do not follow from it".to_owned()));
         }
@@ -131,7 +132,8 @@ pub(crate) fn write_log(folder: &Path, to: &Path) -> Result<u64> {
     let mut bytes = header_of(folder)?.to_bytes();
     let mut blocks = 0;
     read_run(folder, |block| {
-        let block: ledger::Block = wire::from_bytes(block).context("the store holds something that is no block")?;
+        let block: ledger::Block =
+            wire::from_bytes(block).context("the store holds something that is no block")?;
         bytes.extend(block_bytes(&block));
         blocks += 1;
         Ok(true)
@@ -147,7 +149,10 @@ pub(crate) fn write_log(folder: &Path, to: &Path) -> Result<u64> {
 fn read_run(folder: &Path, mut take: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
     let path = RunFolder::new(folder).log();
     if !path.exists() {
-        return Err(bad_input(format!("{} has no log yet: start it with `shoal orchestrator`", folder.display())));
+        return Err(bad_input(format!(
+            "{} has no log yet: start it with `shoal orchestrator`",
+            folder.display()
+        )));
     }
     let runtime = Runtime::new().context("cannot start threads")?;
     let log = runtime.block_on(SqliteLog::open(path))?;

@@ -113,7 +113,9 @@ fn a_stage_keeps_to_the_memory_it_announces() {
                             shape: vec![BATCH * sequence, forward / wire.bytes() / BATCH / sequence],
                             bytes: vec![0; forward],
                         },
-                        Cut::Nothing { .. } | Cut::Tabled { .. } => unreachable!("not among the cuts of this test"),
+                        Cut::Tabled { .. } | Cut::Nothing { .. } => {
+                            unreachable!("not among the cuts of this test")
+                        }
                     })
                 };
                 let peak = peak(&spec, &input);

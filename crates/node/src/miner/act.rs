@@ -98,7 +98,7 @@ impl Miner {
         if self.core.commands.try_send(command).is_err() {
             let inner = self.inner.clone();
             self.tasks.spawn(async move {
-                drop(inner.send(Inner::Fatal(MinerError::Compute)).await);
+                drop(inner.send(Inner::Fatal(Box::new(MinerError::Compute))).await);
             });
         }
     }
@@ -138,7 +138,7 @@ impl Miner {
                 let output = output?;
                 let tokens_hash = tokens.micro_batch(item.micro_batch.0).await.ok()?.hash;
                 let encoded = output.encode(codec).await?;
-                let frame = frames::sign(&key, FrameHeader { tokens_hash, ..header }, &encoded);
+                let frame = frames::sign(&key, &FrameHeader { tokens_hash, ..header }, &encoded);
                 let request = Request::Frame(Box::new(frame.clone()));
                 let message = request.with_payload(run, encoded.payload.clone());
                 let answer = link.call(&to, message, deadline).await;
@@ -165,6 +165,7 @@ impl Miner {
             };
             let full = if bytes > 0 { full } else { 0 };
             let event = pipeline::Event::Sent { item, direction, to, outcome };
+            let kept = kept.map(Box::new);
             drop(inner.send(Inner::Sent { event, item, kept, bytes, full }).await);
         });
     }
@@ -237,7 +238,7 @@ impl Miner {
                             install.finish(merging, Epoch(0), 1, made.ok().flatten()).await;
                         }
                         Err(error) => {
-                            drop(inner.send(Inner::Fatal(MinerError::Initial(error))).await);
+                            drop(inner.send(Inner::Fatal(Box::new(MinerError::Initial(error)))).await);
                         }
                     }
                 });
@@ -271,18 +272,17 @@ impl Miner {
         let (commands, inner) = (self.core.commands.clone(), self.inner.clone());
         self.tasks.spawn(async move {
             let Some(opening) = merging.shelf.opening(epoch).await else { return };
-            let trained = match trained {
-                Some(trained) => trained,
-                None => {
-                    let (copy, copied) = oneshot::channel();
-                    if commands.send(Command::Copy(copy)).await.is_err() {
-                        return;
-                    }
-                    let Ok(Some(weights)) = copied.await else { return };
-                    let weights = Arc::new(weights);
-                    drop(inner.send(Inner::Trained { epoch, weights: Arc::clone(&weights) }).await);
-                    weights
+            let trained = if let Some(trained) = trained {
+                trained
+            } else {
+                let (copy, copied) = oneshot::channel();
+                if commands.send(Command::Copy(copy)).await.is_err() {
+                    return;
                 }
+                let Ok(Some(weights)) = copied.await else { return };
+                let weights = Arc::new(weights);
+                drop(inner.send(Inner::Trained { epoch, weights: Arc::clone(&weights) }).await);
+                weights
             };
             if trained.len() != opening.weights.len() {
                 return;
@@ -333,7 +333,7 @@ impl Installer {
         match installed.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                drop(self.inner.send(Inner::Fatal(MinerError::Stage(error))).await);
+                drop(self.inner.send(Inner::Fatal(Box::new(MinerError::Stage(error)))).await);
                 return;
             }
             Err(_) => return,

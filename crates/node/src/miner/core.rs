@@ -49,7 +49,7 @@ pub(super) enum Inner {
     Sent {
         event: pipeline::Event,
         item: Item,
-        kept: Option<(SignedFrame, Receipt)>,
+        kept: Option<Box<(SignedFrame, Receipt)>>,
         bytes: u64,
         full: u64,
     },
@@ -63,7 +63,7 @@ pub(super) enum Inner {
         weights: Arc<Vec<f32>>,
     },
     /// Nothing goes on without it.
-    Fatal(MinerError),
+    Fatal(Box<MinerError>),
 }
 
 /// What a miner is made of once it has read the run's spec.
@@ -351,6 +351,7 @@ impl Miner {
         }
     }
 
+    #[expect(clippy::result_large_err, reason = "it ends the miner: once")]
     fn on_inner(&mut self, inner: Inner) -> Result<(), MinerError> {
         match inner {
             Inner::Pipeline(event) => self.pipeline_event(event),
@@ -358,7 +359,8 @@ impl Miner {
             Inner::Sent { event, item, kept, bytes, full } => {
                 self.activations += bytes;
                 self.activations_full += full;
-                if let Some((frame, receipt)) = kept {
+                if let Some(kept) = kept {
+                    let (frame, receipt) = *kept;
                     self.evidence.extend([frame.hash(), receipt_hash(&receipt)]);
                     self.tensors.went(&item, frame, receipt);
                 }
@@ -366,11 +368,12 @@ impl Miner {
             }
             Inner::Answered { who, answer } => self.on_answer(who, answer)?,
             Inner::Trained { epoch, weights } => self.trained = Some((epoch, weights)),
-            Inner::Fatal(error) => return Err(error),
+            Inner::Fatal(error) => return Err(*error),
         }
         Ok(())
     }
 
+    #[expect(clippy::result_large_err, reason = "it ends the miner: once")]
     fn on_answer(&mut self, who: Who, answer: Answer) -> Result<(), MinerError> {
         self.flying = None;
         let accepted = answer.accepted() || matches!(answer, Answer::Refused(Refusal::Duplicate));

@@ -82,7 +82,9 @@ impl Handler for Door {
                 let shown = shown.await.map_err(|_| stopping())?;
                 let (opened, payloads) = shown.ok_or_else(|| not_here("this item is not kept here"))?;
                 let mut payload = BytesMut::new();
-                payloads.iter().for_each(|bytes| payload.extend_from_slice(bytes));
+                for bytes in &payloads {
+                    payload.extend_from_slice(bytes);
+                }
                 Ok(Reply::Opened(Box::new(opened)).with_payload(payload.freeze()))
             }
         }

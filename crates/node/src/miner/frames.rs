@@ -86,7 +86,7 @@ pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Message, BadFrame>
 }
 
 /// Puts an encoded tensor's facts into a header and signs it.
-pub fn sign(key: &SigningKey, header: FrameHeader, encoded: &Encoded) -> SignedFrame {
+pub fn sign(key: &SigningKey, header: &FrameHeader, encoded: &Encoded) -> SignedFrame {
     SignedFrame::sign(
         key,
         FrameHeader {
@@ -94,7 +94,7 @@ pub fn sign(key: &SigningKey, header: FrameHeader, encoded: &Encoded) -> SignedF
             enc_hash: encoded.hash,
             tensor_hash: encoded.tensor,
             codec: encoded.codec.to_owned(),
-            ..header
+            ..header.clone()
         },
     )
 }

@@ -100,9 +100,10 @@ impl Merging {
 
     fn state_of(&self, shard: &Shard, weights: &[f32], momentum: &[f32]) -> Hash {
         let weights = self.leaves(shard.start, 4, reduce::bytes_of(weights));
-        let momentum = match momentum.is_empty() {
-            true => Vec::new(),
-            false => self.leaves(shard.start, 4, reduce::bytes_of(momentum)),
+        let momentum = if momentum.is_empty() {
+            Vec::new()
+        } else {
+            self.leaves(shard.start, 4, reduce::bytes_of(momentum))
         };
         reduce::state_hash(&weights, &momentum)
     }
@@ -118,28 +119,25 @@ impl Merging {
         own: Option<&[f32]>,
     ) -> Option<Event> {
         let width = self.wire.width();
-        let result = match own {
-            Some(trained) => reduce::bytes_of(trained.get(shard.range())?).to_vec(),
-            None => {
-                let uploads: Option<Vec<(f32, Bytes)>> = summands
-                    .iter()
-                    .map(|summand| Some((summand.weight, self.shelf.upload(epoch, shard, summand.node)?)))
-                    .collect();
-                let uploads = uploads?;
-                let dither = Dither::new(seed, shard.index);
-                let mut out = vec![0; shard.range().len() * width];
-                self.pool.install(|| {
-                    out.par_chunks_mut(PART * width).enumerate().for_each(|(i, out)| {
-                        let at = i * PART * width;
-                        let slices: Vec<(f32, &[u8])> = uploads
-                            .iter()
-                            .map(|(weight, bytes)| (*weight, &bytes[at..at + out.len()]))
-                            .collect();
-                        reduce::reduce(self.wire, &slices, dither, shard.start + i * PART, out);
-                    });
+        let result = if let Some(trained) = own {
+            reduce::bytes_of(trained.get(shard.range())?).to_vec()
+        } else {
+            let uploads: Option<Vec<(f32, Bytes)>> = summands
+                .iter()
+                .map(|summand| Some((summand.weight, self.shelf.upload(epoch, shard, summand.node)?)))
+                .collect();
+            let uploads = uploads?;
+            let dither = Dither::new(seed, shard.index);
+            let mut out = vec![0; shard.range().len() * width];
+            self.pool.install(|| {
+                out.par_chunks_mut(PART * width).enumerate().for_each(|(i, out)| {
+                    let at = i * PART * width;
+                    let slices: Vec<(f32, &[u8])> =
+                        uploads.iter().map(|(weight, bytes)| (*weight, &bytes[at..at + out.len()])).collect();
+                    reduce::reduce(self.wire, &slices, dither, shard.start + i * PART, out);
                 });
-                out
-            }
+            });
+            out
         };
         let (mut weights, mut momentum) = (opening.weights.get(shard.range())?.to_vec(), Vec::new());
         if !opening.momentum.is_empty() {
@@ -171,7 +169,7 @@ impl Merging {
             } else {
                 results.zip(weights.par_chunks_mut(PART)).zip(momentum.par_chunks_mut(PART)).for_each(
                     |((result, weights), momentum)| {
-                        reduce::outer_step(wire, outer, result, weights, momentum)
+                        reduce::outer_step(wire, outer, result, weights, momentum);
                     },
                 );
             }
@@ -211,10 +209,8 @@ impl Merging {
             let Some(hash) = hash else { continue };
             let result = self.shelf.result(epoch, shard.index, hash)?;
             let weights = next.weights.get_mut(shard.range())?;
-            let momentum = match next.momentum.is_empty() {
-                true => &mut [],
-                false => next.momentum.get_mut(shard.range())?,
-            };
+            let momentum: &mut [f32] =
+                if next.momentum.is_empty() { &mut [] } else { next.momentum.get_mut(shard.range())? };
             self.outer(&result, taken, weights, momentum);
         }
         let states = self.states(&next, report)?;
@@ -339,10 +335,10 @@ impl Merging {
                 let len = merkle::leaf_count(elements) * size_of::<Hash>();
                 let bytes = self.get(What::UploadLeaves { epoch, stage, of }, from, len).await?;
                 let leaves: Vec<Hash> = bytes.as_chunks().0.iter().map(|chunk| Hash(*chunk)).collect();
-                match merkle::root(&leaves) == root {
-                    true => Ok(Arc::new(leaves)),
-                    false => Err(wrong("leaf hashes that are not those of the commitment")),
+                if merkle::root(&leaves) != root {
+                    return Err(wrong("leaf hashes that are not those of the commitment"));
                 }
+                Ok(Arc::new(leaves))
             });
             // Side by side: the leaves come once for all shards.
             let (bytes, listed) = tokio::join!(self.get(what, from, shard.range().len() * width), listed);
@@ -405,9 +401,10 @@ impl Merging {
     ) -> Result<Fetched, FetchError> {
         let (stage, len) = (self.shelf.stage, shard.range().len() * 4);
         let weights = self.get(What::Weights { epoch: served, stage, shard: shard.index }, from, len).await?;
-        let momentum = match reduce::has_momentum(self.outer) {
-            true => self.get(What::Momentum { epoch: served, stage, shard: shard.index }, from, len).await?,
-            false => Bytes::new(),
+        let momentum = if reduce::has_momentum(self.outer) {
+            self.get(What::Momentum { epoch: served, stage, shard: shard.index }, from, len).await?
+        } else {
+            Bytes::new()
         };
         let (elements, both) = (self.shelf.elements, (weights.clone(), momentum.clone()));
         let hashed =

@@ -227,9 +227,10 @@ impl Shelf {
     fn served_leaves(&self, epoch: Epoch, of: NodeId) -> Option<Bytes> {
         let shelves = self.lock();
         shelves.serving.get(&epoch)?;
-        let leaves = match of == self.node {
-            true => Arc::clone(&shelves.own.get(&epoch)?.leaves),
-            false => Arc::clone(shelves.leaves.get(&(epoch, of))?.get()?),
+        let leaves = if of == self.node {
+            Arc::clone(&shelves.own.get(&epoch)?.leaves)
+        } else {
+            Arc::clone(shelves.leaves.get(&(epoch, of))?.get()?)
         };
         Some(leaves.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into())
     }

@@ -63,12 +63,12 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
         &format!("must be at least inner.steps ({steps})"),
     )?;
     range("data.vocab", spec.data.vocab as usize, 1..=spec.model.vocab)?;
-    inner(spec)?;
     if let OuterSpec::Nesterov { learning_rate, momentum } = spec.outer {
         float("outer.learning_rate", learning_rate, 0.0, 10.0)?;
         rule("outer.momentum", momentum, (0.0..1.0).contains(&momentum), "must be at least 0 and below 1")?;
     }
     phases(spec)?;
+    inner(spec)?;
     float("trust.first_norm_bound", spec.trust.first_norm_bound, 0.0, 1e12)?;
     float("audit.rate", spec.audit.rate, 0.0, 1.0)
 }

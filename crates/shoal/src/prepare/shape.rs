@@ -39,7 +39,9 @@ pub(crate) fn shape(args: &ShapeArgs, tokenizer: &Tokenizer) -> Result<RunSpec> 
     if let Some(init) = &init {
         let sized = ModelConfig { sequence: spec.model.sequence, ..init.model().clone() };
         if sized != spec.model {
-            return Err(bad_input("[model] of the spec differs from that of --init: leave it out, but for sequence"));
+            return Err(bad_input(
+                "[model] of the spec differs from that of --init: leave it out, but for sequence",
+            ));
         }
     }
     if spec.model.vocab < vocab {

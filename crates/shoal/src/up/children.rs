@@ -95,7 +95,8 @@ pub(super) struct Children {
 impl Children {
     /// No children yet; their logs go to `logs`.
     pub(super) fn new(logs: PathBuf) -> Result<Self> {
-        std::fs::create_dir_all(&logs).with_context(|| format!("cannot make the folder {}", logs.display()))?;
+        std::fs::create_dir_all(&logs)
+            .with_context(|| format!("cannot make the folder {}", logs.display()))?;
         let (sender, news) = mpsc::channel(NEWS_QUEUE);
         let (stop, interrupted) = (watch::Sender::new(Stop::No), watch::Sender::new(Vec::new()));
         Ok(Self { logs, tasks: JoinSet::new(), news, sender, stop, interrupted })

@@ -144,7 +144,10 @@ fn head(view: &View, status: &Status, since: f64, width: u16) -> Vec<Line<'stati
     if status.phase == PhaseName::Training && status.micro_batches > 0 {
         let share = status.micro_batches_done as f64 / status.micro_batches as f64;
         first.push(Span::from(format!("  {}", bar(share, 20))));
-        first.push(Span::from(format!(" {}/{} micro-batches", status.micro_batches_done, status.micro_batches)));
+        first.push(Span::from(format!(
+            " {}/{} micro-batches",
+            status.micro_batches_done, status.micro_batches
+        )));
     }
     if let Some(left) = status.left_s.filter(|_| status.phase != PhaseName::Finished) {
         first.push(Span::from(format!("  at most {} left", unit::seconds((left - since).max(0.0)))).dim());

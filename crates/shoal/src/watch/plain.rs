@@ -95,7 +95,8 @@ pub(super) fn summary(summary: &Summary) -> String {
         _ => "not measured".to_owned(),
     };
     let mut text = String::new();
-    let _ = writeln!(text, "loss            {}  (nats per token)", pair(summary.loss_first, summary.loss_last));
+    let _ =
+        writeln!(text, "loss            {}  (nats per token)", pair(summary.loss_first, summary.loss_last));
     let _ = writeln!(text, "held-out loss   {}", pair(summary.heldout_loss_first, summary.heldout_loss_last));
     let _ = writeln!(
         text,
@@ -105,7 +106,8 @@ pub(super) fn summary(summary: &Summary) -> String {
         summary.tokens_per_s,
         summary.epochs
     );
-    let ratio = summary.activation_ratio.map(|r| format!(", {r:.1} times less than bf16")).unwrap_or_default();
+    let ratio =
+        summary.activation_ratio.map(|r| format!(", {r:.1} times less than bf16")).unwrap_or_default();
     let _ = writeln!(text, "activations     {} sent{ratio}", unit::bytes(summary.activation_bytes));
     let _ = write!(text, "merges          {} sent and received", unit::bytes(summary.merge_bytes));
     if let Some(checkpoint) = &summary.checkpoint {

@@ -6,7 +6,8 @@ use super::binary::{Place, entries};
 fn an_unknown_key_in_a_spec_is_named_with_its_line() {
     let place = Place::new();
     place.write_text("a.txt", 20_000);
-    std::fs::write(place.path("run.toml"), "seed = 3\n[model]\npreset = \"micro\"\n[inner]\nstep = 4\n").unwrap();
+    std::fs::write(place.path("run.toml"), "seed = 3\n[model]\npreset = \"micro\"\n[inner]\nstep = 4\n")
+        .unwrap();
     let ran = place.run(&["up", "--spec", "run.toml", "--data", "a.txt"]);
     ran.bad(3, &["run.toml", "line 5", "unknown key inner.step", "did you mean steps?"]);
     assert_eq!(entries(&place.path("shoal-runs")), Vec::<String>::new());
@@ -29,7 +30,9 @@ fn an_impossible_value_is_named_with_its_range() {
 #[test]
 fn data_that_cannot_be_used_is_refused() {
     let place = Place::new();
-    place.run(&["up", "--preset", "micro", "--data", "no-such.txt"]).bad(3, &["no-such.txt", "does not exist"]);
+    place
+        .run(&["up", "--preset", "micro", "--data", "no-such.txt"])
+        .bad(3, &["no-such.txt", "does not exist"]);
     std::fs::write(place.path("empty.txt"), "").unwrap();
     place.run(&["up", "--preset", "micro", "--data", "empty.txt"]).bad(3, &["empty.txt", "empty"]);
     std::fs::write(place.path("latin1.txt"), b"caf\xe9 au lait").unwrap();

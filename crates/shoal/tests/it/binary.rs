@@ -26,7 +26,8 @@ impl Place {
 
     /// Writes text that a model can learn something from: it repeats words, but not whole lines.
     pub(crate) fn write_text(&self, name: &str, bytes: usize) {
-        let words = ["the", "shoal", "turns", "and", "every", "fish", "follows", "its", "neighbour", "home", "\n"];
+        let words =
+            ["the", "shoal", "turns", "and", "every", "fish", "follows", "its", "neighbour", "home", "\n"];
         let mut state = 12_345_u64 ^ name.len() as u64;
         let mut text = String::new();
         while text.len() < bytes {
@@ -47,7 +48,8 @@ impl Place {
 
     /// Runs to the end.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        let child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts");
+        let child =
+            self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts");
         Ran::wait(child)
     }
 }
@@ -138,7 +140,8 @@ pub(crate) fn alive(id: u32) -> bool {
 /// Names of the entries of a folder, sorted.
 pub(crate) fn entries(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }

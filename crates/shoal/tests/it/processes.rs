@@ -11,7 +11,8 @@ const ARGS: [&str; 10] =
 /// Starts a run that would last for days and waits until it trains.
 fn start(place: &Place) -> (Child, Vec<u32>, BufReader<std::process::ChildStdout>) {
     place.write_text("a.txt", 60_000);
-    let mut up = place.command(&ARGS).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts");
+    let mut up =
+        place.command(&ARGS).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts");
     let mut out = BufReader::new(up.stdout.take().expect("piped"));
     wait_for(&mut out, "merged");
     // An orchestrator, two stages of two miners, a validator.
@@ -74,7 +75,8 @@ fn a_second_interrupt_ends_at_once() {
     signal(up.id(), "-INT");
     // Two signals sent together may arrive as one: the third makes sure.
     signal(up.id(), "-INT");
-    let rest = std::thread::spawn(move || while out.read_line(&mut String::new()).is_ok_and(|read| read > 0) {});
+    let rest =
+        std::thread::spawn(move || while out.read_line(&mut String::new()).is_ok_and(|read| read > 0) {});
     let code = Ran::wait(up).code;
     rest.join().expect("read");
     assert!(matches!(code, Some(130 | 0)), "{code:?}");

@@ -17,7 +17,9 @@ fn a_run_is_made_shown_and_never_overwritten() {
     let place = Place::new();
     place.write_text("text/a.txt", 30_000);
     place.write_text("text/b.txt", 30_000);
-    let args = ["--json", "run", "new", "one", "--data", "text", "--preset", "micro", "--stages", "2", "--seed", "7"];
+    let args = [
+        "--json", "run", "new", "one", "--data", "text", "--preset", "micro", "--stages", "2", "--seed", "7",
+    ];
     let made = place.run(&args).good().objects().pop().expect("an object");
     assert_eq!(entries(&place.path("one")), ["blobs", "orchestrator.key", "run.toml"]);
     let shown = place.run(&["--json", "run", "show", "one"]).good().objects().pop().expect("an object");
@@ -41,7 +43,9 @@ fn a_tokenizer_is_trained_and_used() {
     let place = Place::new();
     place.write_text("a.txt", 40_000);
     place.run(&["tokenizer", "train", "a.txt", "--vocab", "300", "--out", "t.json"]).good();
-    place.run(&["tokenizer", "train", "a.txt", "--vocab", "300", "--out", "t.json"]).bad(3, &["t.json exists"]);
+    place
+        .run(&["tokenizer", "train", "a.txt", "--vocab", "300", "--out", "t.json"])
+        .bad(3, &["t.json exists"]);
     place.run(&["run", "new", "one", "--data", "a.txt", "--tokenizer", "t.json", "--preset", "micro"]).good();
     let toml = place.run(&["run", "show", "one", "--toml"]).good().out;
     assert!(!toml.contains("tokenizer = \"bytes\""), "{toml}");

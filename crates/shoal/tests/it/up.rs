@@ -24,12 +24,33 @@ fn a_swarm_trains_resumes_and_its_checkpoint_writes_text() {
     let sample = ["--json", "sample", &checkpoint, "--prompt", "the ", "--tokens", "40"];
     let written = place.run(&sample).good().objects().pop().expect("an object");
     assert!(!written["text"].as_str().expect("text").is_empty());
-    assert_eq!(place.run(&sample).good().objects().pop().expect("an object"), written, "the same seed, the same text");
+    assert_eq!(
+        place.run(&sample).good().objects().pop().expect("an object"),
+        written,
+        "the same seed, the same text"
+    );
 
     // A finished run stays finished, and a second one lies beside it.
     let resumed = place.run(&["--json", "up", "--resume"]).good().summary();
     assert_eq!(resumed["tokens"], summary["tokens"]);
-    place.run(&["--json", "up", "--preset", "micro", "--data", "text", "--epochs", "1", "--stages", "1", "--replicas", "1", "--validators", "0"]).good();
+    place
+        .run(&[
+            "--json",
+            "up",
+            "--preset",
+            "micro",
+            "--data",
+            "text",
+            "--epochs",
+            "1",
+            "--stages",
+            "1",
+            "--replicas",
+            "1",
+            "--validators",
+            "0",
+        ])
+        .good();
     assert_eq!(entries(&place.path("shoal-runs")), [".gitignore", "run-1", "run-2"]);
     let text = ["up", "--dir", "shoal-runs/run-1", "--preset", "micro", "--data", "text"];
     place.run(&text).bad(3, &["shoal-runs/run-1 already holds a run", "--resume"]);

@@ -319,7 +319,8 @@ fn clamp_bf16(bits: u32, rounded: u32) -> u16 {
     let magnitude = if finite {
         (rounded & 0x7fff).min(BF16_MAX)
     } else {
-        bits >> 16 & 0x7fff | 0x40 * u32::from(bits & 0x7f_ffff != 0)
+        // Not a number stays so, even if only lower bits said it.
+        (bits >> 16 & 0x7fff) | (0x40 * u32::from(bits & 0x7f_ffff != 0))
     };
     ((bits >> 16 & 0x8000) | magnitude) as u16
 }

@@ -224,7 +224,7 @@ fn whoever_is_lost_at_whatever_point_the_others_go_on_with_equal_weights() {
         let count = stages * usize::from(replicas);
         let weather = if seed % 2 == 0 { CALM } else { ROUGH };
         let mut world = World::new(seed, spec, count, weather);
-        for _ in 0..1 + world.random(3) {
+        for _ in 0..=world.random(3) {
             let at = world.now.plus(Millis(world.random(4_000)));
             let victim = world.random(count as u64) as usize;
             let back = Millis(100 + world.random(6_000));

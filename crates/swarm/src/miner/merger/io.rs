@@ -180,10 +180,10 @@ impl Event {
     /// Epoch that is merged, of events of a merge.
     pub(super) fn epoch(&self) -> Option<Epoch> {
         match self {
-            Self::Trained { epoch, .. } | Self::UploadMade { epoch, .. } | Self::Reduced { epoch, .. } => {
-                Some(*epoch)
-            }
-            Self::Fetched { want: Want::Upload { epoch, .. } | Want::Result { epoch, .. }, .. } => {
+            Self::Trained { epoch, .. }
+            | Self::UploadMade { epoch, .. }
+            | Self::Reduced { epoch, .. }
+            | Self::Fetched { want: Want::Upload { epoch, .. } | Want::Result { epoch, .. }, .. } => {
                 Some(*epoch)
             }
             _ => None,

@@ -132,9 +132,9 @@ fn nesterov_is_the_published_formula_and_identity_a_subtraction() {
         assert_eq!(weights[i].to_bits(), (theta - 0.7 * (mean + 0.9 * next)).to_bits());
     }
     let mut weights = vec![1.0f32; 5000];
-    let mean = encoded(MergeWire::F32, &[0.25; 5000]);
+    let mean = encoded(MergeWire::F32, &vec![0.25; 5000]);
     outer_step(MergeWire::F32, Outer::Identity, &mean, &mut weights, &mut []);
-    assert_eq!(bits(&weights), bits(&[0.75; 5000]));
+    assert_eq!(bits(&weights), bits(&vec![0.75; 5000]));
 }
 
 #[test]

@@ -42,6 +42,8 @@ enum Happening {
     Drain { node: usize },
 }
 
+/// Who said something: node, life, hash of the envelope.
+type Sender = (usize, u32, Hash);
 /// Answers that a peer owes: by offer, who asked, in which of its lives, and for what.
 type Offers = BTreeMap<u64, (usize, u32, Item, Direction)>;
 
@@ -54,7 +56,7 @@ pub(super) struct World {
     pub(super) peers: Vec<Peer>,
     pub(super) state: State,
     log: Vec<Arc<State>>,
-    inputs: Vec<(Option<(usize, u32, Hash)>, Input)>,
+    inputs: Vec<(Option<Sender>, Input)>,
     commit_at: Option<Millis>,
     offers: Offers,
     keeper: BTreeMap<(StageIndex, Epoch), Opening>,
@@ -198,17 +200,13 @@ impl World {
             Happening::Answered { node, life, hash, accepted, gone } if self.lives(node, life) => {
                 self.answered(node, hash, accepted, gone);
             }
-            Happening::Resend { node, life, hash } if self.lives(node, life) => {
-                if self.peers[node].flying.as_ref().is_some_and(|(_, envelope)| envelope.hash() == hash) {
-                    self.fly(node);
-                }
+            Happening::Resend { node, life, hash } if self.lives(node, life) && self.flies(node, hash) => {
+                self.fly(node);
             }
-            Happening::Frame { to, from, life, item, direction, offer } => {
-                if self.peers[to].alive {
-                    let name = self.next;
-                    self.offers.insert(name, (from, life, item, direction));
-                    self.pipeline_event(to, pipeline::Event::Offered { offer: name, frame: offer });
-                }
+            Happening::Frame { to, from, life, item, direction, offer } if self.peers[to].alive => {
+                let name = self.next;
+                self.offers.insert(name, (from, life, item, direction));
+                self.pipeline_event(to, pipeline::Event::Offered { offer: name, frame: offer });
             }
             Happening::Sent { node, life, item, direction, to, outcome } if self.lives(node, life) => {
                 self.pipeline_event(node, pipeline::Event::Sent { item, direction, to, outcome });
@@ -369,7 +367,10 @@ impl World {
                 let target = self.peers.iter().position(|peer| peer.id == to).expect("known");
                 match self.arrival().filter(|_| self.peers[target].alive) {
                     Some(at) => {
-                        self.at(at, Happening::Frame { to: target, from: node, life, item, direction, offer })
+                        self.at(
+                            at,
+                            Happening::Frame { to: target, from: node, life, item, direction, offer },
+                        );
                     }
                     None => {
                         let at = self.now.plus(Millis(400));
@@ -445,6 +446,10 @@ impl World {
         peer.flying = Some((speaker, envelope));
         peer.last_said = now;
         self.fly(node);
+    }
+
+    fn flies(&self, node: usize, hash: Hash) -> bool {
+        self.peers[node].flying.as_ref().is_some_and(|(_, envelope)| envelope.hash() == hash)
     }
 
     fn fly(&mut self, node: usize) {

@@ -17,7 +17,7 @@ impl Training {
     ) {
         if self.closing == Closing::No {
             self.expire(now, out, job.as_ref());
-            self.start(draining);
+            self.start();
             self.send(now, out, state);
         } else {
             self.stop(out, job.as_ref());
@@ -58,11 +58,9 @@ impl Training {
         }
     }
 
-    /// A head takes granted micro-batches in order.
-    fn start(&mut self, draining: bool) {
-        if draining {
-            self.granted.clear();
-        }
+    /// A head takes granted micro-batches in order, those of a draining node too: nobody else may before the lease is
+    /// over.
+    fn start(&mut self) {
         while self.items.open.len() < self.settings.in_flight {
             let steps = self.steps;
             let admits = |micro_batch: &MicroBatch| {
