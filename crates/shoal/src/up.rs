@@ -205,7 +205,12 @@ impl Swarm {
                         let words = format!("{name} {reason}");
                         return Err(if code == Some(crate::failure::BAD_INPUT) { bad_input(words) } else { anyhow!(words) });
                     }
-                    News::AllEnded => return Ok((summary, ExitCode::SUCCESS)),
+                    News::AllEnded => {
+                        if summary.is_none() {
+                            return Err(anyhow!("the orchestrator ended without a summary: continue with --resume"));
+                        }
+                        return Ok((summary, ExitCode::SUCCESS));
+                    }
                 },
                 _ = interrupts.recv() => true,
                 _ = terminations.recv() => true,

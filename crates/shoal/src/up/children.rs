@@ -45,7 +45,7 @@ pub(super) struct ChildSpec {
 pub(super) enum Stop {
     /// Go on, start again what dies.
     No,
-    /// Go on, but whoever ends has ended.
+    /// Go on, but a node that ends has ended.
     LetEnd,
     /// Kill.
     AtOnce,
@@ -129,7 +129,7 @@ impl Children {
         }
     }
 
-    /// From here on whoever ends is not started again.
+    /// From here on whoever ends is not started again, but for the one that tells the events.
     pub(super) fn let_end(&self) {
         self.stop.send_if_modified(|stop| {
             let first = *stop == Stop::No;
@@ -180,7 +180,9 @@ impl Keeper {
             if stop == Stop::AtOnce {
                 return;
             }
-            if ended.success() || stop == Stop::LetEnd || self.asked_to_end() {
+            // Whoever tells the events ends by itself: its last one is the summary.
+            let let_end = stop == Stop::LetEnd && !self.spec.events;
+            if ended.success() || let_end || self.asked_to_end() {
                 return self.tell(News::Ended { name }).await;
             }
             if born.elapsed() >= STEADY {
@@ -193,9 +195,14 @@ impl Keeper {
                 return self.tell(News::Failed { name, reason, code }).await;
             }
             self.tell(News::Restarting { name: name.clone(), reason }).await;
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = self.stop.changed() => return self.tell(News::Ended { name }).await,
+            let events = self.spec.events;
+            let over = self.stop.wait_for(|stop| match stop {
+                Stop::No => false,
+                Stop::LetEnd => !events,
+                Stop::AtOnce => true,
+            });
+            if tokio::time::timeout(pause, over).await.is_ok() {
+                return self.tell(News::Ended { name }).await;
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
