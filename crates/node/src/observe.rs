@@ -66,6 +66,19 @@ impl Observer {
     }
 
     fn epochs(&mut self, state: &State, events: &mut Vec<Progress>) {
+        for summary in state.summaries().iter().skip(self.merged) {
+            let stages = &summary.stages;
+            events.push(Progress::Merged {
+                epoch: summary.epoch.0,
+                loss: summary.loss,
+                coverage: share(summary.coverage.merged, summary.coverage.forfeited.values().sum())
+                    .unwrap_or(0.0),
+                kept: stages.iter().map(|stage| stage.kept as usize).sum(),
+                settled: stages.iter().map(|stage| (stage.witnessed + stage.unwitnessed) as usize).sum(),
+                seconds: seconds(summary.merging),
+            });
+        }
+        self.merged = state.summaries().len();
         if let Phase::Training { epoch } = state.phase() {
             self.began.get_or_insert(state.work().opened);
             if self.trained != Some(epoch) {
@@ -83,19 +96,6 @@ impl Observer {
                 });
             }
         }
-        for summary in state.summaries().iter().skip(self.merged) {
-            let stages = &summary.stages;
-            events.push(Progress::Merged {
-                epoch: summary.epoch.0,
-                loss: summary.loss,
-                coverage: share(summary.coverage.merged, summary.coverage.forfeited.values().sum())
-                    .unwrap_or(0.0),
-                kept: stages.iter().map(|stage| stage.kept as usize).sum(),
-                settled: stages.iter().map(|stage| (stage.witnessed + stage.unwitnessed) as usize).sum(),
-                seconds: seconds(summary.merging),
-            });
-        }
-        self.merged = state.summaries().len();
     }
 
     /// The picture now, by the wall clock `now`.

@@ -18,3 +18,4 @@ mod script;
 #[cfg(test)]
 #[path = "it/world.rs"]
 mod world;
+#[path = "it/miners.rs"]

@@ -20,7 +20,7 @@ Results go to stdout, logs and the live view to stderr.";
 
 /// Trains one model on many machines.
 #[derive(Debug, Parser)]
-#[command(name = "shoal", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "shoal", version, about = "Trains one model on many machines that need not trust each other.", after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use node::folder::RunFolder;
-use node::progress::{Listening, Progress, Summary};
+use node::progress::{Listening, PhaseName, Progress, Summary};
 use node::spec::RunSpec;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +19,7 @@ use crate::cli::UpArgs;
 use crate::failure::{INTERRUPTED, bad_input};
 use crate::prepare::{self, Place};
 use crate::watch::Show;
-use children::{ChildSpec, Children, News, Stop};
+use children::{ChildSpec, Children, News};
 
 /// Where runs go without `--dir`.
 const RUNS: &str = "shoal-runs";
@@ -154,7 +154,8 @@ impl Swarm {
         let mut ticks = tokio::time::interval(TICK);
         children.start(self.orchestrator()?);
         let mut summary = None;
-        let mut started = false;
+        let mut ticket: Option<Listening> = None;
+        let mut joined = false;
         let mut asked = 0_u32;
         let mut leave_by: Option<Instant> = None;
         loop {
@@ -163,11 +164,25 @@ impl Swarm {
                 news = children.next() => match news {
                     News::Line(line) => {
                         match serde_json::from_str(&line) {
-                            Ok(Progress::Summary(found)) => summary = Some(found),
+                            Ok(Progress::Summary(found)) => {
+                                children.let_end();
+                                summary = Some(found);
+                            }
                             Ok(event) => {
-                                if let Progress::Listening(listening) = &event && !started {
-                                    started = true;
-                                    self.join(&mut children, listening);
+                                match &event {
+                                    Progress::Listening(listening) if !joined => ticket = Some(listening.clone()),
+                                    // A run that was finished before needs nobody to finish it.
+                                    Progress::Status(status) if status.phase == PhaseName::Finished => {
+                                        ticket = None;
+                                        children.let_end();
+                                    }
+                                    Progress::Status(_) => {
+                                        if let Some(listening) = ticket.take() {
+                                            joined = true;
+                                            self.join(&mut children, &listening);
+                                        }
+                                    }
+                                    _ => {}
                                 }
                                 show.event(&event)?;
                             }
@@ -180,21 +195,27 @@ impl Swarm {
                         false
                     }
                     News::Ended { name } if name == ORCHESTRATOR => {
+                        children.let_end();
                         leave_by = Some(Instant::now() + LEAVE);
                         false
                     }
                     News::Ended { .. } => false,
                     News::Failed { name, reason, code } => {
-                        children.stop(Stop::AtOnce).await;
+                        children.kill().await;
                         let words = format!("{name} {reason}");
                         return Err(if code == Some(crate::failure::BAD_INPUT) { bad_input(words) } else { anyhow!(words) });
                     }
-                    News::AllEnded => return Ok((summary, ExitCode::SUCCESS)),
+                    News::AllEnded => {
+                        if summary.is_none() {
+                            return Err(anyhow!("the orchestrator ended without a summary: continue with --resume"));
+                        }
+                        return Ok((summary, ExitCode::SUCCESS));
+                    }
                 },
                 _ = interrupts.recv() => true,
                 _ = terminations.recv() => true,
                 () = tokio::time::sleep(leaving.unwrap_or_default()), if leaving.is_some() => {
-                    children.stop(Stop::AtOnce).await;
+                    children.kill().await;
                     return Ok((summary, ExitCode::SUCCESS));
                 }
                 _ = ticks.tick() => {
@@ -205,7 +226,7 @@ impl Swarm {
             if stop {
                 asked += 1;
                 if asked > 1 {
-                    children.stop(Stop::AtOnce).await;
+                    children.kill().await;
                     show.say("stopped at once; continue with `shoal up --resume`")?;
                     return Ok((summary, ExitCode::from(INTERRUPTED)));
                 }

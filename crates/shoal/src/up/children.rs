@@ -43,8 +43,10 @@ pub(super) struct ChildSpec {
 /// How to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Go on.
+    /// Go on, start again what dies.
     No,
+    /// Go on, but a node that ends has ended.
+    LetEnd,
     /// Kill.
     AtOnce,
 }
@@ -127,14 +129,25 @@ impl Children {
         }
     }
 
+    /// From here on whoever ends is not started again, but for the one that tells the events.
+    pub(super) fn let_end(&self) {
+        self.stop.send_if_modified(|stop| {
+            let first = *stop == Stop::No;
+            if first {
+                *stop = Stop::LetEnd;
+            }
+            first
+        });
+    }
+
     /// Asks one child to end in good order; it is not started again.
     pub(super) fn interrupt(&self, name: &str) {
         self.interrupted.send_modify(|names| names.push(name.to_owned()));
     }
 
-    /// Stops all children and waits until they are gone.
-    pub(super) async fn stop(&mut self, stop: Stop) {
-        self.stop.send_replace(stop);
+    /// Kills all children and waits until they are gone.
+    pub(super) async fn kill(&mut self) {
+        self.stop.send_replace(Stop::AtOnce);
         self.news.close();
         while self.tasks.join_next().await.is_some() {}
     }
@@ -163,10 +176,13 @@ impl Keeper {
                     return self.tell(News::Failed { name, reason, code: None }).await;
                 }
             };
-            if self.stopped() {
+            let stop = *self.stop.borrow();
+            if stop == Stop::AtOnce {
                 return;
             }
-            if ended.success() || self.asked_to_end() {
+            // Whoever tells the events ends by itself: its last one is the summary.
+            let let_end = stop == Stop::LetEnd && !self.spec.events;
+            if ended.success() || let_end || self.asked_to_end() {
                 return self.tell(News::Ended { name }).await;
             }
             if born.elapsed() >= STEADY {
@@ -179,9 +195,14 @@ impl Keeper {
                 return self.tell(News::Failed { name, reason, code }).await;
             }
             self.tell(News::Restarting { name: name.clone(), reason }).await;
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = self.stop.changed() => return,
+            let events = self.spec.events;
+            let over = self.stop.wait_for(|stop| match stop {
+                Stop::No => false,
+                Stop::LetEnd => !events,
+                Stop::AtOnce => true,
+            });
+            if tokio::time::timeout(pause, over).await.is_ok() {
+                return self.tell(News::Ended { name }).await;
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -190,10 +211,6 @@ impl Keeper {
     async fn tell(&self, news: News) {
         // Nobody listens any more once everything is stopped.
         let _ = self.news.send(news).await;
-    }
-
-    fn stopped(&self) -> bool {
-        *self.stop.borrow() != Stop::No
     }
 
     fn asked_to_end(&self) -> bool {
@@ -212,9 +229,11 @@ impl Keeper {
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status?,
-                _ = self.stop.changed() => {
-                    child.start_kill()?;
-                    break child.wait().await?;
+                changed = self.stop.changed() => {
+                    if changed.is_err() || *self.stop.borrow() == Stop::AtOnce {
+                        child.start_kill()?;
+                        break child.wait().await?;
+                    }
                 }
                 changed = self.interrupted.changed() => {
                     if changed.is_ok() && self.asked_to_end() {

@@ -140,11 +140,7 @@ fn paint(view: &View, since: f64, area: Rect, buffer: &mut Buffer) {
 }
 
 fn head(view: &View, status: &Status, since: f64, width: u16) -> Vec<Line<'static>> {
-    let epoch = (status.epoch + 1).min(status.epochs.max(1));
-    let mut first = vec![
-        Span::from(format!("epoch {epoch}/{}  ", status.epochs)).bold(),
-        Span::from(plain::phase(status.phase)).cyan(),
-    ];
+    let mut first = vec![Span::from(plain::where_it_is(status)).bold()];
     if status.phase == PhaseName::Training && status.micro_batches > 0 {
         let share = status.micro_batches_done as f64 / status.micro_batches as f64;
         first.push(Span::from(format!("  {}", bar(share, 20))));

@@ -11,7 +11,7 @@ use crate::unit;
 pub(super) const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// A phase's name.
-pub(super) fn phase(phase: PhaseName) -> &'static str {
+fn phase(phase: PhaseName) -> &'static str {
     match phase {
         PhaseName::Gathering => "gathering",
         PhaseName::Training => "training",
@@ -61,14 +61,17 @@ pub(super) fn line(event: &Progress) -> Option<String> {
     Some(line)
 }
 
+/// Epoch and phase.
+pub(super) fn where_it_is(status: &Status) -> String {
+    match status.phase {
+        PhaseName::Finished => format!("finished after {} epochs", status.epoch),
+        running => format!("epoch {}/{} {}", status.epoch + 1, status.epochs, phase(running)),
+    }
+}
+
 /// A status in one line.
 pub(super) fn status(status: &Status) -> String {
-    let mut line = format!(
-        "epoch {}/{} {}",
-        (status.epoch + 1).min(status.epochs.max(1)),
-        status.epochs,
-        phase(status.phase)
-    );
+    let mut line = where_it_is(status);
     if status.phase == PhaseName::Training {
         let _ = write!(line, " {}/{}", status.micro_batches_done, status.micro_batches);
     }
