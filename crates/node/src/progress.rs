@@ -265,7 +265,10 @@ mod tests {
     #[test]
     fn every_event_says_what_it_is() {
         let gone = Progress::Gone { node: "n".into(), stage: Some(1), lost: true };
-        assert_eq!(serde_json::to_string(&gone).unwrap(), r#"{"event":"gone","node":"n","stage":1,"lost":true}"#);
+        assert_eq!(
+            serde_json::to_string(&gone).unwrap(),
+            r#"{"event":"gone","node":"n","stage":1,"lost":true}"#
+        );
         let held_out = Progress::HeldOut { epoch: 1, loss: 2.5 };
         assert_eq!(serde_json::to_string(&held_out).unwrap(), r#"{"event":"held_out","epoch":1,"loss":2.5}"#);
         let status = serde_json::to_string(&Progress::Status(Box::default())).unwrap();

@@ -121,7 +121,8 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
     let follow = Follow { link: Arc::clone(&link), orchestrator, run, patience };
     let log = follow.start_tapped(&mut tasks, &end, Some(tap)).await?;
     let spec = log.read(|view| RunSpec::from_canonical(&view.run_spec, run))?;
-    let speaker = Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run }.start(&mut tasks, &end);
+    let speaker =
+        Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run }.start(&mut tasks, &end);
     let tokens = TokenSource::new(&spec, blobs, Arc::clone(&link), run, orchestrator)?;
     let bench = Bench::new(&spec, threads)?;
     let draw = Draw::new(key, log.read(|view| view.state.spec().audit_rate_ppm));
@@ -206,7 +207,8 @@ impl Validator {
     }
 
     fn lost_log(&self) -> ValidatorError {
-        let reason = self.log.failure().map_or_else(|| "the follower stopped".to_owned(), ToString::to_string);
+        let reason =
+            self.log.failure().map_or_else(|| "the follower stopped".to_owned(), ToString::to_string);
         ValidatorError::Log(reason)
     }
 
@@ -245,7 +247,8 @@ impl Validator {
                     continue;
                 }
                 let Ok(Statement::Work(work)) = wire::from_bytes(&envelope.body) else { continue };
-                let stage = self.log.read(|view| view.state.node(&envelope.sender).and_then(|node| node.stage));
+                let stage =
+                    self.log.read(|view| view.state.node(&envelope.sender).and_then(|node| node.stage));
                 let Some(stage) = stage else { continue };
                 for item in self.draw.among(envelope.sender, stage, &work) {
                     if self.queue.len() >= limits::REPLAY_QUEUE {
@@ -342,7 +345,8 @@ impl Validator {
             tracing::warn!(node = %item.node.short(), micro_batch = %item.micro_batch, "a replay gives other bits");
         }
         let Item { epoch, node, micro_batch, direction, .. } = item;
-        self.say(Statement::Verdict(Verdict { epoch, node, micro_batch, direction, device: ours, outcome })).await
+        self.say(Statement::Verdict(Verdict { epoch, node, micro_batch, direction, device: ours, outcome }))
+            .await
     }
 
     /// None if there is nothing to compare.

@@ -106,7 +106,8 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(spec: &RunSpec, threads: usize) -> Result<Self, ValidatorError> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = Arc::new(pool.map_err(|error| ValidatorError::Threads { threads, reason: error.to_string() })?);
+        let pool =
+            Arc::new(pool.map_err(|error| ValidatorError::Threads { threads, reason: error.to_string() })?);
         let stage = |stage: model::config::StageSpec| {
             let zeros = vec![0.0; stage.parameters()];
             CpuStage::new(stage, zeros, spec.optimiser(), Arc::clone(&pool))
@@ -159,7 +160,9 @@ fn compare(stage: &mut CpuStage, item: &Item, evidence: &Evidence, tokens: &Toke
     };
     if item.direction == Direction::Forward {
         return match (output, &opened.forward_out) {
-            (Output::Message(message), Some(out)) => passes(tensor_hash(&message) == out.frame.header.tensor_hash),
+            (Output::Message(message), Some(out)) => {
+                passes(tensor_hash(&message) == out.frame.header.tensor_hash)
+            }
             (Output::Loss(loss), _) => passes(item.loss.map(f32::to_bits) == Some(loss.to_bits())),
             (Output::Message(_), None) => Some(Outcome::NotOpened),
         };

@@ -78,12 +78,15 @@ pub(super) async fn fetch(
     wanted: &Wanted,
 ) -> Result<Opening, NotYet> {
     let mut weights = Vec::with_capacity(wanted.stages.len());
-    for (index, (stage, (parameters, target))) in spec.stage_specs().into_iter().zip(&wanted.stages).enumerate() {
+    for (index, (stage, (parameters, target))) in
+        spec.stage_specs().into_iter().zip(&wanted.stages).enumerate()
+    {
         let flat = if wanted.epoch == Epoch(0) {
             match spec.init.get(index) {
                 Some(hash) => {
                     let hash = Hash(hash.0);
-                    let bytes = fetch::fetch_blob(link.as_ref(), run, [orchestrator], hash, limits::FETCH_BYTES);
+                    let bytes =
+                        fetch::fetch_blob(link.as_ref(), run, [orchestrator], hash, limits::FETCH_BYTES);
                     floats(&bytes.await.map_err(|error| Box::new(error.into()))?)
                 }
                 None => {
@@ -116,7 +119,8 @@ async fn merged(
         let place = Place { stage: StageIndex(stage as u16), shard: shard as u16, epoch: target.epoch };
         let range = partition.elements(place.shard);
         let momentum = reduce::has_momentum(outer);
-        let part = keeper::part(link, run, &target.holders, place, parameters as usize, range, momentum, *agreed);
+        let part =
+            keeper::part(link, run, &target.holders, place, parameters as usize, range, momentum, *agreed);
         flat.extend(floats(&part.await?.0));
     }
     Ok(flat)

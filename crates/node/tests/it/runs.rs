@@ -118,7 +118,11 @@ async fn a_drain_ends_after_the_merge() {
         let trains = log.until(crate::world::PATIENCE, |view| {
             matches!(view.state.phase(), Phase::Training { epoch } if epoch.0 > before).then_some(())
         });
-        trains.await.expect("the follower lives").expect("it trains");
+        let trains = trains.await.expect("the follower lives");
+        let stuck = |view: &shoal_node::follow::View| {
+            format!("stuck in {:?}: {:?}", view.state.phase(), view.state.nodes())
+        };
+        assert!(trains.is_some(), "{}", log.read(stuck));
         drain.cancel();
     });
     finish(scripts).await;
