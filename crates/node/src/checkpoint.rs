@@ -1,7 +1,7 @@
 //! Checkpoints: merged weights, as the keeper has them, written as a folder that other software loads.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use model::checkpoint::{CheckpointError, Export};
 use model::config::Dtype;
@@ -15,10 +15,6 @@ use crate::folder::RunFolder;
 use crate::keeper::{Kept, KeptStage};
 use crate::progress::Progress;
 use crate::spec::{RunSpec, TokenizerSpec};
-
-/// One checkpoint is written at a time: a write goes on after the task that wanted it has ended, and the run's last
-/// checkpoint may be wanted while the periodic one of the same epoch is still being written.
-static WRITING: Mutex<()> = Mutex::new(());
 
 /// Why weights could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +74,6 @@ pub async fn export(
     }
     let to = to.to_owned();
     let write = move || {
-        let _one = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
         Export { stages: &stages, weights: &weights, tokenizer: &tokenizer, dtype }.save(&to)
     };
@@ -99,51 +94,45 @@ pub fn present(folder: &RunFolder) -> Option<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).filter(named).max()
 }
 
-/// Writes the newest kept state, if that was not done yet; returns where the newest checkpoint is.
-pub(crate) async fn newest(
-    spec: &RunSpec,
-    blobs: &dyn Blobs,
-    kept: &Kept,
-    folder: &RunFolder,
-) -> Result<Option<PathBuf>, ExportError> {
-    let Some((epoch, stages)) = kept.newest(spec.stages()) else { return Ok(present(folder)) };
-    let path = folder.checkpoint(epoch.0);
-    if !path.exists()
-        && let Err(error) = export(spec, blobs, &stages, &path, Dtype::F32).await
-        && !path.exists()
-    {
-        return Err(error);
-    }
-    Ok(Some(path))
-}
-
-/// Writes a checkpoint every few epochs.
-#[derive(Clone)]
-pub(crate) struct CheckpointTask {
+/// Writes checkpoints of one run, one at a time.
+pub(crate) struct Checkpoints {
     pub(crate) spec: RunSpec,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) kept: Arc<Kept>,
     pub(crate) folder: RunFolder,
-    /// Epochs between checkpoints; 0: none.
+    /// Epochs between checkpoints; 0: none but the last.
     pub(crate) every: u32,
     pub(crate) progress: mpsc::Sender<Progress>,
+    pub(crate) writing: tokio::sync::Mutex<()>,
 }
 
-impl CheckpointTask {
+impl Checkpoints {
+    /// Writes the newest kept state, if that was not done yet; returns where the newest checkpoint is.
+    pub(crate) async fn newest(&self) -> Result<Option<PathBuf>, ExportError> {
+        let _one = self.writing.lock().await;
+        let Some((epoch, stages)) = self.kept.newest(self.spec.stages()) else {
+            return Ok(present(&self.folder));
+        };
+        let path = self.folder.checkpoint(epoch.0);
+        if !path.exists() {
+            export(&self.spec, self.blobs.as_ref(), &stages, &path, Dtype::F32).await?;
+            let path = path.display().to_string();
+            drop(self.progress.try_send(Progress::Checkpoint { epoch: epoch.0, path }));
+        }
+        Ok(Some(path))
+    }
+
+    /// Writes one every few epochs, until `stop`.
     pub(crate) async fn run(
-        self,
+        self: Arc<Self>,
         mut whole: watch::Receiver<Option<Epoch>>,
         stop: CancellationToken,
     ) -> Result<(), ExportError> {
         loop {
             let newest = *whole.borrow_and_update();
-            let due =
-                newest.filter(|epoch| self.every > 0 && epoch.0 > 0 && epoch.0.is_multiple_of(self.every));
-            if let Some(epoch) = due
-                && let Some(path) = newest_of(&self).await?
+            if newest.is_some_and(|epoch| self.every > 0 && epoch.0 > 0 && epoch.0.is_multiple_of(self.every))
             {
-                let path = path.display().to_string();
-                drop(self.progress.try_send(Progress::Checkpoint { epoch: epoch.0, path }));
+                self.newest().await?;
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -153,12 +142,8 @@ impl CheckpointTask {
     }
 }
 
-async fn newest_of(task: &CheckpointTask) -> Result<Option<PathBuf>, ExportError> {
-    newest(&task.spec, task.blobs.as_ref(), &task.kept, &task.folder).await
-}
-
-impl std::fmt::Debug for CheckpointTask {
+impl std::fmt::Debug for Checkpoints {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CheckpointTask").field("every", &self.every).finish_non_exhaustive()
+        f.debug_struct("Checkpoints").field("every", &self.every).finish_non_exhaustive()
     }
 }

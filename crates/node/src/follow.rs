@@ -229,12 +229,12 @@ pub struct Follow {
     pub orchestrator: NodeId,
     /// Run.
     pub run: RunId,
-    /// How long the first block may take.
+    /// How long the log may be silent before the first answer.
     pub patience: Duration,
 }
 
 impl Follow {
-    /// Waits for the first block, then follows in the background until `stop`, in one task of `tasks`.
+    /// Waits until the log is folded up to its present head, then follows in the background until `stop`, in one task of `tasks`.
     ///
     /// # Errors
     /// No log within the patience, or one that is not a run's.
@@ -256,12 +256,13 @@ impl Follow {
         let mut fold = Fold::new(self.run, self.orchestrator);
         let backoff = Backoff::new(self.link.id());
         let mut follower = Follower { backoff, known: BTreeMap::new(), follow: self, tap };
-        let first = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return Err(FollowError::Stopped),
-            first = follower.first(&mut fold) => first?,
-        };
+            caught_up = follower.catch_up(&mut fold) => caught_up?,
+        }
         let (chain, view) = fold.into_parts();
         let Some(view) = view else { return Err(FollowError::NoGenesis) };
+        follower.learn(&view.state);
         let (sender, views) = watch::channel(view);
         let failure = Arc::new(std::sync::OnceLock::new());
         let over = CancellationToken::new();
@@ -270,7 +271,7 @@ impl Follow {
         tasks.spawn(async move {
             let outcome = tokio::select! {
                 () = stop.cancelled() => return,
-                outcome = follower.run(chain, &sender, first, &over) => outcome,
+                outcome = follower.run(chain, &sender, &over) => outcome,
             };
             let Err(error) = outcome;
             tracing::error!(%error, "the log cannot be followed any further");
@@ -309,38 +310,46 @@ struct Follower {
 }
 
 impl Follower {
-    /// Folds the first block; returns those that came with it.
-    async fn first(&mut self, fold: &mut Fold) -> Result<Vec<bytes::Bytes>, FollowError> {
-        let mut reason = "no answer".to_owned();
+    /// Folds the log up to the head of the moment: what lies in the past must not be taken for the present.
+    async fn catch_up(&mut self, fold: &mut Fold) -> Result<(), FollowError> {
         let patience = self.follow.patience;
-        let asking = async {
-            loop {
-                match self.ask(None).await {
-                    Ok(blocks) if !blocks.is_empty() => return blocks,
-                    Ok(_) => "its log is empty".clone_into(&mut reason),
-                    Err(missed) => reason = missed.reason,
+        let mut reason = "no answer".to_owned();
+        let mut heard = Instant::now();
+        loop {
+            let after = fold.view().map(|view| view.head.seq);
+            let left = patience.saturating_sub(heard.elapsed());
+            match tokio::time::timeout(left, self.ask(after)).await {
+                Ok(Ok((blocks, head))) if !blocks.is_empty() => {
+                    heard = Instant::now();
+                    for block in &blocks {
+                        fold.push(block)?;
+                        tokio::task::yield_now().await;
+                    }
+                    if head.is_none_or(|head| fold.next() > head.seq) {
+                        self.backoff.reset();
+                        return Ok(());
+                    }
+                    continue;
                 }
-                tokio::time::sleep(self.backoff.pause()).await;
+                Ok(Ok(_)) => "its log is empty".clone_into(&mut reason),
+                Ok(Err(missed)) => reason = missed.reason,
+                Err(_) => {
+                    let orchestrator = self.follow.orchestrator;
+                    return Err(FollowError::Silent { orchestrator, within: patience, reason });
+                }
             }
-        };
-        let Ok(mut blocks) = tokio::time::timeout(patience, asking).await else {
-            let orchestrator = self.follow.orchestrator;
-            return Err(FollowError::Silent { orchestrator, within: patience, reason });
-        };
-        self.backoff.reset();
-        let rest = blocks.split_off(1);
-        fold.push(&blocks[0])?;
-        Ok(rest)
+            tokio::time::sleep(self.backoff.pause()).await;
+        }
     }
 
     async fn run(
         &mut self,
         mut chain: Chain,
         sender: &watch::Sender<View>,
-        mut blocks: Vec<bytes::Bytes>,
         over: &CancellationToken,
     ) -> Result<std::convert::Infallible, FollowError> {
         let mut heard = Instant::now();
+        let mut blocks: Vec<bytes::Bytes> = Vec::new();
         loop {
             for bytes in &blocks {
                 let at = sender.borrow().head.seq.next();
@@ -358,7 +367,7 @@ impl Follower {
             }
             let after = sender.borrow().head.seq;
             blocks = match self.ask(Some(after)).await {
-                Ok(blocks) => {
+                Ok((blocks, _)) => {
                     self.backoff.reset();
                     heard = Instant::now();
                     blocks
@@ -376,7 +385,7 @@ impl Follower {
         }
     }
 
-    async fn ask(&self, after: Option<Seq>) -> Result<Vec<bytes::Bytes>, Missed> {
+    async fn ask(&self, after: Option<Seq>) -> Result<(Vec<bytes::Bytes>, Option<Head>), Missed> {
         let wait = Millis(limits::LONG_POLL.as_millis() as u64);
         let request = Request::Blocks { after, wait };
         let deadline = request.deadline();
@@ -384,8 +393,8 @@ impl Follower {
             self.follow.link.call(&self.follow.orchestrator, request.message(self.follow.run), deadline);
         let answer = call.await?;
         match Reply::parse(&answer)? {
-            Reply::Blocks { lengths, .. } => {
-                Ok(rpc::split(&answer.payload, lengths.into_iter().map(u64::from)))
+            Reply::Blocks { lengths, head } => {
+                Ok((rpc::split(&answer.payload, lengths.into_iter().map(u64::from)), head))
             }
             other => Err(ReplyError::Unexpected(other.name()).into()),
         }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::{Epoch, NodeId, Seq, SigningKey};
 
-use crate::checkpoint::{self, CheckpointTask, ExportError};
+use crate::checkpoint::{self, Checkpoints, ExportError};
 use crate::clock::Clock;
 use crate::folder::RunFolder;
 use crate::follow::{self, FollowError};
@@ -189,23 +189,23 @@ impl Orchestrator {
         tasks.spawn(async move { Ok(keeper.run(stop).await?) });
         tasks.spawn(learn_peers(Arc::clone(&link), shared.states(), end.clone()));
         tasks.spawn(observe(shared.states(), progress.clone(), end.clone()));
-        let writer = CheckpointTask {
+        let checkpoints = Arc::new(Checkpoints {
             spec: parts.spec.clone(),
             blobs: Arc::clone(&parts.blobs),
             kept: Arc::clone(&kept),
             folder: parts.folder.clone(),
             every: parts.checkpoint_every,
             progress: progress.clone(),
-        };
-        let wholes = whole.subscribe();
-        let stop = end.clone();
-        tasks.spawn(async move { Ok(writer.clone().run(wholes, stop).await?) });
+            writing: tokio::sync::Mutex::default(),
+        });
+        let (writer, wholes, stop) = (Arc::clone(&checkpoints), whole.subscribe(), end.clone());
+        tasks.spawn(async move { Ok(writer.run(wholes, stop).await?) });
 
         let outcome = supervise(&mut tasks, &shared, &inputs, &shutdown).await;
         let checkpoint = match &outcome {
             Ok(End::Over) => {
                 farewell(&shared, whole.subscribe(), &shutdown.stop).await;
-                checkpoint::newest(&parts.spec, parts.blobs.as_ref(), &kept, &parts.folder).await?
+                checkpoints.newest().await?
             }
             Ok(End::Stopped) | Err(_) => checkpoint::present(&parts.folder),
         };

@@ -108,6 +108,27 @@ async fn a_drain_ends_after_the_merge() {
     let summary = soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
     assert!(summary.epochs >= 2 && summary.epochs < 1000, "{}", summary.epochs);
     assert!(summary.checkpoint.is_some());
+
+    // Started again, it goes on where it stopped.
+    let running = world.start().await;
+    let scripts = world.scripts(&running.address).await;
+    let mut log = scripts[0].log.clone();
+    let (drain, before) = (running.shutdown.drain.clone(), summary.epochs);
+    let watch = tokio::spawn(async move {
+        let trains = log.until(crate::world::PATIENCE, |view| {
+            matches!(view.state.phase(), Phase::Training { epoch } if epoch.0 > before).then_some(())
+        });
+        let trains = trains.await.expect("the follower lives");
+        let stuck = |view: &shoal_node::follow::View| {
+            format!("stuck in {:?}: {:?}", view.state.phase(), view.state.nodes())
+        };
+        assert!(trains.is_some(), "{}", log.read(stuck));
+        drain.cancel();
+    });
+    finish(scripts).await;
+    watch.await.unwrap();
+    let again = soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
+    assert!(again.epochs > summary.epochs && again.tokens > summary.tokens);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
