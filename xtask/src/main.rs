@@ -42,7 +42,8 @@ fn run(arguments: &[String]) -> Result<()> {
 
 /// The workspace root: the folder above this crate.
 fn root() -> Result<PathBuf> {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").context("start this with `cargo xtask`")?;
+    let here = PathBuf::from(here);
     Ok(here.parent().context("xtask has no parent folder")?.to_owned())
 }
 

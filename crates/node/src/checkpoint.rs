@@ -108,18 +108,24 @@ pub(crate) struct Checkpoints {
 
 impl Checkpoints {
     /// Writes the newest kept state, if that was not done yet; returns where the newest checkpoint is.
-    pub(crate) async fn newest(&self) -> Result<Option<PathBuf>, ExportError> {
-        let _one = self.writing.lock().await;
-        let Some((epoch, stages)) = self.kept.newest(self.spec.stages()) else {
-            return Ok(present(&self.folder));
-        };
-        let path = self.folder.checkpoint(epoch.0);
-        if !path.exists() {
-            export(&self.spec, self.blobs.as_ref(), &stages, &path, Dtype::F32).await?;
-            let path = path.display().to_string();
-            drop(self.progress.try_send(Progress::Checkpoint { epoch: epoch.0, path }));
-        }
-        Ok(Some(path))
+    ///
+    /// In a task of its own: a write that has begun goes on, under the lock, when the caller is cancelled.
+    pub(crate) async fn newest(self: &Arc<Self>) -> Result<Option<PathBuf>, ExportError> {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let _one = this.writing.lock().await;
+            let Some((epoch, stages)) = this.kept.newest(this.spec.stages()) else {
+                return Ok(present(&this.folder));
+            };
+            let path = this.folder.checkpoint(epoch.0);
+            if !path.exists() {
+                export(&this.spec, this.blobs.as_ref(), &stages, &path, Dtype::F32).await?;
+                let path = path.display().to_string();
+                drop(this.progress.try_send(Progress::Checkpoint { epoch: epoch.0, path }));
+            }
+            Ok(Some(path))
+        });
+        task.await?
     }
 
     /// Writes one every few epochs, until `stop`.

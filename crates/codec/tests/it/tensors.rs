@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use shoal_codec::{DType, Tensor};
+use std::path::PathBuf;
 
 /// A small fast generator (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
@@ -85,9 +86,14 @@ pub(crate) fn any_tensor() -> impl Strategy<Value = Tensor> {
     })
 }
 
+/// This crate's folder, as cargo tells it at run time: a compiled test may outlive the clone it was built in.
+pub(crate) fn crate_folder() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests").into()
+}
+
 /// The shared measurements' tensors, where they lie beside the workspace.
 pub(crate) fn shared() -> Vec<(String, Tensor)> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/activations");
+    let folder = crate_folder().join("../../../shared/data/activations");
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };

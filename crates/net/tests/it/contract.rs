@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use shoal_net::{Link, LinkError, MemoryNetwork, Message, PeerAddress, Refusal, limits};
 
-use crate::nodes::{Gate, Memory, Mirror, Network, Panic, Quic, Refuse, SOON, WhoAmI, key, pair};
+use super::nodes::{Gate, Memory, Mirror, Network, Panic, Quic, Refuse, SOON, WhoAmI, key, pair};
 
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {

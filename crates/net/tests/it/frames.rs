@@ -7,7 +7,7 @@ use iroh::{Endpoint, EndpointAddr, PublicKey, SecretKey};
 use shoal_net::frame::{Body, HEAD_BYTES, Head};
 use shoal_net::{ALPN, EndpointOptions, Link, Message, QuicLink, Refusal, limits};
 
-use crate::nodes::{Mirror, SOON, key};
+use super::nodes::{Mirror, SOON, key};
 
 /// A peer that speaks QUIC and not our framing.
 async fn raw(to: &QuicLink) -> (Endpoint, Connection) {

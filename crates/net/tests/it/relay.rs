@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use wire::{NodeId, RunId};
 
-use crate::nodes::{Mirror, SOON, WhoAmI, key};
+use super::nodes::{Mirror, SOON, WhoAmI, key};
 
 fn anywhere() -> RelayOptions {
     RelayOptions { bind: "127.0.0.1:0".parse().unwrap(), admit: None, node_limit: None }

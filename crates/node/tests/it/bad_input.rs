@@ -5,7 +5,7 @@ use shoal_node::orchestrator::{self, Options, Orchestrator, OrchestratorError, S
 use store::LogStore;
 use tokio::sync::mpsc;
 
-use crate::world::{World, soon};
+use super::world::{World, soon};
 
 pub(crate) fn options(folder: &RunFolder) -> Options {
     let (progress, _) = mpsc::channel(16);

@@ -6,8 +6,8 @@ use swarm::state::{Cell, Phase};
 use tokio::task::JoinSet;
 use wire::{Hash, Seq};
 
-use crate::runs::replay;
-use crate::world::{PATIENCE, World, soon};
+use super::runs::replay;
+use super::world::{PATIENCE, World, soon};
 
 /// Points at which the orchestrator dies, in blocks from its start, by seed.
 fn deaths(seed: u64) -> impl Iterator<Item = u64> {
@@ -86,7 +86,7 @@ async fn a_finished_run_that_is_started_again_only_says_so() {
     let mut world = World::new();
     let running = world.start().await;
     let scripts = world.scripts(&running.address).await;
-    crate::runs::finish(scripts).await;
+    super::runs::finish(scripts).await;
     let first = soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
     let mut again = world.start().await;
     // Its nodes are gone; the owner does not wait for them.

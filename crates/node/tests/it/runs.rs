@@ -11,8 +11,8 @@ use swarm::state::Phase;
 use tokio::task::JoinSet;
 use wire::{Epoch, Seq};
 
-use crate::script::{Script, Shelf, weights};
-use crate::world::{World, soon};
+use super::script::{Script, Shelf, weights};
+use super::world::{World, soon};
 
 /// Folds the whole log from its store.
 pub(crate) async fn replay(world: &World, log: &Arc<dyn LogStore>) -> Fold {
@@ -97,7 +97,7 @@ async fn a_drain_ends_after_the_merge() {
     let mut log = scripts[0].log.clone();
     let drain = running.shutdown.drain.clone();
     let watch = tokio::spawn(async move {
-        let trains = log.until(crate::world::PATIENCE, |view| {
+        let trains = log.until(super::world::PATIENCE, |view| {
             matches!(view.state.phase(), Phase::Training { epoch } if epoch > Epoch(0)).then_some(())
         });
         trains.await.expect("the follower lives").expect("it trains");
@@ -115,7 +115,7 @@ async fn a_drain_ends_after_the_merge() {
     let mut log = scripts[0].log.clone();
     let (drain, before) = (running.shutdown.drain.clone(), summary.epochs);
     let watch = tokio::spawn(async move {
-        let trains = log.until(crate::world::PATIENCE, |view| {
+        let trains = log.until(super::world::PATIENCE, |view| {
             matches!(view.state.phase(), Phase::Training { epoch } if epoch.0 > before).then_some(())
         });
         let trains = trains.await.expect("the follower lives");
@@ -134,9 +134,9 @@ async fn a_drain_ends_after_the_merge() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_over_quic_from_a_folder_and_a_ticket() {
     let mut world = World::new();
-    let folder = crate::bad_input::prepared(&world);
+    let folder = super::bad_input::prepared(&world);
     let (progress, mut events) = tokio::sync::mpsc::channel(4096);
-    let mut options = crate::bad_input::options(&folder);
+    let mut options = super::bad_input::options(&folder);
     options.progress = progress;
     options.relay = Some((std::net::Ipv4Addr::LOCALHOST, 0).into());
     let task = tokio::spawn(orchestrator::run(options, Shutdown::default()));
@@ -148,7 +148,7 @@ async fn the_same_over_quic_from_a_folder_and_a_ticket() {
     assert!(ticket.address.relay().is_some());
     let mut scripts = Vec::new();
     for (stage, spec) in world.spec.stage_specs().iter().enumerate() {
-        let key = crate::world::key(10 + stage as u8);
+        let key = super::world::key(10 + stage as u8);
         let shelf = Arc::new(Shelf { run: ticket.run, elements: spec.parameters() });
         let link = QuicLink::bind(EndpointOptions::loopback(key.clone()), shelf).await.unwrap();
         link.learn(ticket.node, ticket.address.clone());

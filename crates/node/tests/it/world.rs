@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use wire::{NodeId, SigningKey, StageIndex};
 
-use crate::script::{Script, Shelf};
+use super::script::{Script, Shelf};
 
 /// Longest that anything in these tests may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
