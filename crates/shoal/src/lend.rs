@@ -67,7 +67,7 @@ fn lock(folder: &Path) -> Result<File> {
 }
 
 /// `shoal miner`.
-pub(crate) fn miner(args: MinerArgs, json: bool) -> Result<ExitCode> {
+pub(crate) fn miner(args: &MinerArgs, json: bool) -> Result<ExitCode> {
     let joined = join(&args.join, "miner")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = Shutdown::default();
@@ -119,7 +119,7 @@ pub(crate) fn miner(args: MinerArgs, json: bool) -> Result<ExitCode> {
 }
 
 /// `shoal validator`.
-pub(crate) fn validator(args: ValidatorArgs, json: bool) -> Result<ExitCode> {
+pub(crate) fn validator(args: &ValidatorArgs, json: bool) -> Result<ExitCode> {
     let joined = join(&args.join, "validator")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = Shutdown::default();

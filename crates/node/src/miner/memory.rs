@@ -77,7 +77,6 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
 }
 
 /// Refuses a stage that does not fit, or a run of which none fits.
-#[expect(clippy::result_large_err, reason = "asked once, before anything is joined")]
 pub(super) fn check(
     needs: &[MinerMemory],
     stage: Option<StageIndex>,

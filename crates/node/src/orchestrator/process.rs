@@ -66,9 +66,10 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
         link.reached_relay(limits::RELAY_START).await;
     }
     remember_port(log.as_ref(), &link.sockets()).await?;
-    let address = match public.is_empty() {
-        true => link.address(),
-        false => net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?,
+    let address = if public.is_empty() {
+        link.address()
+    } else {
+        net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?
     };
     let ticket = Ticket { run: orchestrator.state.run(), node: link.id(), address };
     let listening = Listening {
