@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use model::config::MemoryNeed;
+use model::config::{MemoryNeed, StageSpec};
+use swarm::limits::STATE_BYTES_PER_PARAMETER;
 use swarm::miner::reduce;
 use wire::StageIndex;
 
@@ -98,6 +99,26 @@ pub(super) fn check(
     }
 }
 
+/// What the run is told of `allowed`, bytes, and a stage to ask for if that does not say enough.
+///
+/// The run takes a stage to fit whose weights, gradient and moments do ([`STATE_BYTES_PER_PARAMETER`]); a miner needs
+/// more, so it names the most that makes the run choose among the stages that fit whole.
+pub(super) fn told(needs: &[MinerMemory], stages: &[StageSpec], allowed: u64) -> (u64, Option<StageIndex>) {
+    let counted = |stage: &StageSpec| stage.parameters() as u64 * STATE_BYTES_PER_PARAMETER;
+    let (fit, too_large): (Vec<_>, Vec<_>) =
+        needs.iter().zip(stages).partition(|(need, _)| need.peak() <= allowed);
+    let Some(least) = too_large.iter().map(|(_, stage)| counted(stage)).min() else {
+        return (allowed, None);
+    };
+    let told = allowed.min(least.saturating_sub(1));
+    let best = fit.iter().min_by_key(|(need, _)| need.peak());
+    match best {
+        // It has more parameters than one that is too large for other reasons.
+        Some((need, stage)) if counted(stage) > told => (allowed, Some(StageIndex(need.stage))),
+        _ => (told, None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +133,13 @@ mod tests {
         check(&needs, None, Some(least)).unwrap();
         assert!(matches!(check(&needs, None, Some(least - 1)), Err(MinerError::Memory { .. })));
         assert!(matches!(check(&needs, Some(StageIndex(9)), None), Err(MinerError::NoStage { .. })));
+        let mut spec = spec;
+        spec.cuts = vec![3];
+        let (needs, stages) = (memory(&spec, 4, 1), spec.stage_specs());
+        let [large, small] = [0, 1].map(|stage: usize| stages[stage].parameters() as u64 * STATE_BYTES_PER_PARAMETER);
+        assert!(needs[0].peak() > needs[1].peak());
+        assert!((small..large).contains(&told(&needs, &stages, needs[1].peak()).0));
+        assert!(told(&needs, &stages, needs[0].peak()).0 >= large);
         let line = needs[0].to_string();
         assert!(line.starts_with("stage 0: ") && line.contains("on disk"), "{line}");
     }
