@@ -4,6 +4,7 @@
 //! the machines use. What the miner does is a function of the log that it folds.
 
 mod act;
+mod allocator;
 mod compute;
 mod core;
 mod door;

@@ -8,6 +8,7 @@ use swarm::miner::reduce;
 use wire::StageIndex;
 
 use super::MinerError;
+use crate::limits;
 use crate::spec::RunSpec;
 
 /// Memory and disk of a miner that has a certain stage, bytes.
@@ -20,6 +21,10 @@ pub struct MinerMemory {
     /// What a merge holds beside weights, gradient and moments: opening state, own upload, others' uploads, results and
     /// the state to come. Graphs are gone by then.
     pub merging: u64,
+    /// Messages of micro-batches under way, and what is kept of finished ones for validators.
+    pub messages: u64,
+    /// Everything else of the process.
+    pub process: u64,
     /// Opening states of two epochs, on disk.
     pub disk: u64,
 }
@@ -29,7 +34,7 @@ impl MinerMemory {
     pub fn peak(&self) -> u64 {
         let training = self.training.total();
         let kept = self.training.weights + self.training.gradient + self.training.moments;
-        training.max(kept + self.merging)
+        training.max(kept + self.merging) + self.messages + self.process
     }
 }
 
@@ -40,7 +45,7 @@ impl fmt::Display for MinerMemory {
         write!(
             f,
             "stage {}: {} MiB at most (weights {}, gradient {}, moments {}, second version {}, activations {}, \
-             buffers {}; a merge {}), {} MiB on disk",
+             buffers {}; a merge {}; messages {}, process {}), {} MiB on disk",
             self.stage,
             mib(self.peak()),
             mib(need.weights),
@@ -50,6 +55,8 @@ impl fmt::Display for MinerMemory {
             mib(need.activations),
             mib(need.scratch),
             mib(self.merging),
+            mib(self.messages),
+            mib(self.process),
             mib(self.disk)
         )
     }
@@ -60,7 +67,13 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
     let merge = spec.swarm_spec().merge;
     let momentum = u64::from(reduce::has_momentum(merge.outer)) * 4;
     let encoded = merge.wire.width() as u64;
-    let need = |(index, stage): (usize, &model::config::StageSpec)| {
+    let rows = spec.batch.sequences * spec.model.sequence;
+    let (forward, backward) = spec.cut.message_bytes(&spec.model, rows);
+    // Each as a tensor and encoded; a miner takes twice what it keeps under way.
+    let flying = 4 * in_flight as u64 * (forward + backward) as u64;
+    let items = u64::from(spec.batch.micro_batches_per_epoch).min(limits::ARCHIVE_ITEMS as u64);
+    let finished = items.saturating_mul((forward + backward) as u64).min(limits::ARCHIVE_BYTES as u64);
+    let need = |(index, stage): (usize, &StageSpec)| {
         let parameters = stage.parameters() as u64;
         // Weights, momentum and residual, of the opening epoch and of the next one.
         let states = 2 * (4 + momentum + 4);
@@ -71,6 +84,8 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
             stage: index as u16,
             training: stage.memory(spec.batch.sequences, in_flight, threads),
             merging: parameters * (states + transit),
+            messages: if spec.stages() == 1 { 0 } else { flying + finished },
+            process: limits::PROCESS_BYTES,
             disk: parameters * states,
         }
     };

@@ -40,10 +40,9 @@ async fn held_out_loss_falls_as_fast_as_in_one_process() {
         spec.phases.validators_min = 1;
         spec.phases.epochs = epochs;
         spec.phases.epoch_deadline_ms = 600_000;
-        let number = |name: &str, default: u32| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
-        spec.inner.steps = number("X_STEPS", 4);
-        spec.batch.micro_batches_per_epoch = number("X_MBS", 32);
-        spec.phases.miners_min = number("X_REPLICAS", 2) as u16;
+        // 24 micro-batches per step, 12 of each replica: enough that those under way at a step are the lesser part.
+        spec.inner.steps = 4;
+        spec.batch.micro_batches_per_epoch = 96;
     })
     .await;
     let link: Arc<dyn Link> = Arc::new(swarm.network.join(key(2).node_id(), Arc::new(Silent)));
@@ -57,7 +56,7 @@ async fn held_out_loss_falls_as_fast_as_in_one_process() {
         threads: 1,
     };
     let validating = tokio::spawn(validator::serve(parts, Shutdown::default().stop));
-    swarm.miners(usize::from(swarm.spec.phases.miners_min)).await;
+    swarm.miners(2).await;
     let (spec, log, blobs) = (swarm.spec.clone(), swarm.log.clone(), swarm.blobs.clone());
     let (summary, _) = swarm.end().await;
     validating.await.expect("no panic").expect("a clean end");

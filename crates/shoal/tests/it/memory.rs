@@ -4,14 +4,14 @@ use super::binary::Ran;
 use super::crew::Crew;
 use super::lending::{miner, new_run, open, refused};
 
-/// Eight blocks: large enough that the weights outweigh the process around them.
+/// Twelve blocks: large enough that the weights outweigh the process around them.
 const SPEC: &str = r#"
 name = "memory"
 stages = STAGES
 [model]
 preset = "micro"
 d_model = 512
-blocks = 8
+blocks = 12
 heads = 8
 kv_heads = 8
 ffn = 1376
