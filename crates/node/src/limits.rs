@@ -1,7 +1,18 @@
 //! Every bound of the daemons, in one place.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use governor::Quota;
+
+/// Statements that one node may make in a second, in the long run.
+pub const STATEMENTS_PER_S: NonZeroU32 = NonZeroU32::new(200).unwrap();
+/// Statements that one node may make at once, after a silence.
+pub const STATEMENTS_BURST: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// Both as a quota.
+pub const STATEMENT_RATE: Quota = Quota::per_second(STATEMENTS_PER_S).allow_burst(STATEMENTS_BURST);
+/// Nodes whose rates are remembered before those that rest are forgotten.
+pub const RATED_NODES: usize = 4096;
 /// Longest a follower's call for blocks may be held open.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 /// Time beyond the long poll in which the answer must arrive.

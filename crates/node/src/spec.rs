@@ -292,7 +292,7 @@ impl Draft {
             (Some(cuts), Some(stages)) => {
                 return Err(SpecError::value(
                     "stages",
-                    stages,
+                    &stages,
                     format!("must be {}, one more than cuts, or left out", cuts.len() + 1),
                 ));
             }

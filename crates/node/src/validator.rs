@@ -54,7 +54,7 @@ pub enum ValidatorError {
     Stage(#[from] StageError),
     /// Initial weights could not be fetched.
     #[error("initial weights: {0}")]
-    Fetch(#[from] FetchError),
+    Fetch(#[from] Box<FetchError>),
     /// The run does not take it.
     #[error("the run refuses this validator: {0}")]
     Refused(String),
@@ -126,6 +126,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
     let tokens = TokenSource::new(&spec, blobs, Arc::clone(&link), run, orchestrator)?;
     let bench = Bench::new(&spec, threads)?;
     let draw = Draw::new(key, log.read(|view| view.state.spec().audit_rate_ppm));
+    tasks.spawn(pulse(log.clone(), speaker.clone(), link.id(), end.clone()));
     let mut validator = Validator {
         me: link.id(),
         link,
@@ -188,19 +189,17 @@ enum Next {
 
 impl Validator {
     async fn run(&mut self) -> Result<(), ValidatorError> {
-        let heartbeat = self.log.read(|view| std::time::Duration::from_millis(view.state.spec().heartbeat.0));
         loop {
             self.draw_new();
             match self.next() {
                 Next::Join => self.join().await?,
                 Next::Load => self.load().await?,
-                Next::Measure => self.measure(heartbeat).await?,
+                Next::Measure => self.measure().await?,
                 Next::Replay(item) => self.replay(item).await?,
-                Next::Wait => match tokio::time::timeout(heartbeat, self.log.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Err(self.lost_log()),
-                    Err(_) => self.heartbeat().await?,
-                },
+                Next::Wait => {
+                    // The log never rests: this node's own pulse stands in it.
+                    self.log.changed().await.map_err(|_| self.lost_log())?;
+                }
                 Next::Over => std::future::pending().await,
             }
         }
@@ -280,10 +279,6 @@ impl Validator {
         }
     }
 
-    async fn heartbeat(&self) -> Result<(), ValidatorError> {
-        self.say(Statement::Heartbeat).await
-    }
-
     async fn say(&self, statement: Statement) -> Result<(), ValidatorError> {
         if let Answer::Refused(refusal) = self.speaker.say(statement).await? {
             tracing::debug!(%refusal, "a statement of this validator was refused");
@@ -303,28 +298,22 @@ impl Validator {
             }
             Err(error) => {
                 tracing::debug!(%error, epoch = %wanted.epoch, "merged weights not fetched yet");
-                self.heartbeat().await?;
                 tokio::time::sleep(limits::KEEP_RETRY).await;
             }
         }
         Ok(())
     }
 
-    /// Held-out loss of the loaded weights, stated once per epoch; gives up when a newer epoch has opened.
-    async fn measure(&mut self, heartbeat: std::time::Duration) -> Result<(), ValidatorError> {
+    /// Held-out loss of the loaded weights, stated once per epoch.
+    async fn measure(&mut self) -> Result<(), ValidatorError> {
         let Some(epoch) = self.opening.as_ref().map(|opening| opening.epoch) else { return Ok(()) };
         let count = self.tokens.held_out_batches().min(limits::HELDOUT_MICRO_BATCHES as u64);
         let mut sum = 0.0;
-        let mut spoke = tokio::time::Instant::now();
         for index in 0..count {
             let tokens = self.tokens.held_out(index).await?;
             let bench = Arc::clone(&self.bench);
             let loss = tokio::task::spawn_blocking(move || bench.loss(&tokens.tokens)).await??;
             sum += f64::from(loss);
-            if spoke.elapsed() >= heartbeat {
-                self.heartbeat().await?;
-                spoke = tokio::time::Instant::now();
-            }
         }
         self.measured = Some(epoch);
         if count > 0 {
@@ -365,6 +354,21 @@ impl Validator {
         let replay = move || bench.replay(&item, &opened, &tokens);
         Ok(tokio::task::spawn_blocking(replay).await?)
     }
+}
+
+/// Shows every heartbeat that this node lives, whatever it computes, for as long as the run has it.
+async fn pulse(log: Log, speaker: Speaker, me: NodeId, stop: CancellationToken) {
+    let every = log.read(|view| std::time::Duration::from_millis(view.state.spec().heartbeat.0));
+    let beat = async {
+        loop {
+            tokio::time::sleep(every).await;
+            let present = log.read(|view| view.state.node(&me).is_some_and(swarm::state::Node::present));
+            if present && speaker.say(Statement::Heartbeat).await.is_err() {
+                return;
+            }
+        }
+    };
+    stop.run_until_cancelled(beat).await;
 }
 
 fn device_of(state: &State, node: &NodeId) -> Option<String> {

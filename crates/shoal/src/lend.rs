@@ -73,7 +73,7 @@ fn own_limit() -> Option<u64> {
 }
 
 /// `shoal miner`.
-pub(crate) fn miner(args: MinerArgs, json: bool) -> Result<ExitCode> {
+pub(crate) fn miner(args: &MinerArgs, json: bool) -> Result<ExitCode> {
     let joined = join(&args.join, "miner")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = Shutdown::default();
@@ -125,7 +125,7 @@ pub(crate) fn miner(args: MinerArgs, json: bool) -> Result<ExitCode> {
 }
 
 /// `shoal validator`.
-pub(crate) fn validator(args: ValidatorArgs, json: bool) -> Result<ExitCode> {
+pub(crate) fn validator(args: &ValidatorArgs, json: bool) -> Result<ExitCode> {
     let joined = join(&args.join, "validator")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = Shutdown::default();

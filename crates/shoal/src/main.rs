@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
     let json = cli.json;
     let done = match cli.command {
-        Command::Up(args) => up::run(args, json),
+        Command::Up(args) => up::run(&args, json),
         Command::Key(args) => key::run(&args, json),
         Command::Run(args) => run::run(args, json),
         Command::Orchestrator(args) => orchestrator::run(args, json),
@@ -42,8 +42,8 @@ fn main() -> ExitCode {
         Command::Tokenizer(args) => tokenizer::run(args, json),
         Command::Bench(args) => bench::run(args, json),
         Command::Verify(args) => verify::run(&args, json),
-        Command::Miner(args) => lend::miner(args, json),
-        Command::Validator(args) => lend::validator(args, json),
+        Command::Miner(args) => lend::miner(&args, json),
+        Command::Validator(args) => lend::validator(&args, json),
         Command::Watch(args) => watch::run(&args, json),
         Command::Codec(args) => codec_cli::run(args).map(|()| ExitCode::SUCCESS),
     };

@@ -351,7 +351,6 @@ impl Miner {
         }
     }
 
-    #[expect(clippy::result_large_err, reason = "it ends the miner: once")]
     fn on_inner(&mut self, inner: Inner) -> Result<(), MinerError> {
         match inner {
             Inner::Pipeline(event) => self.pipeline_event(event),
@@ -373,7 +372,6 @@ impl Miner {
         Ok(())
     }
 
-    #[expect(clippy::result_large_err, reason = "it ends the miner: once")]
     fn on_answer(&mut self, who: Who, answer: Answer) -> Result<(), MinerError> {
         self.flying = None;
         let accepted = answer.accepted() || matches!(answer, Answer::Refused(Refusal::Duplicate));

@@ -93,7 +93,6 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
 }
 
 /// Refuses a stage that does not fit, or a run of which none fits.
-#[expect(clippy::result_large_err, reason = "asked once, before anything is joined")]
 pub(super) fn check(
     needs: &[MinerMemory],
     stage: Option<StageIndex>,
@@ -151,7 +150,8 @@ mod tests {
         let mut spec = spec;
         spec.cuts = vec![3];
         let (needs, stages) = (memory(&spec, 4, 1), spec.stage_specs());
-        let [large, small] = [0, 1].map(|stage: usize| stages[stage].parameters() as u64 * STATE_BYTES_PER_PARAMETER);
+        let [large, small] =
+            [0, 1].map(|stage: usize| stages[stage].parameters() as u64 * STATE_BYTES_PER_PARAMETER);
         assert!(needs[0].peak() > needs[1].peak());
         assert!((small..large).contains(&told(&needs, &stages, needs[1].peak()).0));
         assert!(told(&needs, &stages, needs[0].peak()).0 >= large);

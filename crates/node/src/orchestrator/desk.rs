@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use net::{Handler, Message, Refusal};
 use store::{BlobError, Blobs};
 use swarm::record::Input;
@@ -27,6 +28,7 @@ pub(crate) struct Desk {
     blobs: BlobCache,
     kept: Arc<Kept>,
     polls: Semaphore,
+    rate: DefaultKeyedRateLimiter<NodeId>,
     stop: CancellationToken,
 }
 
@@ -46,6 +48,7 @@ impl Desk {
             blobs: BlobCache::new(blobs),
             kept,
             polls,
+            rate: RateLimiter::keyed(limits::STATEMENT_RATE),
             stop: CancellationToken::new(),
         }
     }
@@ -60,6 +63,7 @@ impl Desk {
             let reason = format!("statement of {} handed in by {}", envelope.sender.short(), from.short());
             return Err(Refusal::new(code::REFUSED, reason));
         }
+        self.admit(from)?;
         let len = envelope.body.len() + limits::ENVELOPE_OVERHEAD_BYTES;
         let (answer, outcome) = oneshot::channel();
         let pending = Pending { input: Input::Stated(envelope), len, answer };
@@ -74,6 +78,17 @@ impl Desk {
             Err(refusal) => Reply::Refused { refusal },
         };
         Ok(reply.message())
+    }
+
+    /// Refuses a node that states more than its share: the log is everybody's to fold.
+    fn admit(&self, from: NodeId) -> Result<(), Refusal> {
+        if self.rate.len() > limits::RATED_NODES {
+            self.rate.retain_recent();
+        }
+        self.rate.check_key(&from).map_err(|_| {
+            let reason = format!("more than {} statements a second: send it later", limits::STATEMENTS_PER_S);
+            Refusal::new(code::BUSY, reason)
+        })
     }
 
     async fn blocks(&self, from: NodeId, after: Option<Seq>, wait: Millis) -> Result<Message, Refusal> {
@@ -101,8 +116,8 @@ impl Desk {
     async fn fetch(&self, what: What, span: Span) -> Result<Message, Refusal> {
         let (hash, within) = match what {
             What::Blob(hash) => (hash, None),
-            What::Weights { epoch, stage, shard } => self.kept(self.kept.weights(epoch, stage, shard))?,
-            What::Momentum { epoch, stage, shard } => self.kept(self.kept.momentum(epoch, stage, shard))?,
+            What::Weights { epoch, stage, shard } => here(self.kept.weights(epoch, stage, shard))?,
+            What::Momentum { epoch, stage, shard } => here(self.kept.momentum(epoch, stage, shard))?,
             What::Upload { .. } | What::UploadLeaves { .. } | What::Result { .. } => {
                 return Err(Refusal::new(
                     code::NOT_MY_ROLE,
@@ -121,17 +136,6 @@ impl Desk {
         };
         let piece = span.of(&whole)?;
         Ok(Reply::Piece { total: whole.len() as u64 }.with_payload(piece))
-    }
-
-    #[expect(clippy::type_complexity, reason = "a place in a blob, used here only")]
-    fn kept(
-        &self,
-        found: Option<(Hash, std::ops::Range<usize>)>,
-    ) -> Result<(Hash, Option<std::ops::Range<usize>>), Refusal> {
-        let _ = self;
-        let (hash, range) =
-            found.ok_or_else(|| Refusal::new(code::NOT_HERE, "the keeper does not have this state (now)"))?;
-        Ok((hash, Some(range)))
     }
 }
 
@@ -158,4 +162,13 @@ fn stopping() -> Refusal {
 
 fn failed(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(code::FAILED, format!("the orchestrator could not read it: {error}"))
+}
+
+/// A place in a blob, if the keeper has one.
+fn here(
+    found: Option<(Hash, std::ops::Range<usize>)>,
+) -> Result<(Hash, Option<std::ops::Range<usize>>), Refusal> {
+    let (hash, range) =
+        found.ok_or_else(|| Refusal::new(code::NOT_HERE, "the keeper does not have this state (now)"))?;
+    Ok((hash, Some(range)))
 }

@@ -68,9 +68,10 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     if let Some(socket) = link.sockets().first() {
         remember_port(log.as_ref(), PORT, socket.port()).await?;
     }
-    let address = match public.is_empty() {
-        true => link.address(),
-        false => net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?,
+    let address = if public.is_empty() {
+        link.address()
+    } else {
+        net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?
     };
     let ticket = Ticket { run: orchestrator.state.run(), node: link.id(), address };
     let listening = Listening {

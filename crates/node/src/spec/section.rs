@@ -68,7 +68,7 @@ impl ModelDraft {
         let base = match &self.preset {
             Some(name) => Some(ModelConfig::preset(name).ok_or_else(|| {
                 let names = ModelConfig::preset_names().join(", ");
-                SpecError::value("model.preset", format!("\"{name}\""), format!("must be one of {names}"))
+                SpecError::value("model.preset", &format!("\"{name}\""), format!("must be one of {names}"))
             })?),
             None if sized.iter().all(Option::is_none) => ModelConfig::preset(PRESET_DEFAULT),
             None => None,
@@ -317,8 +317,10 @@ impl Default for ScheduleSpec {
 /// `[outer]`: what every replica does with the merged pseudo-gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Default)]
 pub enum OuterSpec {
     /// The mean of the replicas.
+    #[default]
     Identity,
     /// Nesterov momentum (DiLoCo, arXiv 2311.08105).
     Nesterov {
@@ -327,12 +329,6 @@ pub enum OuterSpec {
         /// Momentum.
         momentum: f64,
     },
-}
-
-impl Default for OuterSpec {
-    fn default() -> Self {
-        Self::Identity
-    }
 }
 
 impl From<OuterSpec> for Outer {

@@ -28,7 +28,7 @@ impl Alone {
         }
         let data = Dataset::new(spec.manifest(), move |hash| Ok(shards[&hash].clone())).expect("data");
         let stages = spec.stage_specs();
-        let weights = stages.iter().map(|stage| stage.initial_weights()).collect();
+        let weights = stages.iter().map(model::config::StageSpec::initial_weights).collect();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
         let model =
             LocalModel::new(&stages, weights, spec.optimiser(), &Arc::new(pool)).expect("a model of stages");
@@ -82,7 +82,8 @@ pub(crate) async fn statements(log: &Arc<dyn LogStore>) -> Vec<(NodeId, Statemen
             next = next.next();
             for record in &block.records {
                 if let Record::Stated(envelope) = wire::from_bytes(record).expect("a record") {
-                    statements.push((envelope.sender, wire::from_bytes(&envelope.body).expect("a statement")));
+                    statements
+                        .push((envelope.sender, wire::from_bytes(&envelope.body).expect("a statement")));
                 }
             }
         }

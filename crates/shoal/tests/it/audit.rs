@@ -48,24 +48,21 @@ impl Audit {
             let block = block.expect("a block");
             let head = block.header().head();
             let records = verify::records(&block.records).expect("records");
-            let audit = match &mut audit {
-                Some(audit) => {
-                    let time = block.header().time.since(audit.state.now());
-                    *audit.spent.entry(phase(&audit.state)).or_default() += time.0;
-                    audit.state.advance(block.header().time);
-                    audit.fold(head.seq, &records);
-                    audit
-                }
-                None => {
-                    let Some(Record::Control(genesis @ Control::Genesis { .. })) = records.first() else {
-                        panic!("a log begins with a genesis")
-                    };
-                    let state = State::genesis(run, genesis).expect("a genesis");
-                    let audit = audit.insert(Self::at(state));
-                    audit.state.advance(block.header().time);
-                    audit.fold(head.seq, &records[1..]);
-                    audit
-                }
+            let audit = if let Some(audit) = &mut audit {
+                let time = block.header().time.since(audit.state.now());
+                *audit.spent.entry(phase(&audit.state)).or_default() += time.0;
+                audit.state.advance(block.header().time);
+                audit.fold(head.seq, &records);
+                audit
+            } else {
+                let Some(Record::Control(genesis @ Control::Genesis { .. })) = records.first() else {
+                    panic!("a log begins with a genesis")
+                };
+                let state = State::genesis(run, genesis).expect("a genesis");
+                let audit = audit.insert(Self::at(state));
+                audit.state.advance(block.header().time);
+                audit.fold(head.seq, &records[1..]);
+                audit
             };
             audit.blocks.insert(head.seq, (head.hash, phase(&audit.state)));
         }

@@ -17,7 +17,7 @@ const STAGES: usize = 2;
 /// Longest wait for the acknowledgements that a kill or a return waits for.
 const STALLED: Duration = Duration::from_secs(5);
 /// Longest that the run may go without any acknowledgement: all waits of the protocol have shorter deadlines.
-const HUNG: Duration = Duration::from_secs(60);
+const HUNG: Duration = Duration::from_mins(1);
 
 const SPEC: &str = r#"
 name = "kills"

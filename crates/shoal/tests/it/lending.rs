@@ -143,7 +143,7 @@ fn a_miner_gets_a_stage_that_fits_its_memory() {
     let peaks: Vec<u64> =
         needs.objects().iter().map(|need| need["memory_bytes"].as_u64().expect("bytes")).collect();
     assert!(peaks.len() == 2 && peaks[0] > peaks[1] + (1 << 20), "{peaks:?}");
-    let memory = ((peaks[0] + peaks[1]) / 2).to_string();
+    let memory = u64::midpoint(peaks[0], peaks[1]).to_string();
     let first = crew.start("first", &[], &miner(&ticket, "first", &["--memory", &memory]));
     let stage = crew.until("it has a stage", |said| said.is("joined").map(|event| event["stage"].clone()));
     assert_eq!(stage, 1, "{peaks:?}");
