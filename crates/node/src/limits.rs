@@ -119,3 +119,8 @@ pub const FETCH_LANES: usize = 16;
 pub const LEAVE: Duration = Duration::from_secs(10);
 /// Micro-batches that a miner holds beside those that a head keeps under way, before it answers "busy".
 pub const QUEUE_BEYOND: usize = 4;
+/// Memory of a miner beside tensors and messages, bytes: program, threads, connections, the log's state, data shards.
+/// A joined miner of a small model has 50 MiB, the rest is for the allocator and for longer logs.
+pub const PROCESS_BYTES: u64 = 96 << 20;
+/// Allocations from this size on are given back to the system as soon as they are free, bytes.
+pub const GIVEN_BACK_BYTES: i32 = 4 << 20;

@@ -25,7 +25,7 @@ pub(crate) struct Cli {
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// What to log to stderr: error, warn, info, debug, trace, or per module (`node=debug,net=info`). Default: `SHOAL_LOG`, else warn.
+    /// What to log to stderr: error, warn, info, debug, trace, or per module (`shoal_node=debug,shoal_net=info`). Default: `SHOAL_LOG`, else warn.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// End when standard input ends: the parent keeps it open as long as it lives.

@@ -339,6 +339,8 @@ impl Installer {
             Err(_) => return,
         }
         drop(self.inner.send(Inner::Merger(merger::Event::Applied { epoch, states })).await);
+        // Writing takes a copy: the state before makes room for it.
+        merging.shelf.let_go_before(epoch);
         if let Err(error) = merging.shelf.save(epoch, shards, &opening).await {
             tracing::warn!(%error, %epoch, "weights were not written to disk; a restart would fetch them");
         }
