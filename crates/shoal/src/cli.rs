@@ -347,6 +347,9 @@ pub(crate) struct BenchCutsArgs {
     /// Stages.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) stages: usize,
+    /// Cut behind these blocks, instead of evenly: a last stage of one block makes the wire carry more.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "stages")]
+    pub(crate) behind: Vec<usize>,
     /// Inner steps of each run.
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
@@ -356,6 +359,9 @@ pub(crate) struct BenchCutsArgs {
     /// Seeds per cut.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) seeds: u64,
+    /// First of the seeds: several machines can share the work.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..1 << 32))]
+    pub(crate) first_seed: u64,
     /// Threads. Default: all cores.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
