@@ -142,6 +142,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
         records,
         opening: None,
         measured: None,
+        measuring: Measuring::default(),
     };
     let over = validator.log.clone();
     let outcome = tokio::select! {
@@ -175,6 +176,15 @@ struct Validator {
     records: mpsc::Receiver<Arc<Vec<Record>>>,
     opening: Option<Opening>,
     measured: Option<Epoch>,
+    measuring: Measuring,
+}
+
+/// Held-out micro-batches of an epoch that were measured so far.
+#[derive(Debug, Default)]
+struct Measuring {
+    epoch: Option<Epoch>,
+    batches: u64,
+    sum: f64,
 }
 
 /// What is to be done next.
@@ -226,13 +236,14 @@ impl Validator {
         if self.opening.as_ref().is_none_or(|opening| opening.epoch != epoch) {
             return Next::Load;
         }
-        if self.measured != Some(epoch) {
-            return Next::Measure;
-        }
+        // Miners keep what is to be replayed for a few heartbeats only; held-out text can wait.
         while let Some(item) = self.queue.pop_front() {
             if item.epoch == epoch {
                 return Next::Replay(item);
             }
+        }
+        if self.measured != Some(epoch) {
+            return Next::Measure;
         }
         if over { Next::Over } else { Next::Wait }
     }
@@ -304,21 +315,27 @@ impl Validator {
         Ok(())
     }
 
-    /// Held-out loss of the loaded weights, stated once per epoch.
+    /// Held-out loss of the loaded weights, one micro-batch a call, so that replays need not wait; stated once per epoch.
     async fn measure(&mut self) -> Result<(), ValidatorError> {
         let Some(epoch) = self.opening.as_ref().map(|opening| opening.epoch) else { return Ok(()) };
+        if self.measuring.epoch != Some(epoch) {
+            self.measuring = Measuring { epoch: Some(epoch), ..Measuring::default() };
+        }
         let count = self.tokens.held_out_batches().min(limits::HELDOUT_MICRO_BATCHES as u64);
-        let mut sum = 0.0;
-        for index in 0..count {
-            let tokens = self.tokens.held_out(index).await?;
+        if self.measuring.batches < count {
+            let tokens = self.tokens.held_out(self.measuring.batches).await?;
             let bench = Arc::clone(&self.bench);
             let loss = tokio::task::spawn_blocking(move || bench.loss(&tokens.tokens)).await??;
-            sum += f64::from(loss);
+            self.measuring.sum += f64::from(loss);
+            self.measuring.batches += 1;
+        }
+        if self.measuring.batches < count {
+            return Ok(());
         }
         self.measured = Some(epoch);
         if count > 0 {
             let tokens = count * self.spec.tokens_per_micro_batch();
-            let loss = (sum / count as f64) as f32;
+            let loss = (self.measuring.sum / count as f64) as f32;
             self.say(Statement::HeldOut { epoch, loss, tokens }).await?;
         }
         Ok(())

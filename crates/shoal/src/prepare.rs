@@ -75,9 +75,6 @@ pub(crate) fn prepare(
     let (Place::At(runs) | Place::Below(runs)) = place;
     let corpus = corpus(data_args, vec![runs.clone()])?;
     say(&format!("data: {}", corpus.summary));
-    if !corpus.summary.skipped.is_empty() {
-        say(&format!("data: {}", corpus.summary.skipped_words()));
-    }
     let split = data::split(corpus)?;
     let parent = match place {
         Place::At(folder) => folder

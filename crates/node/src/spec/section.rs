@@ -472,6 +472,6 @@ pub struct AuditSpec {
 
 impl Default for AuditSpec {
     fn default() -> Self {
-        Self { rate: 0.02 }
+        Self { rate: 0.05 }
     }
 }

@@ -197,7 +197,7 @@ fn miners(status: &Status, room: usize, width: u16) -> Vec<Line<'static>> {
             ];
             if width >= 80 {
                 spans.push(Span::from(format!(
-                    "  {:>4} micro-batches, step {} of {} each",
+                    "  {:>4} micro-batches in {} steps of {}",
                     miner.micro_batches, miner.steps, miner.accumulate
                 )));
             }
