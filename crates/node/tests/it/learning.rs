@@ -1,6 +1,7 @@
 //! A swarm of three stages and two replicas learns as fast, token for token, as one process with the same batch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use net::{Handler, Link, Message, Refusal};
 use shoal_node::orchestrator::Shutdown;
@@ -16,6 +17,9 @@ const PRESET: &str = "SHOAL_TEST_PRESET";
 const EPOCHS: &str = "SHOAL_TEST_EPOCHS";
 /// How much higher the swarm's held-out loss may be at the end.
 const SHARE: f64 = 0.03;
+
+/// Longest that a run may take, a large one too.
+const PATIENCE: Duration = Duration::from_hours(1);
 
 /// A validator answers nothing.
 struct Silent;
@@ -39,7 +43,9 @@ async fn held_out_loss_falls_as_fast_as_in_one_process() {
         spec.phases.miners_min = 2;
         spec.phases.validators_min = 1;
         spec.phases.epochs = epochs;
-        spec.phases.epoch_deadline_ms = 600_000;
+        spec.phases.epoch_deadline_ms = 3_600_000;
+        spec.phases.lease_ms = 60_000;
+        spec.phases.merge_max_ms = 60_000;
         // 24 micro-batches per step, 12 of each replica: enough that those under way at a step are the lesser part.
         spec.inner.steps = 4;
         spec.batch.micro_batches_per_epoch = 96;
@@ -58,7 +64,7 @@ async fn held_out_loss_falls_as_fast_as_in_one_process() {
     let validating = tokio::spawn(validator::serve(parts, Shutdown::default().stop));
     swarm.miners(2).await;
     let (spec, log, blobs) = (swarm.spec.clone(), swarm.log.clone(), swarm.blobs.clone());
-    let (summary, _) = swarm.end().await;
+    let (summary, _) = swarm.end_within(PATIENCE).await;
     validating.await.expect("no panic").expect("a clean end");
     let mut alone = Alone::new(&spec, &blobs).await;
     let first = alone.held_out();

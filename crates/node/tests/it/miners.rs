@@ -160,7 +160,11 @@ impl Swarm {
 
     /// Waits for the end of the run; returns its summary and how the miners ended.
     pub(crate) async fn end(self) -> (Summary, Vec<End>) {
-        let summary = tokio::time::timeout(PATIENCE, self.task).await.expect("in time").unwrap().unwrap();
+        self.end_within(PATIENCE).await
+    }
+
+    pub(crate) async fn end_within(self, patience: Duration) -> (Summary, Vec<End>) {
+        let summary = tokio::time::timeout(patience, self.task).await.expect("in time").unwrap().unwrap();
         let mut ends = Vec::new();
         for miner in self.miners {
             let end = tokio::time::timeout(PATIENCE, miner.task).await.expect("in time").unwrap();

@@ -88,7 +88,7 @@ fn a_miner_computes_with_as_many_threads_as_it_may_and_in_idle_time_if_it_shall(
 }
 
 /// Plain cuts of f32: what a head must send is known to the byte.
-const RATE: u64 = 200_000;
+const RATE: u64 = 400_000;
 const UPLOADS: &str = r#"
 name = "uploads"
 stages = 2

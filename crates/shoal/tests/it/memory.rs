@@ -35,7 +35,7 @@ fn spec(stages: usize) -> String {
 
 /// Runs a command that may have so much data in memory: the limit counts what is allocated, touched or not.
 fn limited(bytes: u64) -> [String; 4] {
-    let words = format!("ulimit -d {} && exec \"$@\"", bytes >> 10);
+    let words = format!("ulimit -d {} && exec \"$@\"", bytes.div_ceil(1 << 10));
     ["sh".to_owned(), "-c".to_owned(), words, "sh".to_owned()]
 }
 
