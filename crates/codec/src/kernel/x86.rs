@@ -23,32 +23,34 @@ fn word([a, b]: [i16; 2]) -> i32 {
     i32::from(b) << 16 | i32::from(a as u16)
 }
 
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn avx512(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
-    let mut sums = [[_mm512_setzero_si512(); 4]; 2];
-    let (twos, last) = pairs.as_chunks::<2>();
-    let (weight_twos, weight_last) = weights.as_chunks::<2>();
+    let mut sums = [[_mm512_setzero_si512(); 4]; 4];
+    let (fours, last) = pairs.as_chunks::<4>();
+    let (weight_fours, weight_last) = weights.as_chunks::<4>();
     // SAFETY: each pair is 256 readable bytes.
     let load = |p: &Pair, i: usize| unsafe { _mm512_loadu_si512(p[16 * i..16 * i + 16].as_ptr().cast()) };
-    for (two, w) in twos.iter().zip(weight_twos) {
-        for h in 0..2 {
+    for (four, w) in fours.iter().zip(weight_fours) {
+        for h in 0..4 {
             let w = _mm512_set1_epi32(word(w[h]));
             for (i, sum) in sums[h].iter_mut().enumerate() {
-                *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(load(&two[h], i), w));
+                *sum = _mm512_dpwssd_epi32(*sum, load(&four[h], i), w);
             }
         }
     }
     for (pair, &w) in last.iter().zip(weight_last) {
         let w = _mm512_set1_epi32(word(w));
         for (i, sum) in sums[0].iter_mut().enumerate() {
-            *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(load(pair, i), w));
+            *sum = _mm512_dpwssd_epi32(*sum, load(pair, i), w);
         }
     }
     let mut out = [0; ROWS];
     for i in 0..4 {
         let part = &mut out[16 * i..16 * i + 16];
+        let first = _mm512_add_epi32(sums[0][i], sums[1][i]);
+        let sum = _mm512_add_epi32(first, _mm512_add_epi32(sums[2][i], sums[3][i]));
         // SAFETY: `part` is 64 writable bytes.
-        unsafe { _mm512_storeu_si512(part.as_mut_ptr().cast(), _mm512_add_epi32(sums[0][i], sums[1][i])) };
+        unsafe { _mm512_storeu_si512(part.as_mut_ptr().cast(), sum) };
     }
     out
 }
