@@ -61,6 +61,40 @@ pub(crate) fn predict(level: Level, block: &Block, weights: &[[i16; 2]], columns
     }
 }
 
+/// Rows whose weights [`nearest`] takes together.
+pub(crate) const QUERIES: usize = 4;
+
+/// For each of the queries, a row of the blocks whose sum with its weights is largest in magnitude: the first of those
+/// that agree but for the two lowest bits, later sixteens last. `None` where all are zero or there are no blocks. Sums
+/// must not wrap.
+pub(crate) fn nearest(
+    level: Level,
+    blocks: &[Block],
+    queries: &[&[[i16; 2]]; QUERIES],
+    columns: usize,
+) -> [Option<usize>; QUERIES] {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        return x86::nearest_avx512(blocks, &queries.map(|q| &q[..columns.div_ceil(2)]));
+    }
+    let mut best = [(0, 0); QUERIES];
+    for (b, block) in blocks.iter().enumerate() {
+        for (best, query) in best.iter_mut().zip(queries) {
+            let sums = predict(level, block, query, columns);
+            let mut keys = [0_i32; ROWS];
+            for (i, (key, s)) in keys.iter_mut().zip(&sums).enumerate() {
+                *key = s.abs() & !3 | (3 - i / 16) as i32;
+            }
+            let most = keys.iter().fold(0, |m: i32, &k| m.max(k));
+            if most > best.0 {
+                let row = keys.iter().position(|&k| k == most).unwrap_or(0);
+                *best = (most, b * ROWS + row);
+            }
+        }
+    }
+    best.map(|(key, row)| (key > 3).then_some(row))
+}
+
 fn predict_scalar(pairs: &[[[i16; 2]; ROWS]], weights: &[[i16; 2]]) -> [i32; ROWS] {
     let mut sums = [0_i32; ROWS];
     for (pair, &[a, b]) in pairs.iter().zip(weights) {

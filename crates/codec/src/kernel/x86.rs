@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "x86 intrinsics and unaligned vector loads and stores")]
 #![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "intrinsics by the dozen"))]
 
-use super::ROWS;
+use super::{Block, QUERIES, ROWS};
 use std::arch::x86_64::*;
 
 type Pair = [[i16; 2]; ROWS];
@@ -15,6 +15,11 @@ pub(super) fn predict_avx512(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS
 pub(super) fn predict_avx2(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
     // SAFETY: this level is only chosen where the instructions were detected.
     unsafe { avx2(pairs, weights) }
+}
+
+pub(super) fn nearest_avx512(blocks: &[Block], queries: &[&[[i16; 2]]; QUERIES]) -> [Option<usize>; QUERIES] {
+    // SAFETY: this level is only chosen where the instructions were detected.
+    unsafe { nearest(blocks, queries) }
 }
 
 /// Two weights as one word.
@@ -53,6 +58,54 @@ fn avx512(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
         unsafe { _mm512_storeu_si512(part.as_mut_ptr().cast(), sum) };
     }
     out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn nearest(blocks: &[Block], queries: &[&[[i16; 2]]; QUERIES]) -> [Option<usize>; QUERIES] {
+    let mut most = [_mm512_setzero_si512(); QUERIES];
+    let mut at = [_mm512_setzero_si512(); QUERIES];
+    let high = _mm512_set1_epi32(!3);
+    let [q0, q1, q2, q3] = queries;
+    for (b, block) in blocks.iter().enumerate() {
+        let mut sums = [[_mm512_setzero_si512(); 4]; QUERIES];
+        for ((((pair, &w0), &w1), &w2), &w3) in block.pairs.iter().zip(*q0).zip(*q1).zip(*q2).zip(*q3) {
+            let weights = [w0, w1, w2, w3].map(|w| _mm512_set1_epi32(word(w)));
+            for i in 0..4 {
+                // SAFETY: each pair is 256 readable bytes, of which these are 64.
+                let v = unsafe { _mm512_loadu_si512(pair[16 * i..16 * i + 16].as_ptr().cast()) };
+                for (sums, &w) in sums.iter_mut().zip(&weights) {
+                    sums[i] = _mm512_dpwssd_epi32(sums[i], v, w);
+                }
+            }
+        }
+        let number = _mm512_set1_epi32(b as i32);
+        for (q, sums) in sums.iter().enumerate() {
+            let mut key = _mm512_setzero_si512();
+            for (i, &sum) in sums.iter().enumerate() {
+                let size = _mm512_and_si512(_mm512_abs_epi32(sum), high);
+                key = _mm512_max_epi32(key, _mm512_or_si512(size, _mm512_set1_epi32(3 - i as i32)));
+            }
+            let larger = _mm512_cmpgt_epi32_mask(key, most[q]);
+            most[q] = _mm512_mask_mov_epi32(most[q], larger, key);
+            at[q] = _mm512_mask_mov_epi32(at[q], larger, number);
+        }
+    }
+    let mut best = [None; QUERIES];
+    for ((best, most), at) in best.iter_mut().zip(most).zip(at) {
+        let (mut keys, mut numbers) = ([0_i32; 16], [0_i32; 16]);
+        // SAFETY: both are 64 writable bytes.
+        unsafe {
+            _mm512_storeu_si512(keys.as_mut_ptr().cast(), most);
+            _mm512_storeu_si512(numbers.as_mut_ptr().cast(), at);
+        }
+        let key = _mm512_reduce_max_epi32(most);
+        if key > 3 {
+            let first = (3 - key as usize % 4) * 16;
+            let equals = keys.iter().zip(&numbers).enumerate().filter(|(_, (k, _))| **k == key);
+            *best = equals.map(|(lane, (_, &b))| b as usize * ROWS + first + lane).min();
+        }
+    }
+    best
 }
 
 #[target_feature(enable = "avx2")]

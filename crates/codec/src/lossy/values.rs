@@ -54,8 +54,8 @@ fn collect(length: usize, values: impl Iterator<Item = f32>) -> Scratch<f32> {
 #[inline(always)]
 pub(crate) fn round_all(dtype: DType, values: &mut [f32]) {
     match dtype {
-        DType::Bf16 => values.iter_mut().for_each(|v| *v = f32::from_bits(u32::from(to_bf16(*v)) << 16)),
-        DType::F16 => values.iter_mut().for_each(|v| *v = from_f16(to_f16(*v))),
+        DType::Bf16 => values.iter_mut().for_each(|v| *v = nearest_bf16(*v)),
+        DType::F16 => values.iter_mut().for_each(|v| *v = nearest_f16(*v)),
         _ => {}
     }
 }
@@ -80,6 +80,18 @@ pub(crate) fn write(dtype: DType, values: &[f32], out: &mut [u8]) {
             }
         }
     }
+}
+
+/// The nearest bf16 of a finite value.
+#[inline(always)]
+pub(crate) fn nearest_bf16(v: f32) -> f32 {
+    f32::from_bits(u32::from(to_bf16(v)) << 16)
+}
+
+/// The nearest f16 of a finite value.
+#[inline(always)]
+pub(crate) fn nearest_f16(v: f32) -> f32 {
+    from_f16(to_f16(v))
 }
 
 /// Round to nearest, ties to even; for finite values.

@@ -5,7 +5,7 @@
 
 use crate::context::fresh_tree;
 use crate::entropy::range::{Decoder, EVEN, Encoder, Probability};
-use crate::kernel::{Block, ROWS, predict};
+use crate::kernel::{Block, QUERIES, ROWS, nearest};
 use crate::simd::Level;
 
 /// Most rows that one row is predicted from.
@@ -18,7 +18,7 @@ const GAIN_FIELD: u32 = 6;
 const MAX_GAIN: i32 = (1 << (GAIN_FIELD - 1)) - 1;
 /// Numbers of a sketch.
 const SKETCH: usize = 64;
-/// Norm of a sketch as integers: products of two stay below 2^24.
+/// Norm of a sketch as integers: products of two stay below 2^25.
 const NORM: f32 = 4096.0;
 /// Rows shorter than this, or fewer, are not searched.
 const MIN_COLUMNS: usize = 16;
@@ -26,7 +26,9 @@ const MIN_ROWS: usize = 16;
 /// Bits that a reference must save beyond its own.
 const LEAST_SAVED: f64 = 8.0;
 /// Products of an element with candidates, at most on average.
-const PRODUCTS: usize = 256;
+const PRODUCTS: usize = 96;
+/// Most candidates.
+const MAX_CANDIDATES: usize = 4096;
 /// Share of its energy that must be new for a row to be a candidate for later ones.
 const NOVEL: f64 = 0.05;
 /// Or this, in squared steps an element.
@@ -53,7 +55,8 @@ impl References {
             return Self::default();
         }
         let mut search = Search::new(level, z, period);
-        let mut rows: Vec<_> = (0..count).map(|i| search.row(i)).collect();
+        let mut rows: Vec<_> = (0..count).step_by(QUERIES).flat_map(|i| search.rows(i)).collect();
+        rows.truncate(count);
         if rows.iter().flatten().all(|r| r.gain == 0) {
             return Self::default();
         }
@@ -160,103 +163,117 @@ struct Search<'a> {
     period: usize,
     /// Numbers of a sketch that are used.
     width: usize,
-    signs: Vec<f32>,
+    signs: Vec<[f32; SKETCH]>,
     blocks: Vec<Block>,
     /// Row of each candidate.
     candidates: Vec<u32>,
     /// Most candidates, the latest ones.
     window: usize,
     added: usize,
-    rest: Vec<f32>,
+    queries: [Query; QUERIES],
+}
+
+/// A row whose references are sought.
+#[derive(Debug, Default)]
+struct Query {
+    references: [Reference; MAX_REFERENCES],
+    /// What the references found so far leave, cut into lengths of a sketch.
+    rest: Vec<[f32; SKETCH]>,
+    sketch: Sketch,
+    /// The row's own sketch.
+    whole: Sketch,
+    energy: f64,
+    /// Energy of the rest.
+    left: f64,
+    active: bool,
+}
+
+/// A row's sketch, as integers of norm 4096.
+#[derive(Clone, Copy, Debug)]
+struct Sketch([[i16; 2]; SKETCH / 2]);
+
+impl Default for Sketch {
+    fn default() -> Self {
+        Self([[0; 2]; SKETCH / 2])
+    }
 }
 
 impl<'a> Search<'a> {
     fn new(level: Level, z: &'a [i32], period: usize) -> Self {
         let sign = |j: usize| if (j as u32).wrapping_mul(0x9e37_79b1) >> 31 == 0 { 1.0 } else { -1.0 };
+        let signs = |part: usize| std::array::from_fn(|j| if part == 0 { 1.0 } else { sign(part * SKETCH + j) });
+        let parts = period.div_ceil(SKETCH);
+        let width = period.min(SKETCH);
         Self {
             level,
             z,
             period,
-            width: period.min(SKETCH),
-            signs: (0..period).map(|j| if period <= SKETCH { 1.0 } else { sign(j) }).collect(),
+            width,
+            signs: (0..parts).map(signs).collect(),
             blocks: Vec::new(),
             candidates: Vec::new(),
-            window: (PRODUCTS * period / period.min(SKETCH)).max(ROWS),
+            window: (PRODUCTS * period / width).clamp(ROWS, MAX_CANDIDATES),
             added: 0,
-            rest: vec![0.0; period],
+            queries: std::array::from_fn(|_| Query { rest: vec![[0.0; SKETCH]; parts], ..Query::default() }),
         }
     }
 
-    /// The references of row `i`; it becomes a candidate unless they say nearly all of it.
-    fn row(&mut self, i: usize) -> [Reference; MAX_REFERENCES] {
-        let Self { level, z, period, rest, signs, .. } = self;
-        let (z, period) = (*z, *period);
-        let own = &z[i * period..(i + 1) * period];
-        let mut sketch = [0.0_f32; SKETCH];
-        let energy = level.run(
-            #[inline(always)]
-            || {
-                for (r, &v) in rest.iter_mut().zip(own) {
-                    *r = v as f32;
-                }
-                for (part, signs) in rest.chunks(SKETCH).zip(signs.chunks(SKETCH)) {
-                    for ((s, &v), &sign) in sketch.iter_mut().zip(part).zip(signs) {
-                        *s += v * sign;
-                    }
-                }
-                products(rest, rest)
-            },
-        );
-        let mut references = [Reference::default(); MAX_REFERENCES];
-        let whole = sketch;
-        let mut left = energy;
+    /// The references of [`QUERIES`] rows from `start` on, or of as many as there are.
+    fn rows(&mut self, start: usize) -> [[Reference; MAX_REFERENCES]; QUERIES] {
+        let Self { level, z, period, width, signs, blocks, candidates, queries, .. } = self;
+        let (level, z, period) = (*level, *z, *period);
+        let row_of = |i: usize| z.get(i * period..(i + 1) * period);
         // Rounding leaves a twelfth of a step an element.
         let noise = period as f64 / 12.0;
-        let cost = f64::from(bits_below(i as u32) + GAIN_FIELD) + LEAST_SAVED;
+        let cost = f64::from(bits_below(start as u32 + 1) + GAIN_FIELD) + LEAST_SAVED;
         let least = (-2.0 * cost / period as f64).exp2();
-        for reference in &mut references {
-            if left <= noise {
-                break;
-            }
-            let Some(row) = self.best(&sketch) else { break };
-            let other = &z[row as usize * period..(row as usize + 1) * period];
-            let (both, of_other) = self.level.run(
-                #[inline(always)]
-                || mixed(&self.rest, other),
-            );
-            let gain = (16.0 * both / of_other.max(1.0)).round().clamp(-f64::from(MAX_GAIN), f64::from(MAX_GAIN));
-            let share = gain / 16.0;
-            let after = left - 2.0 * share * both + share * share * of_other;
-            if gain == 0.0 || after + noise > least * (left + noise) {
-                break;
-            }
-            *reference = Reference { row, gain: gain as i8 };
-            left = after;
-            let share = share as f32;
-            let Self { rest, signs, level, .. } = self;
+        let mut active = false;
+        for (q, query) in queries.iter_mut().enumerate() {
+            query.references = Default::default();
+            query.active = false;
+            let Some(own) = row_of(start + q) else { continue };
             level.run(
                 #[inline(always)]
-                || {
-                    for (r, &v) in rest.iter_mut().zip(other) {
-                        *r -= share * v as f32;
-                    }
-                    sketch = [0.0; SKETCH];
-                    for (part, signs) in rest.chunks(SKETCH).zip(signs.chunks(SKETCH)) {
-                        for ((s, &v), &sign) in sketch.iter_mut().zip(part).zip(signs) {
-                            *s += v * sign;
-                        }
-                    }
-                },
+                || query.begin(own, signs),
             );
+            query.active = query.left > noise && !candidates.is_empty();
+            active |= query.active;
         }
-        if left > NOVEL * energy || left > NEAR * period as f64 {
-            self.add(i as u32, &whole);
+        for k in 0..MAX_REFERENCES {
+            if !active {
+                break;
+            }
+            active = false;
+            let sketches = [0, 1, 2, 3].map(|q| &queries[q].sketch.0[..]);
+            let found = nearest(level, blocks, &sketches, *width);
+            for (query, candidate) in queries.iter_mut().zip(found) {
+                let known = candidate.filter(|_| query.active).and_then(|c| candidates.get(c).copied());
+                query.active = false;
+                let Some((row, other)) = known.and_then(|row| Some((row, row_of(row as usize)?))) else {
+                    continue;
+                };
+                query.active = level.run(
+                    #[inline(always)]
+                    || query.take(k, row, other, signs, noise, least),
+                );
+                active |= query.active;
+            }
         }
-        references
+        for q in 0..QUERIES {
+            if row_of(start + q).is_some() {
+                self.add((start + q) as u32, q);
+            }
+        }
+        [0, 1, 2, 3].map(|q| self.queries[q].references)
     }
 
-    fn add(&mut self, row: u32, sketch: &[f32; SKETCH]) {
-        let Some(integers) = normalized(sketch) else { return };
+    /// Makes a row a candidate unless its references say nearly all of it.
+    fn add(&mut self, row: u32, q: usize) {
+        let query = &self.queries[q];
+        let novel = query.left > NOVEL * query.energy || query.left > NEAR * self.period as f64;
+        if !novel || query.energy == 0.0 {
+            return;
+        }
         let slot = self.added % self.window;
         self.added += 1;
         if self.candidates.len() < self.window {
@@ -267,66 +284,122 @@ impl<'a> Search<'a> {
         } else {
             self.candidates[slot] = row;
         }
-        self.blocks[slot / ROWS].set_row(slot % ROWS, &integers[..self.width]);
+        self.blocks[slot / ROWS].set_row(slot % ROWS, &query.whole.0.as_flattened()[..self.width]);
     }
+}
 
-    /// The candidate whose sketch is most nearly along `sketch`; the first of equals.
-    fn best(&self, sketch: &[f32; SKETCH]) -> Option<u32> {
-        let integers = normalized(sketch)?;
-        let (weights, _) = integers.as_chunks::<2>();
-        let mut most = 0;
-        let mut best = None;
-        for (b, block) in self.blocks.iter().enumerate() {
-            let sums = predict(self.level, block, weights, self.width);
-            let largest = self.level.run(
-                #[inline(always)]
-                || sums.iter().fold(0, |m, s| m.max(s.abs())),
-            );
-            if largest > most {
-                most = largest;
-                best = sums.iter().position(|s| s.abs() == largest).map(|p| self.candidates[b * ROWS + p]);
+impl Query {
+    #[inline(always)]
+    fn begin(&mut self, own: &[i32], signs: &[[f32; SKETCH]]) {
+        let (parts, last) = own.as_chunks::<SKETCH>();
+        for (rest, part) in self.rest.iter_mut().zip(parts) {
+            for (r, &v) in rest.iter_mut().zip(part) {
+                *r = v as f32;
             }
         }
-        best
-    }
-}
-
-/// A sketch as integers of norm 4096; `None` for zeros.
-fn normalized(sketch: &[f32; SKETCH]) -> Option<[i16; SKETCH]> {
-    let mut lanes = [0.0_f32; 16];
-    for part in sketch.as_chunks::<16>().0 {
-        for (l, s) in lanes.iter_mut().zip(part) {
-            *l += s * s;
+        if !last.is_empty() {
+            let rest = &mut self.rest[parts.len()];
+            rest.fill(0.0);
+            for (r, &v) in rest.iter_mut().zip(last) {
+                *r = v as f32;
+            }
         }
+        let none = [[0; SKETCH]; 0];
+        self.energy = self.update(signs, 0.0, none.iter());
+        self.left = self.energy;
+        self.whole = self.sketch;
     }
-    let power: f32 = lanes.iter().sum();
-    let scale = NORM / power.sqrt();
-    scale.is_normal().then(|| sketch.map(|s| (s * scale) as i16))
+
+    /// Takes `share` times `other` off the rest, sketches it and returns its energy.
+    #[inline(always)]
+    fn update<'b>(
+        &mut self,
+        signs: &[[f32; SKETCH]],
+        share: f32,
+        mut other: impl Iterator<Item = &'b [i32; SKETCH]>,
+    ) -> f64 {
+        let mut sketch = [0.0_f32; SKETCH];
+        let mut powers = [0.0_f32; SKETCH];
+        for (part, signs) in self.rest.iter_mut().zip(signs) {
+            if let Some(other) = other.next() {
+                for j in 0..SKETCH {
+                    part[j] -= share * other[j] as f32;
+                }
+            }
+            for j in 0..SKETCH {
+                sketch[j] += part[j] * signs[j];
+                powers[j] += part[j] * part[j];
+            }
+        }
+        self.sketch = Sketch::of(&sketch);
+        sum(&powers)
+    }
+
+    /// Takes the row `other` as the reference `k`; false where that does not pay.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        k: usize,
+        row: u32,
+        other: &[i32],
+        signs: &[[f32; SKETCH]],
+        noise: f64,
+        least: f64,
+    ) -> bool {
+        let (parts, last) = other.as_chunks::<SKETCH>();
+        let mut end = [0; SKETCH];
+        end[..last.len()].copy_from_slice(last);
+        let others = || parts.iter().chain((!last.is_empty()).then_some(&end));
+        let (mut both, mut of_other) = ([0.0_f32; SKETCH], [0.0_f32; SKETCH]);
+        for (rest, other) in self.rest.iter().zip(others()) {
+            for j in 0..SKETCH {
+                let y = other[j] as f32;
+                both[j] += rest[j] * y;
+                of_other[j] += y * y;
+            }
+        }
+        let (both, of_other) = (sum(&both), sum(&of_other));
+        let gain = (16.0 * both / of_other.max(1.0)).round().clamp(-f64::from(MAX_GAIN), f64::from(MAX_GAIN));
+        let share = gain / 16.0;
+        let after = self.left - 2.0 * share * both + share * share * of_other;
+        if gain == 0.0 || after + noise > least * (self.left + noise) {
+            return false;
+        }
+        self.references[k] = Reference { row, gain: gain as i8 };
+        self.left = self.update(signs, share as f32, others());
+        self.left > noise
+    }
 }
 
-/// Σ a b, in a fixed order.
+impl Sketch {
+    #[inline(always)]
+    fn of(sketch: &[f32; SKETCH]) -> Self {
+        let mut powers = [0.0_f32; SKETCH];
+        for (p, s) in powers.iter_mut().zip(sketch) {
+            *p = s * s;
+        }
+        let scale = NORM / (sum(&powers) as f32).sqrt();
+        let mut integers = [0_i16; SKETCH];
+        if scale.is_normal() {
+            for (i, s) in integers.iter_mut().zip(sketch) {
+                // The sum's mantissa holds the integer.
+                *i = (s * scale + 12_582_912.0).to_bits() as i16;
+            }
+        }
+        let mut pairs = Self::default();
+        pairs.0.as_flattened_mut().copy_from_slice(&integers);
+        pairs
+    }
+}
+
+/// The sum, in a fixed order.
 #[inline(always)]
-fn products(a: &[f32], b: &[f32]) -> f64 {
-    let mut lanes = [0.0_f32; 16];
-    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
-        for ((l, x), y) in lanes.iter_mut().zip(a).zip(b) {
-            *l += x * y;
+fn sum(lanes: &[f32; SKETCH]) -> f64 {
+    let mut eight = [0.0_f64; 8];
+    for part in lanes.as_chunks::<8>().0 {
+        for (e, &l) in eight.iter_mut().zip(part) {
+            *e += f64::from(l);
         }
     }
-    lanes.iter().map(|&l| f64::from(l)).sum()
-}
-
-/// Σ a b and Σ b b, in a fixed order.
-#[inline(always)]
-fn mixed(a: &[f32], b: &[i32]) -> (f64, f64) {
-    let mut lanes = [[0.0_f32; 16]; 2];
-    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
-        for (i, (x, &y)) in a.iter().zip(b).enumerate() {
-            let y = y as f32;
-            lanes[0][i] += x * y;
-            lanes[1][i] += y * y;
-        }
-    }
-    let [ab, bb] = lanes.map(|l| l.iter().map(|&v| f64::from(v)).sum());
-    (ab, bb)
+    eight.iter().sum()
 }
