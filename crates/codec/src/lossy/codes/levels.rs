@@ -13,6 +13,11 @@ const SHIFT_BITS: u32 = 5;
 const MAX_SHIFT: u32 = 20;
 /// Levels of rows below this — a mean magnitude of 1/19 — are one.
 const LEAST_ROW: u8 = 7;
+/// Rows shorter than this have no level: columns have.
+const LEVEL_ROW: usize = 16;
+/// Rows shorter than these have levels in whole octaves, or halves.
+const SHORT_ROW: usize = 48;
+const LONG_ROW: usize = 128;
 /// Most contexts.
 const MAX_CONTEXTS: usize = 48;
 /// Most steps that share a context, as a shift.
@@ -53,10 +58,15 @@ impl RowLevel {
     /// first components of a transform, must not take them from the small.
     #[inline(always)]
     pub(crate) fn of(sum: u64, logarithms: u64, length: usize) -> Self {
+        if length < LEVEL_ROW {
+            return Self { level: 0, shift: 0 };
+        }
         // A Gaussian's geometric mean is 0.53 of its deviation: from a deviation of 10 on, bits go.
         let octaves = (logarithms / length.max(1) as u64 + (6 << 13)) >> 16;
         let shift = (octaves as u32).saturating_sub(3).min(MAX_SHIFT);
-        Self { level: quarters(sum, length), shift }
+        // Short rows cannot pay for fine levels.
+        let step = if length < SHORT_ROW { 4 } else if length < LONG_ROW { 2 } else { 1 };
+        Self { level: quarters(sum, length) / step * step, shift }
     }
 
     /// The row's level without its low bits, above the least that is told apart.

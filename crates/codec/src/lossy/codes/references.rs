@@ -20,6 +20,9 @@ const MAX_GAIN: i32 = (1 << (GAIN_FIELD - 1)) - 1;
 const SKETCH: usize = 64;
 /// Norm of a sketch as integers: products of two stay below 2^25.
 const NORM: f32 = 4096.0;
+/// Bits of a place among the rows referred to lately, whose number is one less than that allows.
+const PLACE_FIELD: u32 = 6;
+const RECENT: usize = (1 << PLACE_FIELD) - 1;
 /// Rows shorter than this, or fewer, are not searched.
 const MIN_COLUMNS: usize = 16;
 const MIN_ROWS: usize = 16;
@@ -97,7 +100,7 @@ impl References {
                 if !bit {
                     break;
                 }
-                side.direct(r.row, bits_below(i as u32));
+                models.write_row(side, i as u32, r.row);
                 side.tree(&mut models.gains, GAIN_FIELD, (i32::from(r.gain) + MAX_GAIN) as u32);
             }
         }
@@ -116,7 +119,7 @@ impl References {
                 if !side.bit(models.more()) {
                     break;
                 }
-                let row = side.direct(bits_below(i as u32)).min((i as u32).saturating_sub(1));
+                let row = models.read_row(side, i as u32);
                 let gain = side.tree(&mut models.gains, GAIN_FIELD) as i32 - MAX_GAIN;
                 // The first row has none before it, and neither has the last if it is cut: both read as none.
                 *r = if i == 0 { Reference::default() } else { Reference { row, gain: gain as i8 } };
@@ -138,17 +141,67 @@ struct Models {
     more: [Probability; MAX_REFERENCES],
     before: usize,
     gains: Vec<Probability>,
+    places: Vec<Probability>,
+    distances: Vec<Probability>,
+    /// Rows referred to lately, the last first.
+    recent: [u32; RECENT],
 }
 
 impl Models {
     fn new() -> Self {
-        Self { more: [EVEN; MAX_REFERENCES], before: 0, gains: fresh_tree(GAIN_FIELD) }
+        Self {
+            more: [EVEN; MAX_REFERENCES],
+            before: 0,
+            gains: fresh_tree(GAIN_FIELD),
+            places: fresh_tree(PLACE_FIELD),
+            distances: fresh_tree(5),
+            recent: [0; RECENT],
+        }
+    }
+
+    /// Moves `row` to the front, from where it stood or over the last.
+    fn touch(&mut self, row: u32) {
+        let at = self.recent.iter().position(|&r| r == row).unwrap_or(RECENT - 1);
+        self.recent.copy_within(..at, 1);
+        self.recent[0] = row;
+    }
+
+    fn write_row(&mut self, side: &mut Encoder, i: u32, row: u32) {
+        let place = self.recent.iter().position(|&r| r == row).unwrap_or(RECENT);
+        side.tree(&mut self.places, PLACE_FIELD, place as u32);
+        if place == RECENT {
+            let distance = i - row;
+            let length = distance.ilog2();
+            side.tree(&mut self.distances, 5, length);
+            side.direct(distance, length);
+        }
+        self.touch(row);
+    }
+
+    /// A row before `i`; one that does not come before means the one just before.
+    fn read_row(&mut self, side: &mut Decoder<'_>, i: u32) -> u32 {
+        let place = side.tree(&mut self.places, PLACE_FIELD) as usize;
+        let row = match self.recent.get(place) {
+            Some(&row) => row,
+            None => {
+                let length = side.tree(&mut self.distances, 5);
+                i.saturating_sub(1 << length | side.direct(length))
+            }
+        };
+        let row = row.min(i.saturating_sub(1));
+        self.touch(row);
+        row
     }
 
     fn more(&mut self) -> &mut Probability {
         self.before += 1;
         &mut self.more[self.before - 1]
     }
+}
+
+/// Energy of a row that costs little: half a step an element.
+fn noise_of(period: usize) -> f64 {
+    period as f64 / 4.0
 }
 
 /// Bits of an index below `count`.
@@ -185,6 +238,8 @@ struct Query {
     energy: f64,
     /// Energy of the rest.
     left: f64,
+    /// Bits that the rest may cost, but for its share of noise, in 1/65536.
+    length: u64,
     active: bool,
 }
 
@@ -223,10 +278,8 @@ impl<'a> Search<'a> {
         let Self { level, z, period, width, signs, blocks, candidates, queries, .. } = self;
         let (level, z, period) = (*level, *z, *period);
         let row_of = |i: usize| z.get(i * period..(i + 1) * period);
-        // Rounding leaves a twelfth of a step an element.
-        let noise = period as f64 / 12.0;
+        let noise = noise_of(period);
         let cost = f64::from(bits_below(start as u32 + 1) + GAIN_FIELD) + LEAST_SAVED;
-        let least = (-2.0 * cost / period as f64).exp2();
         let mut active = false;
         for (q, query) in queries.iter_mut().enumerate() {
             query.references = Default::default();
@@ -254,7 +307,7 @@ impl<'a> Search<'a> {
                 };
                 query.active = level.run(
                     #[inline(always)]
-                    || query.take(k, row, other, signs, noise, least),
+                    || query.take(k, row, other, signs, cost),
                 );
                 active |= query.active;
             }
@@ -320,6 +373,7 @@ impl Query {
     ) -> f64 {
         let mut sketch = [0.0_f32; SKETCH];
         let mut powers = [0.0_f32; SKETCH];
+        let mut lengths = [0_u32; SKETCH];
         for (part, signs) in self.rest.iter_mut().zip(signs) {
             if let Some(other) = other.next() {
                 for j in 0..SKETCH {
@@ -329,8 +383,11 @@ impl Query {
             for j in 0..SKETCH {
                 sketch[j] += part[j] * signs[j];
                 powers[j] += part[j] * part[j];
+                // An f32's bits are its logarithm, nearly; all are at least 1.
+                lengths[j] += ((2.0 * part[j].abs() + 1.0).to_bits() - 1.0_f32.to_bits()) >> 7;
             }
         }
+        self.length = lengths.iter().map(|&l| u64::from(l)).sum();
         self.sketch = Sketch::of(&sketch);
         sum(&powers)
     }
@@ -343,9 +400,10 @@ impl Query {
         row: u32,
         other: &[i32],
         signs: &[[f32; SKETCH]],
-        noise: f64,
-        least: f64,
+        cost: f64,
     ) -> bool {
+        let noise = noise_of(other.len());
+        let least = (-2.0 * cost / other.len() as f64).exp2();
         let (parts, last) = other.as_chunks::<SKETCH>();
         let mut end = [0; SKETCH];
         end[..last.len()].copy_from_slice(last);
@@ -365,8 +423,14 @@ impl Query {
         if gain == 0.0 || after + noise > least * (self.left + noise) {
             return false;
         }
-        self.references[k] = Reference { row, gain: gain as i8 };
+        let (length, before) = (self.length, self.left);
         self.left = self.update(signs, share as f32, others());
+        // Energy overrates what a few large values cost, such as the first components of a transform.
+        if (self.length + ((cost as u64) << 16)) >= length {
+            self.left = before;
+            return false;
+        }
+        self.references[k] = Reference { row, gain: gain as i8 };
         self.left > noise
     }
 }
