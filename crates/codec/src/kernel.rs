@@ -33,6 +33,14 @@ impl Block {
 }
 
 impl Block {
+    /// Puts two columns, from an even one on.
+    #[inline(always)]
+    pub(crate) fn set_pair(&mut self, pair: usize, a: &[i16; ROWS], b: &[i16; ROWS]) {
+        for ((p, &a), &b) in self.pairs[pair].iter_mut().zip(a).zip(b) {
+            *p = [a, b];
+        }
+    }
+
     /// Puts one row's values, from the first column on.
     #[inline(always)]
     pub(crate) fn set_row(&mut self, row: usize, values: &[i16]) {
@@ -61,8 +69,35 @@ pub(crate) fn predict(level: Level, block: &Block, weights: &[[i16; 2]], columns
     }
 }
 
-/// Rows whose weights [`nearest`] takes together.
+/// Weights that [`nearest`] and [`predict_all`] take together: each load of the block serves all.
 pub(crate) const QUERIES: usize = 4;
+
+/// Like [`predict`] for each number below `count`, whose weights `weights_of` gives; sums go to `each`.
+pub(crate) fn predict_all<'w>(
+    level: Level,
+    block: &Block,
+    count: usize,
+    columns: usize,
+    weights_of: impl Fn(usize) -> &'w [[i16; 2]],
+    mut each: impl FnMut(usize, &[i32; ROWS]),
+) {
+    let mut from = 0;
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        let pairs = &block.pairs[..columns.div_ceil(2)];
+        while from + QUERIES <= count {
+            let weights = [0, 1, 2, 3].map(|q| &weights_of(from + q)[..pairs.len()]);
+            for (q, sums) in x86::predict_four_avx512(pairs, &weights).iter().enumerate() {
+                each(from + q, sums);
+            }
+            from += QUERIES;
+        }
+    }
+    while from < count {
+        each(from, &predict(level, block, weights_of(from), columns));
+        from += 1;
+    }
+}
 
 /// For each of the queries, a row of the blocks whose sum with its weights is largest in magnitude: the first of those
 /// that agree but for the two lowest bits, later sixteens last. `None` where all are zero or there are no blocks. Sums

@@ -17,6 +17,11 @@ pub(super) fn predict_avx2(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] 
     unsafe { avx2(pairs, weights) }
 }
 
+pub(super) fn predict_four_avx512(pairs: &[Pair], weights: &[&[[i16; 2]]; QUERIES]) -> [[i32; ROWS]; QUERIES] {
+    // SAFETY: this level is only chosen where the instructions were detected.
+    unsafe { four_avx512(pairs, weights) }
+}
+
 pub(super) fn nearest_avx512(blocks: &[Block], queries: &[&[[i16; 2]]; QUERIES]) -> [Option<usize>; QUERIES] {
     // SAFETY: this level is only chosen where the instructions were detected.
     unsafe { nearest(blocks, queries) }
@@ -61,23 +66,43 @@ fn avx512(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+fn four_sums(pairs: &[Pair], weights: &[&[[i16; 2]]; QUERIES]) -> [[__m512i; 4]; QUERIES] {
+    let mut sums = [[_mm512_setzero_si512(); 4]; QUERIES];
+    let [q0, q1, q2, q3] = weights;
+    for ((((pair, &w0), &w1), &w2), &w3) in pairs.iter().zip(*q0).zip(*q1).zip(*q2).zip(*q3) {
+        let weights = [w0, w1, w2, w3].map(|w| _mm512_set1_epi32(word(w)));
+        for i in 0..4 {
+            // SAFETY: each pair is 256 readable bytes, of which these are 64.
+            let v = unsafe { _mm512_loadu_si512(pair[16 * i..16 * i + 16].as_ptr().cast()) };
+            for (sums, &w) in sums.iter_mut().zip(&weights) {
+                sums[i] = _mm512_dpwssd_epi32(sums[i], v, w);
+            }
+        }
+    }
+    sums
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn four_avx512(pairs: &[Pair], weights: &[&[[i16; 2]]; QUERIES]) -> [[i32; ROWS]; QUERIES] {
+    let sums = four_sums(pairs, weights);
+    let mut out = [[0; ROWS]; QUERIES];
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (part, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
+            // SAFETY: `part` is 64 writable bytes.
+            unsafe { _mm512_storeu_si512(part.as_mut_ptr().cast(), sum) };
+        }
+    }
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn nearest(blocks: &[Block], queries: &[&[[i16; 2]]; QUERIES]) -> [Option<usize>; QUERIES] {
     let mut most = [_mm512_setzero_si512(); QUERIES];
     let mut at = [_mm512_setzero_si512(); QUERIES];
     let high = _mm512_set1_epi32(!3);
-    let [q0, q1, q2, q3] = queries;
     for (b, block) in blocks.iter().enumerate() {
-        let mut sums = [[_mm512_setzero_si512(); 4]; QUERIES];
-        for ((((pair, &w0), &w1), &w2), &w3) in block.pairs.iter().zip(*q0).zip(*q1).zip(*q2).zip(*q3) {
-            let weights = [w0, w1, w2, w3].map(|w| _mm512_set1_epi32(word(w)));
-            for i in 0..4 {
-                // SAFETY: each pair is 256 readable bytes, of which these are 64.
-                let v = unsafe { _mm512_loadu_si512(pair[16 * i..16 * i + 16].as_ptr().cast()) };
-                for (sums, &w) in sums.iter_mut().zip(&weights) {
-                    sums[i] = _mm512_dpwssd_epi32(sums[i], v, w);
-                }
-            }
-        }
+        let sums = four_sums(&block.pairs, queries);
         let number = _mm512_set1_epi32(b as i32);
         for (q, sums) in sums.iter().enumerate() {
             let mut key = _mm512_setzero_si512();

@@ -35,7 +35,7 @@ const COARSE_STEP: f64 = 0.25;
 const FINE_ROUNDING: f32 = 0.5;
 const COARSE_ROUNDING: f32 = 0.42;
 /// 1.5 × 2^23: adding it to a number below 2^22 in magnitude leaves an integer in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
 
 /// How magnitudes become codes and codes values.
 #[derive(Clone, Copy, Debug)]
