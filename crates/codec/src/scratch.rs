@@ -69,13 +69,6 @@ impl<T: Element> Scratch<T> {
         }
         Self { all, length }
     }
-
-    /// `length` zeros.
-    pub(crate) fn zeros(length: usize) -> Self {
-        let mut buffer = Self::any(length);
-        buffer.fill(T::default());
-        buffer
-    }
 }
 
 impl<T: Element> Drop for Scratch<T> {
@@ -113,7 +106,7 @@ mod tests {
 
     #[test]
     fn buffers_are_reused_and_bounded() {
-        let first = Scratch::<i32>::zeros(1000);
+        let first = Scratch::<i32>::any(1000);
         let at = first.as_ptr();
         drop(first);
         let again = Scratch::<i32>::any(500);

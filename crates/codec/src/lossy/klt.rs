@@ -35,12 +35,12 @@ const TRIES: usize = 10;
 /// Steps after which one that meets the target is good enough.
 const GOOD_TRIES: usize = 3;
 /// Share of the error allowed that is aimed at, and from which on a step is close enough.
-const SURE_SHARE: f64 = 0.999;
-const CLOSE_ENOUGH: f64 = 0.995;
+const SURE_SHARE: f64 = 0.996;
+const CLOSE_ENOUGH: f64 = 0.99;
 /// Columns that are turned into rows together.
 const TILE: usize = 16;
 /// Payloads this much smaller than the tensor are not compared with the uniform codec's.
-const SURE_RATIO: usize = 5;
+const SURE_RATIO: usize = 3;
 
 /// Appends `tensor` as one payload that meets `target`, in `basis`, or without it where that is smaller.
 ///
@@ -278,23 +278,30 @@ fn integers(column: &[f32; ROWS], scales: &[f32; ROWS]) -> [i16; ROWS] {
 fn noise(level: Level, components: &[f32], step: f32) -> f64 {
     let inverse = 1.0 / step;
     let mut total = 0.0;
-    for run in components.chunks(256) {
+    for run in components.as_chunks::<ROWS>().0.chunks(16) {
         total += level.run(
             #[inline(always)]
             || {
-                let mut lanes = [0.0_f32; 16];
-                for part in run.chunks(16) {
+                let mut lanes = [0.0_f32; ROWS];
+                for part in run {
                     for (l, &v) in lanes.iter_mut().zip(part) {
-                        let code = (v.abs() * inverse + 0.5).min(1e6) as i32;
-                        let error = v.abs() - code as f32 * step;
+                        let error = (v - code_of(v, inverse) as f32 * step) * inverse;
                         *l += error * error;
                     }
                 }
-                f64::from(lanes.iter().sum::<f32>())
+                lanes.iter().map(|&l| f64::from(l)).sum::<f64>()
             },
         );
     }
-    total
+    total * f64::from(step) * f64::from(step)
+}
+
+/// The code of a component, rounded to even; more than [`MAX_COMPONENT`] where it does not fit.
+#[inline(always)]
+fn code_of(v: f32, inverse: f32) -> i32 {
+    let most = (MAX_COMPONENT + 1) as f32;
+    let sum = (v * inverse).clamp(-most, most) + ROUNDER;
+    sum.to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
 }
 
 /// Codes of all components; false where one is too large.
@@ -305,9 +312,8 @@ fn quantize(level: Level, components: &[f32], step: f32, codes: &mut [i32]) -> b
         || {
             let mut most = 0;
             for (c, &v) in codes.iter_mut().zip(components) {
-                let magnitude = (v.abs() * inverse + 0.5).min(1e6) as i32;
-                most = most.max(magnitude);
-                *c = if v < 0.0 { -magnitude } else { magnitude };
+                *c = code_of(v, inverse);
+                most = most.max(c.abs());
             }
             most <= MAX_COMPONENT
         },
