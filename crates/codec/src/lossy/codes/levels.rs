@@ -102,9 +102,10 @@ impl Levels {
     /// The rows' and columns' shares of a context.
     fn parts(&self) -> (Vec<u8>, Vec<u8>) {
         let above_least = |mut v: Vec<u8>| {
-            v.iter_mut().for_each(|l| *l >>= self.coarse);
-            let least = v.iter().copied().min().unwrap_or(0);
-            v.iter_mut().for_each(|l| *l -= least);
+            let least = v.iter().copied().min().unwrap_or(0) >> self.coarse;
+            for l in &mut v {
+                *l = (*l >> self.coarse) - least;
+            }
             v
         };
         (above_least(self.rows.iter().map(|r| r.kept()).collect()), above_least(self.cols.clone()))

@@ -181,13 +181,10 @@ impl Models {
     /// A row before `i`; one that does not come before means the one just before.
     fn read_row(&mut self, side: &mut Decoder<'_>, i: u32) -> u32 {
         let place = side.tree(&mut self.places, PLACE_FIELD) as usize;
-        let row = match self.recent.get(place) {
-            Some(&row) => row,
-            None => {
-                let length = side.tree(&mut self.distances, 5);
-                i.saturating_sub(1 << length | side.direct(length))
-            }
-        };
+        let row = self.recent.get(place).copied().unwrap_or_else(|| {
+            let length = side.tree(&mut self.distances, 5);
+            i.saturating_sub(1 << length | side.direct(length))
+        });
         let row = row.min(i.saturating_sub(1));
         self.touch(row);
         row
