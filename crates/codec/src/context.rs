@@ -32,6 +32,7 @@ use crate::error::CodecError;
 use crate::f32_halves;
 use crate::header::Header;
 use crate::layered::Offsets;
+use crate::scratch::Scratch;
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 use classes::Classes;
@@ -72,7 +73,7 @@ pub(crate) fn encode(level: Level, tensor: TensorRef<'_>, out: &mut Vec<u8>) -> 
     let n = words.len() / 2;
     let classes = Classes::choose(level, words, rotate, period);
     let (exponent_offsets, contexts) = classes.offsets(period);
-    let mut symbols = vec![0; n];
+    let mut symbols = Scratch::any(n);
     let mut tails = Vec::with_capacity(n / 8 * 6 + 16);
     let mut escapes = Vec::new();
     words::split(level, words, rotate, &exponent_offsets, &mut symbols, &mut tails, &mut escapes);
@@ -141,7 +142,7 @@ pub(crate) fn decode(level: Level, header: &Header, body: &[u8], out: &mut [u8])
     let classes = Classes::read(&mut side, class_count, steps, n.div_ceil(period), period);
     let tables = Tables::read(&mut side, classes.contexts()).map_err(|r| reader.malformed(r))?;
     let (exponent_offsets, contexts) = classes.offsets(period);
-    let mut symbols = vec![0; n];
+    let mut symbols = Scratch::any(n);
     plane::decode(level, &tables, &mut reader, &contexts, &mut symbols)?;
     let tails = reader.take(words::tail_bytes(n))?;
     let escape_count = reader.u32()? as usize;

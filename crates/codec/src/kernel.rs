@@ -33,6 +33,14 @@ impl Block {
 }
 
 impl Block {
+    /// Puts two columns, from an even one on.
+    #[inline(always)]
+    pub(crate) fn set_pair(&mut self, pair: usize, a: &[i16; ROWS], b: &[i16; ROWS]) {
+        for ((p, &a), &b) in self.pairs[pair].iter_mut().zip(a).zip(b) {
+            *p = [a, b];
+        }
+    }
+
     /// Puts one row's values, from the first column on.
     #[inline(always)]
     pub(crate) fn set_row(&mut self, row: usize, values: &[i16]) {
@@ -59,6 +67,67 @@ pub(crate) fn predict(level: Level, block: &Block, weights: &[[i16; 2]], columns
         Level::Neon => neon::predict(pairs, weights),
         Level::Scalar => predict_scalar(pairs, weights),
     }
+}
+
+/// Weights that [`nearest`] and [`predict_all`] take together: each load of the block serves all.
+pub(crate) const QUERIES: usize = 4;
+
+/// Like [`predict`] for each number below `count`, whose weights `weights_of` gives; sums go to `each`.
+pub(crate) fn predict_all<'w>(
+    level: Level,
+    block: &Block,
+    count: usize,
+    columns: usize,
+    weights_of: impl Fn(usize) -> &'w [[i16; 2]],
+    mut each: impl FnMut(usize, &[i32; ROWS]),
+) {
+    let mut from = 0;
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        let pairs = &block.pairs[..columns.div_ceil(2)];
+        while from + QUERIES <= count {
+            let weights = [0, 1, 2, 3].map(|q| &weights_of(from + q)[..pairs.len()]);
+            for (q, sums) in x86::predict_four_avx512(pairs, &weights).iter().enumerate() {
+                each(from + q, sums);
+            }
+            from += QUERIES;
+        }
+    }
+    while from < count {
+        each(from, &predict(level, block, weights_of(from), columns));
+        from += 1;
+    }
+}
+
+/// For each of the queries, a row of the blocks whose sum with its weights is largest in magnitude: the first of those
+/// that agree but for the two lowest bits, later sixteens last. `None` where all are zero or there are no blocks. Sums
+/// must not wrap.
+pub(crate) fn nearest(
+    level: Level,
+    blocks: &[Block],
+    queries: &[&[[i16; 2]]; QUERIES],
+    columns: usize,
+) -> [Option<usize>; QUERIES] {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        return x86::nearest_avx512(blocks, &queries.map(|q| &q[..columns.div_ceil(2)]));
+    }
+    let mut best = [(0, 0); QUERIES];
+    for (b, block) in blocks.iter().enumerate() {
+        for (best, query) in best.iter_mut().zip(queries) {
+            let sums = predict(level, block, query, columns);
+            let mut keys = [0_i32; ROWS];
+            for (i, (key, s)) in keys.iter_mut().zip(&sums).enumerate() {
+                *key = s.abs() & !3 | (3 - i / 16) as i32;
+            }
+            let most = keys.iter().fold(0, |m: i32, &k| m.max(k));
+            if most > best.0 {
+                let row = keys.iter().position(|&k| k == most).unwrap_or(0);
+                *best = (most, b * ROWS + row);
+            }
+        }
+    }
+    best.map(|(key, row)| (key > 3).then_some(row))
 }
 
 fn predict_scalar(pairs: &[[[i16; 2]; ROWS]], weights: &[[i16; 2]]) -> [i32; ROWS] {

@@ -54,6 +54,7 @@ mod linalg;
 mod lossy;
 mod payload;
 mod predictive;
+mod scratch;
 mod shared;
 mod simd;
 pub mod tensor;

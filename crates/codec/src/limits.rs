@@ -30,6 +30,9 @@ pub const MAX_BASIS_COLUMNS: usize = 2048;
 /// Most directions of a low-rank payload.
 pub const MAX_RANK: usize = 512;
 
+/// Most bytes of working memory that a thread keeps from one tensor to the next.
+pub const MAX_KEPT_SCRATCH_BYTES: usize = 64 << 20;
+
 /// What a caller allows a payload to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -21,7 +21,7 @@ pub enum Level {
     /// x86-64 with AVX2, BMI and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL, VBMI and VBMI2, BMI and POPCNT.
+    /// x86-64 with AVX-512 F, BW, DQ, VL, VBMI, VBMI2 and VNNI, BMI and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// `AArch64` with NEON.
@@ -45,6 +45,7 @@ impl Level {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vbmi")
                 && is_x86_feature_detected!("avx512vbmi2")
+                && is_x86_feature_detected!("avx512vnni")
             {
                 return Self::Avx512;
             }

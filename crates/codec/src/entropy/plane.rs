@@ -7,6 +7,7 @@ use super::tables::Tables;
 use crate::bytes::Reader;
 use crate::error::CodecError;
 use crate::layered::Offsets;
+use crate::scratch::Scratch;
 use crate::simd::Level;
 
 /// Symbols of one stream.
@@ -32,7 +33,7 @@ pub(crate) fn encode(level: Level, tables: &Tables, symbols: &[u8], offsets: &Of
     let table = EncodeTable::new(tables);
     let lengths = out.len();
     out.resize(lengths + 4 * symbols.len().div_ceil(CHUNK), 0);
-    let mut contexts = vec![0; CHUNK.min(symbols.len())];
+    let mut contexts = Scratch::any(CHUNK.min(symbols.len()));
     for (i, chunk) in symbols.chunks(CHUNK).enumerate() {
         let contexts = &mut contexts[..chunk.len()];
         offsets.fill(i * CHUNK, chunk.len(), contexts);
@@ -55,7 +56,7 @@ pub(crate) fn decode(
 ) -> Result<(), CodecError> {
     let table = DecodeTable::new(tables);
     let lengths = reader.take(4 * out.len().div_ceil(CHUNK))?.as_chunks::<4>().0;
-    let mut contexts = vec![0; CHUNK.min(out.len())];
+    let mut contexts = Scratch::any(CHUNK.min(out.len()));
     for (i, (chunk, length)) in out.chunks_mut(CHUNK).zip(lengths).enumerate() {
         let contexts = &mut contexts[..chunk.len()];
         offsets.fill(i * CHUNK, chunk.len(), contexts);

@@ -10,6 +10,7 @@
 mod avx512;
 
 use super::tables::{SCALE, SCALE_BITS, Tables};
+use crate::scratch::Scratch;
 use crate::simd::Level;
 
 /// Interleaved coders.
@@ -29,7 +30,7 @@ pub(crate) struct EncodeTable {
 /// (bits 19–29).
 #[derive(Debug)]
 pub(crate) struct DecodeTable {
-    slots: Vec<u32>,
+    slots: Scratch<u32>,
     contexts: usize,
 }
 
@@ -51,14 +52,18 @@ impl DecodeTable {
     /// The table, whose slots are all valid: a context that never occurs decodes to symbol 0.
     pub(crate) fn new(tables: &Tables) -> Self {
         let contexts = tables.frequencies.len();
-        let mut slots = Vec::with_capacity(contexts << SCALE_BITS);
-        for frequencies in &tables.frequencies {
-            let begin = slots.len();
+        let mut slots = Scratch::any(contexts << SCALE_BITS);
+        for (slots, frequencies) in slots.chunks_exact_mut(SCALE as usize).zip(&tables.frequencies) {
+            let mut at = 0;
             for (s, &f) in frequencies.iter().enumerate().filter(|(_, f)| **f > 0) {
                 let base = s as u32 | (u32::from(f) - 1) << 8;
-                slots.extend((0..u32::from(f)).map(|i| base | i << 19));
+                let end = (at + usize::from(f)).min(SCALE as usize);
+                for (i, slot) in (0_u32..).zip(&mut slots[at..end]) {
+                    *slot = base | i << 19;
+                }
+                at = end;
             }
-            slots.resize(begin + SCALE as usize, 0);
+            slots[at..].fill(0);
         }
         Self { slots, contexts }
     }
@@ -69,14 +74,14 @@ impl DecodeTable {
 pub(crate) struct Encoder {
     states: [u32; LANES],
     /// Words fill this from its end; a symbol costs at most one.
-    words: Vec<u8>,
+    words: Scratch<u8>,
     at: usize,
 }
 
 impl Encoder {
     /// An encoder of at most `symbols` symbols.
     pub(crate) fn new(symbols: usize) -> Self {
-        let words = vec![0_u8; 2 * symbols + 4 * LANES + SLACK];
+        let words = Scratch::any(2 * symbols + 4 * LANES + SLACK);
         Self { states: [LOWER; LANES], at: words.len() - SLACK, words }
     }
 

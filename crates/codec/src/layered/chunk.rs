@@ -1,22 +1,23 @@
 //! One chunk: tails, bit planes of each layer, remaining symbols.
 
 use super::{CHUNK, MAX_LAYERS};
+use crate::scratch::Scratch as Kept;
 use crate::simd::scalar::Scalar;
 use crate::simd::{GROUP, Kernels, Layer, Level};
 
 /// Buffers reused from chunk to chunk.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    offsets: Vec<u8>,
-    a: Vec<u8>,
-    b: Vec<u8>,
+    offsets: Kept<u8>,
+    a: Kept<u8>,
+    b: Kept<u8>,
 }
 
 impl Scratch {
     /// Buffers for chunks of a tensor of `n` elements, with slack for whole vectors.
     pub(crate) fn new(n: usize) -> Self {
         let room = n.min(CHUNK) + 2 * GROUP;
-        Self { offsets: vec![0; room], a: vec![0; room], b: vec![0; room] }
+        Self { offsets: Kept::any(room), a: Kept::any(room), b: Kept::any(room) }
     }
 
     /// Room for the offsets of one chunk.

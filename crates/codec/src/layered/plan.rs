@@ -17,6 +17,7 @@ pub(crate) enum Effort {
 /// Symbols looked at when layers and offsets are chosen, in runs.
 const SAMPLE: usize = 1 << 14;
 const WINDOW_SAMPLE: usize = 1 << 12;
+const SMALL_SAMPLE: usize = 1 << 9;
 const RUN: usize = 128;
 /// Rows looked at when column offsets are estimated.
 const SAMPLE_ROWS: usize = 64;
@@ -42,7 +43,9 @@ impl Plan {
     /// Chooses for `words`, laid out in rows of `cols` elements.
     pub(crate) fn choose(effort: Effort, words: &[u8], rotate: bool, cols: usize) -> Self {
         let n = words.len() / 2;
-        let sample = if effort == Effort::Window { WINDOW_SAMPLE } else { SAMPLE };
+        let (most, share) = if effort == Effort::Window { (WINDOW_SAMPLE, 4) } else { (SAMPLE, 2) };
+        // Small tensors would pay more for a full count than it gains.
+        let sample = (n / share).clamp(SMALL_SAMPLE, most);
         let sample =
             if rotate { Sample::take::<true>(words, sample) } else { Sample::take::<false>(words, sample) };
         let plain = sample.histogram(&Offsets::none());

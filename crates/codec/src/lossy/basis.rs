@@ -61,7 +61,7 @@ impl Basis {
             // Tensors count alike whatever their scale, and their squares stay in range.
             let power = values.iter().map(|&v| f64::from(v / most) * f64::from(v / most)).sum::<f64>();
             let scale = ((values.len() as f64 / power).sqrt() / f64::from(most)) as f32;
-            for v in &mut values {
+            for v in values.iter_mut() {
                 *v *= scale;
             }
             let rows: Vec<&[f32]> = values.chunks_exact(columns).collect();

@@ -1,138 +1,166 @@
-//! Planes of signed integers: magnitudes by rANS in the context of their row's and column's size, signs and low bits
-//! as they are. A column's mean, as an integer, is taken off first.
+//! Planes of signed integers, losslessly: a row less what similar rows before it predict, coded in the context of its
+//! row's and column's size.
 //!
-//! Layout: 4 + … bytes of range-coded means, levels and tables, the streams of the symbols, 4 + … bytes of bits.
+//! Tokens recur, so rows of activations and their gradients resemble earlier rows of the same tensor, often to a
+//! percent. Each row names up to [`references::MAX_REFERENCES`] of them with a gain ([`references`]); a column's mean is
+//! taken off first. What is left loses its low bits, as many as the row's size allows (they carry no structure and are
+//! stored as they are), and the rest is a symbol ([`symbols`]) for rANS.
+//!
+//! Layout: 4 + … bytes of range-coded means, references, levels and tables; the streams of the symbols; the low bits,
+//! row by row, eight elements to as many bytes as each has low bits; 4 + … bytes of further bits of large values.
+
+mod levels;
+mod references;
+mod symbols;
 
 use crate::bits::{BitReader, BitWriter};
 use crate::bytes::Reader;
-use crate::context::{fresh_tree, offsets_of};
+use crate::context::fresh_tree;
 use crate::entropy::plane;
 use crate::entropy::range::{Decoder, Encoder};
 use crate::entropy::tables::Tables;
 use crate::error::CodecError;
-use crate::fixed::log2_q16;
-use crate::layered::Offsets;
+use crate::scratch::Scratch;
 use crate::simd::Level;
+use levels::{Levels, RowLevel};
+use references::References;
+use symbols::{pack, packed_bytes, unpack};
 
 /// Largest magnitude of a code.
 pub(crate) const MAX_CODE: i32 = (1 << 18) - 1;
-/// Magnitudes below this have symbols of their own; above, a symbol keeps four bits below the first.
-const DIRECT: u32 = 32;
 /// Fewer rows than this pay more for means than they gain.
 const MIN_MEAN_ROWS: usize = 32;
-/// Most contexts.
-const MAX_CONTEXTS: usize = 48;
-/// Bits of a level in the side information.
-const LEVEL_BITS: u32 = 6;
-
-/// Symbol of a magnitude.
-#[inline(always)]
-fn symbol_of(magnitude: u32) -> u8 {
-    // An f32 holds the magnitude exactly; its exponent and first four mantissa bits are the symbol.
-    let bits = (magnitude as i32 as f32).to_bits() >> 19;
-    let long = bits.wrapping_sub((127 + 5) << 4).wrapping_add(DIRECT);
-    (if magnitude < DIRECT { magnitude } else { long }) as u8
-}
-
-/// Smallest magnitude of a symbol and its number of low bits; no magnitude above [`MAX_CODE`].
-#[inline(always)]
-const fn magnitude_of(symbol: u8) -> (u32, u32) {
-    let s = symbol as u32;
-    if s < DIRECT {
-        return (s, 0);
-    }
-    let low = (s - DIRECT) / 16 + 1;
-    ((16 + (s - DIRECT) % 16) << low, low)
-}
 
 /// Appends `codes`, none above [`MAX_CODE`] in magnitude, in rows of `period`.
 pub(crate) fn encode(level: Level, codes: &[i32], period: usize, out: &mut Vec<u8>) {
-    let means = Means::of(codes, period);
+    let means = Means::of(level, codes, period);
     let centred;
     let codes = if means.0.is_empty() {
         codes
     } else {
-        centred = means.subtract(codes, period);
+        centred = means.subtract(level, codes, period);
         &centred[..]
     };
-    let levels = level.run(
-        #[inline(always)]
-        || Levels::of(codes, period),
-    );
-    let contexts = levels.offsets(period);
-    let mut symbols = vec![0; codes.len()];
-    let mut bits = BitWriter::new();
-    level.run(
-        #[inline(always)]
-        || {
-            for (s, &code) in symbols.iter_mut().zip(codes) {
-                *s = symbol_of(code.unsigned_abs());
+    let references = References::find(level, codes, period);
+    let mut symbols = Scratch::any(codes.len());
+    let mut low = Vec::with_capacity(codes.len() / 4 + 64);
+    let mut long = BitWriter::new();
+    let mut row_levels = Vec::with_capacity(codes.len().div_ceil(period));
+    let mut sums = vec![0_u32; period];
+    let mut rest = vec![0_i32; period];
+    for (i, (row, symbols)) in codes.chunks(period).zip(symbols.chunks_mut(period)).enumerate() {
+        let rest = &mut rest[..row.len()];
+        let (row_level, has_long) = level.run(
+            #[inline(always)]
+            || {
+                references.predict(i, codes, rest);
+                let (mut total, mut logarithms) = (0_u64, 0_u64);
+                for (r, z) in rest.chunks_mut(256).zip(row.chunks(256)) {
+                    let (mut part, mut part_logarithms) = (0_u32, 0_u32);
+                    for (r, &z) in r.iter_mut().zip(z) {
+                        *r = z - *r;
+                        part += r.unsigned_abs();
+                        // An f32's bits are its logarithm, nearly; all are at least 1.
+                        let bits = ((2 * r.abs() + 1) as f32).to_bits();
+                        part_logarithms += (bits - 1.0_f32.to_bits()) >> 7;
+                    }
+                    total += u64::from(part);
+                    logarithms += u64::from(part_logarithms);
+                }
+                let row_level = RowLevel::of(total, logarithms, row.len());
+                let has_long = symbols::split(rest, row_level.shift, symbols, &mut sums);
+                pack(rest, row_level.shift, &mut low);
+                (row_level, has_long)
+            },
+        );
+        row_levels.push(row_level);
+        if has_long {
+            for (&r, &s) in rest.iter().zip(symbols.iter()) {
+                symbols::put_long(r >> row_level.shift, s, &mut long);
             }
-        },
-    );
-    // Low bits, lowest but one, and the sign, lowest; a zero has neither.
-    let field = |code: i32, symbol: u8| {
-        let (base, low) = magnitude_of(symbol);
-        let magnitude = code.unsigned_abs();
-        ((magnitude - base) << 1 | u32::from(code < 0), low + u32::from(magnitude > 0))
-    };
-    let (pairs, last) = codes.as_chunks::<2>();
-    for (&[a, b], &[s, t]) in pairs.iter().zip(symbols.as_chunks::<2>().0) {
-        // Two fields of at most 15 bits.
-        let ((a, a_bits), (b, b_bits)) = (field(a, s), field(b, t));
-        bits.put(b << a_bits | a, a_bits + b_bits);
+        }
     }
-    for (&code, &s) in last.iter().zip(symbols.last()) {
-        let (value, count) = field(code, s);
-        bits.put(value, count);
-    }
-    let tables = Tables::normalize(&plane::count(&symbols, &contexts, levels.contexts));
+    let levels = Levels::new(row_levels, &sums, codes.len());
+    let contexts = levels.offsets(period);
+    let tables = Tables::normalize(&plane::count(&symbols, &contexts, levels.contexts()));
     let mut side = Encoder::new();
     means.write(&mut side);
+    references.write(&mut side);
     levels.write(&mut side);
     tables.write(&mut side);
     side.finish(out);
     plane::encode(level, &tables, &symbols, &contexts, out);
+    out.extend_from_slice(&low);
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
-    bits.finish(out);
+    long.finish(out);
     let length = (out.len() - at - 4) as u32;
     out[at..at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Reads `n` codes in rows of `period`.
+/// Reads `n` codes in rows of `period`. Codes of damaged input may have any value.
 pub(crate) fn decode(
     level: Level,
     reader: &mut Reader<'_>,
     n: usize,
     period: usize,
-) -> Result<Vec<i32>, CodecError> {
+) -> Result<Scratch<i32>, CodecError> {
+    let rows = n.div_ceil(period);
     let mut side = Decoder::new(reader)?;
     let means = Means::read(&mut side, period);
-    let levels = Levels::read(&mut side, n.div_ceil(period), period);
-    let tables = Tables::read(&mut side, levels.contexts).map_err(|r| reader.malformed(r))?;
-    let mut symbols = vec![0; n];
-    plane::decode(level, &tables, reader, &levels.offsets(period), &mut symbols)?;
-    let length = reader.u32()? as usize;
-    let mut bits = BitReader::new(reader.take(length)?);
-    let table: [(u32, u32); 256] = std::array::from_fn(|s| magnitude_of(s as u8));
-    let mut codes = Vec::with_capacity(n);
-    for s in symbols {
-        let (base, low) = table[usize::from(s)];
-        if low > 14 {
-            return Err(reader.malformed("a code is too large"));
-        }
-        let raw = bits.get(low + u32::from(base > 0));
-        let magnitude = (base | raw >> 1) as i32;
-        codes.push(if raw & 1 == 1 { -magnitude } else { magnitude });
+    let mut references = References::read(&mut side, rows);
+    if !n.is_multiple_of(period) {
+        references.clear_last();
     }
-    bits.finish().map_err(|r| reader.malformed(r))?;
-    if !means.0.is_empty() {
-        for row in codes.chunks_mut(period) {
-            for (c, m) in row.iter_mut().zip(&means.0) {
-                *c += m;
+    let levels = Levels::read(&mut side, rows, period);
+    let tables = Tables::read(&mut side, levels.contexts()).map_err(|r| reader.malformed(r))?;
+    let mut symbols = Scratch::any(n);
+    plane::decode(level, &tables, reader, &levels.offsets(period), &mut symbols)?;
+    let low_bytes = |i: usize| packed_bytes(period.min(n - i * period), levels.shift_of(i));
+    let mut low = reader.take((0..rows).map(low_bytes).sum())?;
+    let length = reader.u32()? as usize;
+    let mut long = BitReader::new(reader.take(length)?);
+    let mut codes = Scratch::any(n);
+    let mut expected = vec![0_i32; period];
+    for (i, symbols) in symbols.chunks(period).enumerate() {
+        let (before, row) = codes.split_at_mut(i * period);
+        let row = &mut row[..symbols.len()];
+        let shift = levels.shift_of(i);
+        let (own_low, later) = low.split_at(packed_bytes(row.len(), shift));
+        low = later;
+        let has_long = level.run(
+            #[inline(always)]
+            || symbols::join(symbols, row),
+        );
+        if has_long {
+            for (v, &s) in row.iter_mut().zip(symbols) {
+                symbols::get_long(v, s, &mut long);
             }
         }
+        let expected = &mut expected[..row.len()];
+        level.run(
+            #[inline(always)]
+            || {
+                unpack(own_low, shift, row);
+                references.predict(i, before, expected);
+                for (v, &e) in row.iter_mut().zip(expected.iter()) {
+                    *v = v.wrapping_add(e);
+                }
+            },
+        );
+    }
+    long.finish().map_err(|r| reader.malformed(r))?;
+    if !means.0.is_empty() {
+        level.run(
+            #[inline(always)]
+            || {
+                for row in codes.chunks_mut(period) {
+                    for (c, &m) in row.iter_mut().zip(&means.0) {
+                        *c = c.wrapping_add(m);
+                    }
+                }
+            },
+        );
     }
     Ok(codes)
 }
@@ -141,17 +169,30 @@ pub(crate) fn decode(
 struct Means(Vec<i32>);
 
 impl Means {
-    fn of(codes: &[i32], period: usize) -> Self {
+    fn of(level: Level, codes: &[i32], period: usize) -> Self {
         let rows = codes.len() / period;
         if rows < MIN_MEAN_ROWS {
             return Self(Vec::new());
         }
         let mut sums = vec![0_i64; period];
-        for row in codes.chunks(period) {
-            for (s, &c) in sums.iter_mut().zip(row) {
-                *s += i64::from(c);
-            }
-        }
+        level.run(
+            #[inline(always)]
+            || {
+                let mut part = vec![0_i32; period];
+                // Sums of 4096 codes below 2^18 fit an i32.
+                for rows in codes.chunks(4096 * period) {
+                    part.fill(0);
+                    for row in rows.chunks(period) {
+                        for (s, &c) in part.iter_mut().zip(row) {
+                            *s += c;
+                        }
+                    }
+                    for (s, &p) in sums.iter_mut().zip(&part) {
+                        *s += i64::from(p);
+                    }
+                }
+            },
+        );
         let rounded = |s: i64| (s.abs() + rows as i64 / 2) / rows as i64 * s.signum();
         let means: Vec<i32> = sums.into_iter().map(|s| rounded(s) as i32).collect();
         // The last row may be partial, but no mean leaves the range of codes by more than its share.
@@ -159,8 +200,19 @@ impl Means {
         if means.iter().all(|&m| m == 0) { Self(Vec::new()) } else { Self(means) }
     }
 
-    fn subtract(&self, codes: &[i32], period: usize) -> Vec<i32> {
-        codes.chunks(period).flat_map(|row| row.iter().zip(&self.0).map(|(c, m)| c - m)).collect()
+    fn subtract(&self, level: Level, codes: &[i32], period: usize) -> Scratch<i32> {
+        let mut out = Scratch::any(codes.len());
+        level.run(
+            #[inline(always)]
+            || {
+                for (out, row) in out.chunks_mut(period).zip(codes.chunks(period)) {
+                    for ((o, c), m) in out.iter_mut().zip(row).zip(&self.0) {
+                        *o = c - m;
+                    }
+                }
+            },
+        );
+        out
     }
 
     fn write(&self, side: &mut Encoder) {
@@ -192,91 +244,58 @@ impl Means {
     }
 }
 
-/// Sizes of rows and columns in steps of an octave; their sum is an element's context.
-struct Levels {
-    rows: Vec<u8>,
-    cols: Vec<u8>,
-    contexts: usize,
-}
-
-impl Levels {
-    #[inline(always)]
-    fn of(codes: &[i32], period: usize) -> Self {
-        let mut col_sums = vec![0_u64; period];
-        let mut row_sums = Vec::with_capacity(codes.len() / period + 1);
-        for row in codes.chunks(period) {
-            let mut sum = 0_u64;
-            for (c, &code) in col_sums.iter_mut().zip(row) {
-                let magnitude = u64::from(code.unsigned_abs());
-                *c += magnitude;
-                sum += magnitude;
-            }
-            row_sums.push(sum * 64 / row.len() as u64);
-        }
-        let rows_count = row_sums.len() as u64;
-        // Mean magnitudes in 1/64, and their logarithms in 1/65536 octaves.
-        let row_logs: Vec<u32> = row_sums.iter().map(|&s| log2_q16(s + 1)).collect();
-        let col_logs: Vec<u32> = col_sums.iter().map(|&s| log2_q16(s * 64 / rows_count + 1)).collect();
-        let range = |logs: &[u32]| {
-            let low = logs.iter().copied().min().unwrap_or(0);
-            (low, logs.iter().copied().max().unwrap_or(0) - low)
-        };
-        let ((row_low, row_range), (col_low, col_range)) = (range(&row_logs), range(&col_logs));
-        // Quarter octaves, or coarser where that makes too many contexts.
-        let mut shift = 14;
-        while (row_range >> shift) + (col_range >> shift) + 1 > MAX_CONTEXTS as u32 {
-            shift += 1;
-        }
-        let rows = row_logs.iter().map(|l| ((l - row_low) >> shift) as u8).collect();
-        let cols = col_logs.iter().map(|l| ((l - col_low) >> shift) as u8).collect();
-        Self::with(rows, cols)
-    }
-
-    fn with(rows: Vec<u8>, cols: Vec<u8>) -> Self {
-        let most = |v: &[u8]| usize::from(v.iter().copied().max().unwrap_or(0));
-        let contexts = most(&rows) + most(&cols) + 1;
-        Self { rows, cols, contexts }
-    }
-
-    fn offsets(&self, period: usize) -> Offsets {
-        offsets_of(period, self.rows.clone(), self.cols.clone())
-    }
-
-    fn write(&self, side: &mut Encoder) {
-        for levels in [&self.rows, &self.cols] {
-            let mut tree = fresh_tree(LEVEL_BITS);
-            for &l in levels {
-                side.tree(&mut tree, LEVEL_BITS, u32::from(l));
-            }
-        }
-    }
-
-    fn read(side: &mut Decoder<'_>, rows: usize, cols: usize) -> Self {
-        let mut levels = |n: usize| -> Vec<u8> {
-            let mut tree = fresh_tree(LEVEL_BITS);
-            (0..n).map(|_| side.tree(&mut tree, LEVEL_BITS) as u8).collect()
-        };
-        let rows = levels(rows);
-        let cols = levels(cols);
-        Self::with(rows, cols)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::header::CodecId;
     use proptest::prelude::*;
 
+    fn there_and_back(codes: &[i32], period: usize) -> usize {
+        let mut payloads = Vec::new();
+        for level in Level::available() {
+            let mut out = Vec::new();
+            encode(level, codes, period, &mut out);
+            for other in Level::available() {
+                let mut reader = Reader::new(CodecId::Uniform, &out);
+                assert_eq!(decode(other, &mut reader, codes.len(), period).unwrap()[..], *codes);
+                reader.end().unwrap();
+            }
+            payloads.push(out);
+        }
+        assert!(payloads.windows(2).all(|w| w[0] == w[1]), "levels write other bytes");
+        payloads[0].len()
+    }
+
     proptest! {
         #[test]
         fn round_trips(codes in prop::collection::vec((0_u32..19, any::<i32>()), 1..400), period in 1_usize..50) {
             let codes: Vec<i32> = codes.iter().map(|&(bits, c)| c % (1 << bits).min(MAX_CODE)).collect();
-            let mut out = Vec::new();
-            encode(Level::detect(), &codes, period, &mut out);
-            let mut reader = Reader::new(CodecId::Uniform, &out);
-            prop_assert_eq!(decode(Level::Scalar, &mut reader, codes.len(), period).unwrap(), codes);
-            reader.end().unwrap();
+            there_and_back(&codes, period);
         }
+
+        #[test]
+        fn rows_that_resemble_earlier_ones_cost_little(seed: u64, period in 40_usize..200) {
+            let mut x = seed | 1;
+            let mut next = || {
+                x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (x >> 40) as i32
+            };
+            let fresh: Vec<i32> = (0..100 * period).map(|_| next() % 200).collect();
+            let mut codes = fresh.clone();
+            for _ in 0..100 {
+                let of = next() as usize % 100 * period;
+                codes.extend(fresh[of..of + period].iter().map(|&c| c + next() % 3));
+            }
+            let (alone, with) = (there_and_back(&fresh, period), there_and_back(&codes, period));
+            prop_assert!(with < alone * 7 / 4, "{alone} and {with} bytes");
+        }
+    }
+
+    #[test]
+    fn extremes_round_trip() {
+        let far: Vec<i32> = (0..70 * 40).map(|i| if i % 3 == 0 { MAX_CODE } else { -MAX_CODE }).collect();
+        there_and_back(&far, 40);
+        let turning: Vec<i32> = (0..70 * 40).map(|i| if i / 40 % 2 == 0 { MAX_CODE } else { -MAX_CODE }).collect();
+        there_and_back(&turning, 40);
     }
 }

@@ -13,13 +13,14 @@
 
 use super::basis::{Basis, FRACTION_BITS};
 use super::measure::{Sums, Target};
-use super::uniform::square_sum;
+use super::uniform::{ROUNDER, square_sum};
 use super::values::{finite_values, round_all, write};
 use super::{codes, payload_or_lossless};
 use crate::bytes::Reader;
 use crate::error::CodecError;
 use crate::header::{CodecId, Header};
-use crate::kernel::{Block, ROWS, predict};
+use crate::kernel::{Block, ROWS, predict_all};
+use crate::scratch::Scratch;
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 
@@ -31,8 +32,15 @@ const ROW_BITS: i32 = 12;
 const SAMPLE_BLOCKS: usize = 2;
 /// Steps tried before the basis is given up.
 const TRIES: usize = 10;
+/// Steps after which one that meets the target is good enough.
+const GOOD_TRIES: usize = 3;
+/// Share of the error allowed that is aimed at, and from which on a step is close enough.
+const SURE_SHARE: f64 = 0.996;
+const CLOSE_ENOUGH: f64 = 0.99;
+/// Columns that are turned into rows together.
+const TILE: usize = 16;
 /// Payloads this much smaller than the tensor are not compared with the uniform codec's.
-const SURE_RATIO: usize = 5;
+const SURE_RATIO: usize = 3;
 
 /// Appends `tensor` as one payload that meets `target`, in `basis`, or without it where that is smaller.
 ///
@@ -71,71 +79,83 @@ fn encode(level: Level, basis: &Basis, target: Target, tensor: TensorRef<'_>, ou
     let Some(values) = finite_values(tensor).filter(|v| !v.is_empty()) else {
         return false;
     };
-    let parts = basis.components();
-    let Some(components) = transform(level, basis, &values).filter(|_| parts > 0) else {
-        return false;
-    };
+    let (cols, parts) = (basis.columns(), basis.components());
     let power = level.run(
         #[inline(always)]
         || square_sum(&values),
     );
     let budget = target.error_to_aim_at().powi(2) * power;
-    if budget <= 0.0 || !budget.is_finite() {
+    if parts == 0 || budget <= 0.0 || !budget.is_finite() {
         return false;
     }
-    let width = basis.columns() * ROWS;
+    let columns = by_columns(level, &values, cols);
+    let Some(components) = transform(level, basis, &values, &columns) else {
+        return false;
+    };
     // A few blocks, spread over the rows, stand for all while the step is searched.
-    let blocks = components.len() / (parts * ROWS);
-    let stride = blocks.div_ceil(SAMPLE_BLOCKS);
+    let stride = (components.len() / (parts * ROWS)).div_ceil(SAMPLE_BLOCKS);
     let mut sample = (Vec::new(), Vec::new());
-    for (x, y) in values.chunks(width).zip(components.chunks(parts * ROWS)).step_by(stride) {
+    for (x, y) in columns.chunks(cols * ROWS).zip(components.chunks(parts * ROWS)).step_by(stride) {
         sample.0.extend_from_slice(x);
         sample.1.extend_from_slice(y);
     }
-    let attempt = |x: &[f32], y: &[f32], step: f32, codes: &mut Vec<i32>| {
-        codes.resize(y.len(), 0);
+    let mut codes = Scratch::any(components.len());
+    let mut attempt = |x: &[f32], y: &[f32], step: f32| {
+        let codes = &mut codes[..y.len()];
         let fits = step.is_normal() && quantize(level, y, step, codes);
         let used = used_components(codes, parts);
         fits.then(|| (measure(level, basis, tensor.dtype(), x, codes, used, step), used))
     };
     // What the step does not explain — energy outside the basis, roundings — is measured and kept aside.
-    let share = sample.0.len() as f64 / values.len() as f64;
-    let mut codes = Vec::new();
+    let share = sample.0.len() as f64 / columns.len() as f64;
     let mut aside = 0.0;
+    let mut step = step_for_noise(level, &sample.1, budget * share, None);
     for _ in 0..2 {
-        let step = step_for_noise(level, &sample.1, (budget - aside) * share);
-        let Some((sums, _)) = attempt(&sample.0, &sample.1, step, &mut codes) else {
+        let Some((sums, _)) = attempt(&sample.0, &sample.1, step) else {
             return false;
         };
         aside = (sums.error - noise(level, &sample.1, step)).max(0.0) / share;
         if aside >= budget {
             return false;
         }
+        step = step_for_noise(level, &sample.1, (budget - aside) * share, Some(step));
     }
-    let mut step = step_for_noise(level, &sample.1, (budget - aside) * share);
-    for _ in 0..TRIES {
-        let Some((sums, used)) = attempt(&values, &components, step, &mut codes) else {
-            return false;
+    // Then the whole says: noise follows the step, what is aside hardly does.
+    let mut met = None;
+    let mut step = step_for_noise(level, &components, (budget - aside) * SURE_SHARE, Some(step));
+    for tried in 0..TRIES {
+        let Some((sums, used)) = attempt(&columns, &components, step) else {
+            break;
         };
-        if target.is_met(&sums) {
-            let rows = tensor.len() / basis.columns();
-            out.extend_from_slice(&basis.id().to_le_bytes());
-            out.extend_from_slice(&step.to_le_bytes());
-            out.extend_from_slice(&(used as u32).to_le_bytes());
-            codes::encode(level, &row_major(&codes, parts, used, rows), used, out);
-            return true;
+        let is_met = target.is_met(&sums);
+        if is_met && met.is_none_or(|(s, _)| s < step) {
+            met = Some((step, used));
         }
-        let left = (budget - aside).max(1e-3 * budget);
-        let over = (sums.error - budget) / left;
-        step *= ((1.0 - over).max(0.25).sqrt() * 0.999) as f32;
+        if met.is_some() && (is_met && sums.error > CLOSE_ENOUGH * budget || tried >= GOOD_TRIES) {
+            break;
+        }
+        aside = (sums.error - noise(level, &components, step)).max(0.0);
+        let left = (budget * SURE_SHARE - aside).max(1e-3 * budget);
+        let next = step_for_noise(level, &components, left, Some(step));
+        // A miss must lead down, whatever the model says.
+        step = if is_met { next } else { next.min(step * 0.999) };
     }
-    false
+    let Some((step, used)) = met else { return false };
+    if !quantize(level, &components, step, &mut codes) {
+        return false;
+    }
+    let rows = tensor.len() / cols;
+    out.extend_from_slice(&basis.id().to_le_bytes());
+    out.extend_from_slice(&step.to_le_bytes());
+    out.extend_from_slice(&(used as u32).to_le_bytes());
+    codes::encode(level, &row_major(&codes, parts, used, rows), used, out);
+    true
 }
 
 /// The step whose quantisation noise on `components` is `budget`: secants on the logarithms.
-fn step_for_noise(level: Level, components: &[f32], budget: f64) -> f32 {
+fn step_for_noise(level: Level, components: &[f32], budget: f64, near: Option<f32>) -> f32 {
     // Noise is at most step² / 12 an element, so this is a lower bound.
-    let mut step = (12.0 * budget / components.len() as f64).sqrt();
+    let mut step = near.map_or_else(|| (12.0 * budget / components.len() as f64).sqrt(), f64::from);
     let mut before: Option<(f64, f64)> = None;
     for _ in 0..7 {
         let found = noise(level, components, step as f32);
@@ -145,7 +165,7 @@ fn step_for_noise(level: Level, components: &[f32], budget: f64) -> f32 {
         let point = (step.ln(), (found / budget).ln());
         let slope = before.map_or(2.0, |b| (point.1 - b.1) / (point.0 - b.0));
         let slope = if slope.is_finite() { slope.clamp(0.1, 2.0) } else { 2.0 };
-        if point.1.abs() < 1e-3 {
+        if point.1.abs() < 3e-4 {
             break;
         }
         step *= (-point.1 / slope).clamp(-3.0, 3.0).exp();
@@ -155,84 +175,133 @@ fn step_for_noise(level: Level, components: &[f32], budget: f64) -> f32 {
 }
 
 /// The first `used` components of all rows, row by row.
-fn row_major(codes: &[i32], parts: usize, used: usize, rows: usize) -> Vec<i32> {
-    let mut out = vec![0; rows * used];
+fn row_major(codes: &[i32], parts: usize, used: usize, rows: usize) -> Scratch<i32> {
+    let mut out = Scratch::any(rows * used);
     for (block, out) in codes.chunks(parts * ROWS).zip(out.chunks_mut(used * ROWS)) {
-        for (c, column) in block.as_chunks::<ROWS>().0.iter().take(used).enumerate() {
-            for (row, &code) in out.chunks_exact_mut(used).zip(column) {
-                row[c] = code;
+        let columns = block.as_chunks::<ROWS>().0;
+        // A tile of columns stays in the nearest cache while all rows take from it.
+        for from in (0..used).step_by(TILE) {
+            let to = (from + TILE).min(used);
+            for (r, row) in out.chunks_exact_mut(used).enumerate() {
+                for (o, column) in row[from..to].iter_mut().zip(&columns[from..to]) {
+                    *o = column[r];
+                }
             }
         }
     }
     out
 }
 
-/// Components of all rows, in blocks of 64 rows: component by component, 64 rows each. `None` where a row is too small or
-/// large for integers.
-fn transform(level: Level, basis: &Basis, values: &[f32]) -> Option<Vec<f32>> {
+/// Blocks of 64 rows, column by column; rows beyond the last are zero.
+fn by_columns(level: Level, values: &[f32], cols: usize) -> Scratch<f32> {
+    let mut out = Scratch::any(values.len().div_ceil(cols * ROWS) * ROWS * cols);
+    for (rows, out) in values.chunks(cols * ROWS).zip(out.chunks_mut(cols * ROWS)) {
+        if rows.len() < out.len() {
+            out.fill(0.0);
+        }
+        let columns = out.as_chunks_mut::<ROWS>().0;
+        level.run(
+            #[inline(always)]
+            || {
+                for from in (0..cols).step_by(TILE) {
+                    let to = (from + TILE).min(cols);
+                    for (r, row) in rows.chunks_exact(cols).enumerate() {
+                        for (column, &v) in columns[from..to].iter_mut().zip(&row[from..to]) {
+                            column[r] = v;
+                        }
+                    }
+                }
+            },
+        );
+    }
+    out
+}
+
+/// Components of all rows, in blocks of 64 rows: component by component, 64 rows each; `columns` are those of the values.
+/// `None` where a row is too small or large for integers.
+fn transform(level: Level, basis: &Basis, values: &[f32], columns: &[f32]) -> Option<Scratch<f32>> {
     let (cols, parts) = (basis.columns(), basis.components());
-    let mut components = vec![0.0; values.len().div_ceil(cols * ROWS) * ROWS * parts];
+    let mut components = Scratch::any(columns.len() / cols * parts);
     let mut block = Block::new(cols);
-    let mut integers = vec![0_i16; cols];
-    for (rows, out) in values.chunks(cols * ROWS).zip(components.chunks_mut((parts * ROWS).max(1))) {
-        let mut inverse = [0.0_f32; ROWS];
-        block.clear();
-        for (r, row) in rows.chunks_exact(cols).enumerate() {
-            let mut fits = true;
-            level.run(
+    let blocks = values.chunks(cols * ROWS).zip(columns.chunks(cols * ROWS));
+    for ((rows, columns), out) in blocks.zip(components.chunks_mut(parts * ROWS)) {
+        let (mut scales, mut inverse) = ([0.0_f32; ROWS], [0.0_f32; ROWS]);
+        for ((row, scale), inverse) in rows.chunks_exact(cols).zip(&mut scales).zip(&mut inverse) {
+            let most = level.run(
                 #[inline(always)]
-                || {
-                    let most = row.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-                    let exponent = (most.to_bits() >> 23) as i32 - 127;
-                    let shift = ROW_BITS - 1 - exponent;
-                    // Both powers must be normal.
-                    fits = most == 0.0 || (-100..=100).contains(&shift);
-                    if !fits || most == 0.0 {
-                        return;
-                    }
-                    let scale = f32::from_bits(((127 + shift) as u32) << 23);
-                    inverse[r] = f32::from_bits(((127 - shift - FRACTION_BITS as i32) as u32) << 23);
-                    for (i, &v) in integers.iter_mut().zip(row) {
-                        *i = (v * scale).round_ties_even() as i16;
-                    }
-                    block.set_row(r, &integers);
-                },
+                || row.iter().fold(0.0_f32, |m, v| m.max(v.abs())),
             );
-            if !fits {
+            if most == 0.0 {
+                continue;
+            }
+            let shift = ROW_BITS - 1 - ((most.to_bits() >> 23) as i32 - 127);
+            // Both powers must be normal.
+            if !(-100..=100).contains(&shift) {
                 return None;
             }
+            *scale = f32::from_bits(((127 + shift) as u32) << 23);
+            *inverse = f32::from_bits(((127 - shift - FRACTION_BITS as i32) as u32) << 23);
         }
-        for (c, out) in out.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
-            let sums = predict(level, &block, basis.component(c), cols);
-            for ((y, &sum), i) in out.iter_mut().zip(&sums).zip(&inverse) {
+        let (pairs, last) = columns.as_chunks::<ROWS>().0.as_chunks::<2>();
+        level.run(
+            #[inline(always)]
+            || {
+                for (i, [a, b]) in pairs.iter().enumerate() {
+                    block.set_pair(i, &integers(a, &scales), &integers(b, &scales));
+                }
+                if let [a] = last {
+                    block.set_pair(pairs.len(), &integers(a, &scales), &[0; ROWS]);
+                }
+            },
+        );
+        let out = out.as_chunks_mut::<ROWS>().0;
+        predict_all(level, &block, parts, cols, |c| basis.component(c), |c, sums| {
+            for ((y, &sum), i) in out[c].iter_mut().zip(sums).zip(&inverse) {
                 *y = sum as f32 * i;
             }
-        }
+        });
     }
     Some(components)
+}
+
+/// One column as integers below 2^12 in magnitude, rounded to even.
+#[inline(always)]
+fn integers(column: &[f32; ROWS], scales: &[f32; ROWS]) -> [i16; ROWS] {
+    let mut out = [0; ROWS];
+    for ((o, v), s) in out.iter_mut().zip(column).zip(scales) {
+        *o = (v * s + ROUNDER).to_bits() as i16;
+    }
+    out
 }
 
 /// Squared error of quantising with `step`.
 fn noise(level: Level, components: &[f32], step: f32) -> f64 {
     let inverse = 1.0 / step;
     let mut total = 0.0;
-    for run in components.chunks(256) {
+    for run in components.as_chunks::<ROWS>().0.chunks(16) {
         total += level.run(
             #[inline(always)]
             || {
-                let mut lanes = [0.0_f32; 16];
-                for part in run.chunks(16) {
+                let mut lanes = [0.0_f32; ROWS];
+                for part in run {
                     for (l, &v) in lanes.iter_mut().zip(part) {
-                        let code = (v.abs() * inverse + 0.5).min(1e6) as i32;
-                        let error = v.abs() - code as f32 * step;
+                        let error = (v - code_of(v, inverse) as f32 * step) * inverse;
                         *l += error * error;
                     }
                 }
-                f64::from(lanes.iter().sum::<f32>())
+                lanes.iter().map(|&l| f64::from(l)).sum::<f64>()
             },
         );
     }
-    total
+    total * f64::from(step) * f64::from(step)
+}
+
+/// The code of a component, rounded to even; more than [`MAX_COMPONENT`] where it does not fit.
+#[inline(always)]
+fn code_of(v: f32, inverse: f32) -> i32 {
+    let most = (MAX_COMPONENT + 1) as f32;
+    let sum = (v * inverse).clamp(-most, most) + ROUNDER;
+    sum.to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
 }
 
 /// Codes of all components; false where one is too large.
@@ -243,9 +312,8 @@ fn quantize(level: Level, components: &[f32], step: f32, codes: &mut [i32]) -> b
         || {
             let mut most = 0;
             for (c, &v) in codes.iter_mut().zip(components) {
-                let magnitude = (v.abs() * inverse + 0.5).min(1e6) as i32;
-                most = most.max(magnitude);
-                *c = if v < 0.0 { -magnitude } else { magnitude };
+                *c = code_of(v, inverse);
+                most = most.max(c.abs());
             }
             most <= MAX_COMPONENT
         },
@@ -260,57 +328,73 @@ fn used_components(codes: &[i32], parts: usize) -> usize {
     codes.chunks(parts * ROWS).map(last).max().unwrap_or(0).max(1)
 }
 
-/// Rebuilds the rows of one block from the integers in it.
-fn rebuild(level: Level, basis: &Basis, block: &Block, used: usize, step: f32, rows: &mut [f32]) {
-    /// Columns that are turned into rows together.
-    const TILE: usize = 16;
-    let cols = basis.columns();
-    let factor = step * (1.0 / (1 << FRACTION_BITS) as f32);
-    let mut tile = [[0_i32; ROWS]; TILE];
-    for j in (0..cols).step_by(TILE) {
-        let width = TILE.min(cols - j);
-        for (i, sums) in tile[..width].iter_mut().enumerate() {
-            *sums = predict(level, block, basis.column(j + i), used);
-        }
-        level.run(
-            #[inline(always)]
-            || {
-                for (r, row) in rows.chunks_exact_mut(cols).enumerate() {
-                    for (v, sums) in row[j..j + width].iter_mut().zip(&tile) {
-                        *v = (sums[r] as f32 * factor).clamp(-f32::MAX, f32::MAX);
-                    }
-                }
-            },
-        );
+/// Values of column `j` of one block, from the integers in it.
+#[inline(always)]
+fn column_of(sums: &[i32; ROWS], factor: f32, out: &mut [f32; ROWS]) {
+    for (v, &s) in out.iter_mut().zip(sums) {
+        *v = (s as f32 * factor).clamp(-f32::MAX, f32::MAX);
     }
 }
 
+const fn factor_of(step: f32) -> f32 {
+    step * (1.0 / (1 << FRACTION_BITS) as f32)
+}
+
+/// Decodes in the head: `columns` are those of the original values.
 fn measure(
     level: Level,
     basis: &Basis,
     dtype: DType,
-    values: &[f32],
+    columns: &[f32],
     codes: &[i32],
     used: usize,
     step: f32,
 ) -> Sums {
     let (cols, parts) = (basis.columns(), basis.components());
+    let (factor, inverse) = (factor_of(step), 1.0 / step);
+    let square = f64::from(step) * f64::from(step);
     let mut sums = Sums::default();
     let mut block = Block::new(used);
-    let mut rows = vec![0.0; cols * ROWS];
-    for (x, codes) in values.chunks(cols * ROWS).zip(codes.chunks(parts * ROWS)) {
-        for (c, column) in codes.as_chunks::<ROWS>().0.iter().take(used).enumerate() {
-            block.set(c, &column.map(|v| v as i16));
-        }
-        let rows = &mut rows[..x.len()];
-        rebuild(level, basis, &block, used, step, rows);
+    for (x, codes) in columns.chunks(cols * ROWS).zip(codes.chunks(parts * ROWS)) {
+        let codes = &codes.as_chunks::<ROWS>().0[..used];
         level.run(
             #[inline(always)]
             || {
-                round_all(dtype, rows);
-                sums.add(x, rows);
+                let (pairs, last) = codes.as_chunks::<2>();
+                for (i, [a, b]) in pairs.iter().enumerate() {
+                    block.set_pair(i, &a.map(|v| v as i16), &b.map(|v| v as i16));
+                }
+                if let [a] = last {
+                    block.set_pair(pairs.len(), &a.map(|v| v as i16), &[0; ROWS]);
+                }
             },
         );
+        for (t, tile) in x.as_chunks::<ROWS>().0.chunks(TILE).enumerate() {
+            let mut found = [[0_i32; ROWS]; TILE];
+            predict_all(level, &block, tile.len(), used, |i| basis.column(t * TILE + i), |i, sums| {
+                found[i] = *sums;
+            });
+            let [xx, yy, error] = level.run(
+                #[inline(always)]
+                || {
+                    // In units of the step the squares stay in f32's range.
+                    let mut lanes = [[0.0_f32; ROWS]; 3];
+                    let mut y = [0.0; ROWS];
+                    for (x, found) in tile.iter().zip(&found) {
+                        column_of(found, factor, &mut y);
+                        round_all(dtype, &mut y);
+                        for j in 0..ROWS {
+                            let (x, y) = (x[j] * inverse, y[j] * inverse);
+                            lanes[0][j] += x * x;
+                            lanes[1][j] += y * y;
+                            lanes[2][j] += (x - y) * (x - y);
+                        }
+                    }
+                    lanes.map(|l| l.iter().map(|&v| f64::from(v)).sum::<f64>())
+                },
+            );
+            sums.add_sums(xx * square, yy * square, error * square);
+        }
     }
     sums
 }
@@ -346,7 +430,8 @@ pub(crate) fn decode(
     let size = header.dtype.size();
     let mut block = Block::new(used);
     let mut integers = vec![0_i16; used];
-    let mut rows = vec![0.0; cols * ROWS];
+    let mut tile = [[0.0_f32; ROWS]; TILE];
+    let mut row_part = [0.0_f32; TILE];
     for (codes, out) in codes.chunks(used * ROWS).zip(out.chunks_mut(cols * ROWS * size)) {
         block.clear();
         for (r, row) in codes.chunks_exact(used).enumerate() {
@@ -355,9 +440,26 @@ pub(crate) fn decode(
             }
             block.set_row(r, &integers);
         }
-        let rows = &mut rows[..out.len() / size];
-        rebuild(level, basis, &block, used, step, rows);
-        write(header.dtype, rows, out);
+        for from in (0..cols).step_by(TILE) {
+            let width = TILE.min(cols - from);
+            predict_all(level, &block, width, used, |i| basis.column(from + i), |i, sums| {
+                level.run(
+                    #[inline(always)]
+                    || column_of(sums, factor_of(step), &mut tile[i]),
+                );
+            });
+            level.run(
+                #[inline(always)]
+                || {
+                    for (r, out) in out.chunks_exact_mut(cols * size).enumerate() {
+                        for (v, column) in row_part.iter_mut().zip(&tile) {
+                            *v = column[r];
+                        }
+                        write(header.dtype, &row_part[..width], &mut out[from * size..(from + width) * size]);
+                    }
+                },
+            );
+        }
     }
     Ok(())
 }

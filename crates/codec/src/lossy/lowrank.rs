@@ -104,7 +104,10 @@ pub fn encode_low_rank(
         super::encode_lossy(level, CodecId::Uniform, target, whole, out)?;
     }
     let decoded: Tensor = crate::payload::decode(&out[start..], &Limits::with_max_decoded_bytes(usize::MAX))?;
-    carry(state, &sum, &values(decoded.view()).unwrap_or_default());
+    match values(decoded.view()) {
+        Some(sent) => carry(state, &sum, &sent),
+        None => state.error.clear(),
+    }
     Ok(out.len() - start)
 }
 

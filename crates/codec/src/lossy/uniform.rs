@@ -10,10 +10,11 @@
 
 use super::codes::{self, MAX_CODE};
 use super::measure::{Sums, Target};
-use super::values::{finite_values, round_all, write};
+use super::values::{finite_values, nearest_bf16, nearest_f16, write};
 use crate::bytes::Reader;
 use crate::error::CodecError;
 use crate::header::Header;
+use crate::scratch::Scratch;
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 
@@ -21,7 +22,8 @@ use crate::tensor::{DType, TensorRef};
 const ROW_LENGTHS: std::ops::RangeInclusive<usize> = 8..=16384;
 const CUT_ROW: usize = 1024;
 /// Elements looked at while the step is searched.
-const SAMPLE: usize = 1 << 15;
+const SAMPLE: usize = 1 << 17;
+const SAMPLE_RUN: usize = 256;
 /// What the step found on the sample is lowered by, so that it mostly serves at the first try.
 const SAMPLE_MARGIN: f64 = 0.997;
 /// Elements worked on at a time.
@@ -32,6 +34,8 @@ const TRIES: usize = 12;
 const COARSE_STEP: f64 = 0.25;
 const FINE_ROUNDING: f32 = 0.5;
 const COARSE_ROUNDING: f32 = 0.42;
+/// 1.5 × 2^23: adding it to a number below 2^22 in magnitude leaves an integer in the low bits.
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
 
 /// How magnitudes become codes and codes values.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +55,10 @@ impl Quantizer {
     #[inline(always)]
     pub(crate) fn code(self, inverse: f32, v: f32) -> i32 {
         let most = MAX_CODE as f32;
-        (v * inverse + self.rounding.copysign(v)).clamp(-most, most) as i32
+        let moved = v * inverse - (0.5 - self.rounding).copysign(v);
+        // The sum's mantissa holds the integer, rounded to even.
+        let sum = moved.clamp(-most, most) + ROUNDER;
+        sum.to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
     }
 
     /// The value of a code: one product.
@@ -78,7 +85,7 @@ pub(crate) fn encode(level: Level, target: Target, tensor: TensorRef<'_>, out: &
 }
 
 /// The largest step found that meets the target, and the codes under it.
-fn search(level: Level, target: Target, dtype: DType, values: &[f32]) -> Option<(Quantizer, Vec<i32>)> {
+fn search(level: Level, target: Target, dtype: DType, values: &[f32]) -> Option<(Quantizer, Scratch<i32>)> {
     let power = level.run(
         #[inline(always)]
         || square_sum(values),
@@ -90,10 +97,16 @@ fn search(level: Level, target: Target, dtype: DType, values: &[f32]) -> Option<
     let aim = target.error_to_aim_at();
     let mut step = aim * rms * 12.0_f64.sqrt();
     let stride = (values.len() / SAMPLE).max(1);
-    let sample: Vec<f32> = values.chunks(64).step_by(stride).flatten().copied().collect();
-    for _ in 0..3 {
+    let mut sample = Scratch::any(values.len().min(2 * SAMPLE));
+    let mut sampled = 0;
+    for run in values.chunks(SAMPLE_RUN).step_by(stride) {
+        sample[sampled..sampled + run.len()].copy_from_slice(run);
+        sampled += run.len();
+    }
+    let sample = &sample[..sampled];
+    for _ in 0..2 {
         let quantizer = Quantizer::new(step, rms);
-        let error = run(level, quantizer, dtype, &sample, None).error;
+        let error = run(level, quantizer, dtype, sample, None).error;
         // The sample's error per element stands for the whole's; the root mean square is the whole's.
         let relative = (error / sample.len() as f64).sqrt() * f64::from(quantizer.step) / rms;
         if !relative.is_normal() {
@@ -103,7 +116,7 @@ fn search(level: Level, target: Target, dtype: DType, values: &[f32]) -> Option<
         step *= (aim / relative).clamp(0.25, 4.0);
     }
     step *= SAMPLE_MARGIN;
-    let mut codes = vec![0; values.len()];
+    let mut codes = Scratch::any(values.len());
     for _ in 0..TRIES {
         let quantizer = Quantizer::new(step, rms);
         if !(quantizer.step.is_normal() && (f64::from(quantizer.step) * f64::from(MAX_CODE)).is_finite()) {
@@ -122,20 +135,37 @@ fn search(level: Level, target: Target, dtype: DType, values: &[f32]) -> Option<
 #[inline(always)]
 pub(crate) fn square_sum(values: &[f32]) -> f64 {
     let mut lanes = [0.0_f64; 16];
-    for part in values.chunks(16) {
+    let (parts, last) = values.as_chunks::<16>();
+    for part in parts {
         for (l, &v) in lanes.iter_mut().zip(part) {
             *l += f64::from(v) * f64::from(v);
         }
+    }
+    for (l, &v) in lanes.iter_mut().zip(last) {
+        *l += f64::from(v) * f64::from(v);
     }
     lanes.iter().sum()
 }
 
 /// Quantises and measures; keeps the codes where asked to.
 fn run(level: Level, quantizer: Quantizer, dtype: DType, values: &[f32], codes: Option<&mut [i32]>) -> Sums {
+    match dtype {
+        DType::Bf16 => run_rounding(level, quantizer, values, codes, nearest_bf16),
+        DType::F16 => run_rounding(level, quantizer, values, codes, nearest_f16),
+        _ => run_rounding(level, quantizer, values, codes, |v| v),
+    }
+}
+
+fn run_rounding(
+    level: Level,
+    quantizer: Quantizer,
+    values: &[f32],
+    mut codes: Option<&mut [i32]>,
+    round: impl Fn(f32) -> f32 + Copy,
+) -> Sums {
     let inverse = 1.0 / quantizer.step;
     let mut sums = Sums::default();
     let mut own = [0; RUN];
-    let mut codes = codes;
     for (i, x) in values.chunks(RUN).enumerate() {
         let part = match &mut codes {
             Some(codes) => &mut codes[i * RUN..i * RUN + x.len()],
@@ -144,21 +174,28 @@ fn run(level: Level, quantizer: Quantizer, dtype: DType, values: &[f32], codes: 
         let [xx, yy, error] = level.run(
             #[inline(always)]
             || {
-                let mut y = [0.0_f32; RUN];
-                for ((y, c), &x) in y.iter_mut().zip(part.iter_mut()).zip(x) {
-                    *c = quantizer.code(inverse, x);
-                    *y = quantizer.value(*c);
-                }
-                round_all(dtype, &mut y[..x.len()]);
                 // In units of the step the squares stay in f32's range, and sixteen sums keep them exact enough.
                 let mut lanes = [[0.0_f32; 16]; 3];
-                for (x, y) in x.chunks(16).zip(y.chunks(16)) {
-                    for (i, (&x, &y)) in x.iter().zip(y).enumerate() {
-                        let (x, y) = (x * inverse, y * inverse);
-                        lanes[0][i] += x * x;
-                        lanes[1][i] += y * y;
-                        lanes[2][i] += (x - y) * (x - y);
+                let mut sixteen = |x: &[f32; 16], codes: &mut [i32; 16]| {
+                    for j in 0..16 {
+                        let code = quantizer.code(inverse, x[j]);
+                        codes[j] = code;
+                        let (x, y) = (x[j] * inverse, round(quantizer.value(code)) * inverse);
+                        lanes[0][j] += x * x;
+                        lanes[1][j] += y * y;
+                        lanes[2][j] += (x - y) * (x - y);
                     }
+                };
+                let ((x, x_last), (c, c_last)) = (x.as_chunks::<16>(), part.as_chunks_mut::<16>());
+                for (x, c) in x.iter().zip(c) {
+                    sixteen(x, c);
+                }
+                if !x_last.is_empty() {
+                    // Zeros add nothing.
+                    let (mut x, mut c) = ([0.0; 16], [0; 16]);
+                    x[..x_last.len()].copy_from_slice(x_last);
+                    sixteen(&x, &mut c);
+                    c_last.copy_from_slice(&c[..c_last.len()]);
                 }
                 lanes.map(|l| l.iter().map(|&v| f64::from(v)).sum::<f64>())
             },

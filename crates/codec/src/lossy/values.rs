@@ -1,10 +1,11 @@
 //! Float elements to f32 and back.
 
+use crate::scratch::Scratch;
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 
 /// All elements as f32; `None` for integers and for tensors with an element that is not finite.
-pub(crate) fn finite_values(tensor: TensorRef<'_>) -> Option<Vec<f32>> {
+pub(crate) fn finite_values(tensor: TensorRef<'_>) -> Option<Scratch<f32>> {
     let values = values(tensor)?;
     let infinite = Level::detect().run(
         #[inline(always)]
@@ -14,12 +15,11 @@ pub(crate) fn finite_values(tensor: TensorRef<'_>) -> Option<Vec<f32>> {
 }
 
 /// All elements as f32; `None` for integers.
-pub(crate) fn values(tensor: TensorRef<'_>) -> Option<Vec<f32>> {
-    let halves = || tensor.bytes().as_chunks::<2>().0.iter().map(|w| u16::from_le_bytes(*w));
+pub(crate) fn values(tensor: TensorRef<'_>) -> Option<Scratch<f32>> {
     match tensor.dtype() {
         DType::Bf16 => {
             let words = tensor.bytes().as_chunks::<2>().0;
-            let mut out = vec![0.0_f32; words.len()];
+            let mut out = Scratch::any(words.len());
             Level::detect().run(
                 #[inline(always)]
                 || {
@@ -30,20 +30,32 @@ pub(crate) fn values(tensor: TensorRef<'_>) -> Option<Vec<f32>> {
             );
             Some(out)
         }
-        DType::F16 => Some(halves().map(from_f16).collect()),
+        DType::F16 => {
+            let halves = tensor.bytes().as_chunks::<2>().0;
+            Some(collect(halves.len(), halves.iter().map(|w| from_f16(u16::from_le_bytes(*w)))))
+        }
         DType::F32 => {
-            Some(tensor.bytes().as_chunks::<4>().0.iter().map(|w| f32::from_le_bytes(*w)).collect())
+            let words = tensor.bytes().as_chunks::<4>().0;
+            Some(collect(words.len(), words.iter().map(|w| f32::from_le_bytes(*w))))
         }
         DType::U16 | DType::U8 => None,
     }
+}
+
+fn collect(length: usize, values: impl Iterator<Item = f32>) -> Scratch<f32> {
+    let mut out = Scratch::any(length);
+    for (o, v) in out.iter_mut().zip(values) {
+        *o = v;
+    }
+    out
 }
 
 /// Makes each value the nearest that `dtype`, a float, can hold.
 #[inline(always)]
 pub(crate) fn round_all(dtype: DType, values: &mut [f32]) {
     match dtype {
-        DType::Bf16 => values.iter_mut().for_each(|v| *v = f32::from_bits(u32::from(to_bf16(*v)) << 16)),
-        DType::F16 => values.iter_mut().for_each(|v| *v = from_f16(to_f16(*v))),
+        DType::Bf16 => values.iter_mut().for_each(|v| *v = nearest_bf16(*v)),
+        DType::F16 => values.iter_mut().for_each(|v| *v = nearest_f16(*v)),
         _ => {}
     }
 }
@@ -68,6 +80,18 @@ pub(crate) fn write(dtype: DType, values: &[f32], out: &mut [u8]) {
             }
         }
     }
+}
+
+/// The nearest bf16 of a finite value.
+#[inline(always)]
+pub(crate) fn nearest_bf16(v: f32) -> f32 {
+    f32::from_bits(u32::from(to_bf16(v)) << 16)
+}
+
+/// The nearest f16 of a finite value.
+#[inline(always)]
+pub(crate) fn nearest_f16(v: f32) -> f32 {
+    from_f16(to_f16(v))
 }
 
 /// Round to nearest, ties to even; for finite values.

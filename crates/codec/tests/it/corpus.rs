@@ -29,6 +29,13 @@ fn shared() -> Shared {
 }
 
 fn write_corpus() {
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("good-") || name.starts_with("bad-") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
     let level = Level::Scalar;
     let target = Target::similarity(0.97).unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder().join(name), bytes).unwrap();
