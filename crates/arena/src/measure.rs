@@ -212,8 +212,10 @@ impl Outcome {
         if self == other {
             return true;
         }
-        let (Self::Measured { inputs, measures: Measures::Program(ours), .. },
-            Self::Measured { inputs: their_inputs, measures: Measures::Program(theirs), .. }) = (self, other)
+        let (
+            Self::Measured { inputs, measures: Measures::Program(ours), .. },
+            Self::Measured { inputs: their_inputs, measures: Measures::Program(theirs), .. },
+        ) = (self, other)
         else {
             return false;
         };
@@ -237,13 +239,20 @@ mod tests {
     use super::*;
 
     fn item() -> CodecItem {
-        CodecItem { original_bytes: 100, compressed_bytes: 40, similarity_ppb: 995_000_000, exact: false, fuel: 7 }
+        CodecItem {
+            original_bytes: 100,
+            compressed_bytes: 40,
+            similarity_ppb: 995_000_000,
+            exact: false,
+            fuel: 7,
+        }
     }
 
     #[test]
     fn impossible_measurements_are_named() {
         Measures::Codec(vec![item()]).check().unwrap();
-        let changes: [(fn(&mut CodecItem), &str); 6] = [
+        type Change = (fn(&mut CodecItem), &'static str);
+        let changes: [Change; 6] = [
             (|i| i.original_bytes = 0, "original_bytes"),
             (|i| i.compressed_bytes = 0, "compressed_bytes"),
             (|i| i.compressed_bytes = u64::MAX, "compressed_bytes"),
@@ -263,7 +272,11 @@ mod tests {
 
     fn program(values: &[Option<i64>]) -> Outcome {
         let items = values.iter().map(|nano| ProgramItem { objective_nano: *nano, fuel: 0 }).collect();
-        Outcome::Measured { inputs: Hash([1; 32]), outputs: Hash([2; 32]), measures: Measures::Program(items) }
+        Outcome::Measured {
+            inputs: Hash([1; 32]),
+            outputs: Hash([2; 32]),
+            measures: Measures::Program(items),
+        }
     }
 
     #[test]

@@ -178,7 +178,6 @@ impl Rule {
                 same(((1.0 - 1.0 / ratio) * (1.0 - task_time_s / time_s)).clamp(0.0, 1.0))
             }
             Self::Lossy { floor } if similarity > *floor => same((1.0 - 1.0 / ratio).clamp(0.0, 1.0)),
-            Self::Lossy { .. } => same(0.0),
             Self::Link(link) => {
                 let floor = if link.exact { 1.0 } else { link.floor_ppb as f64 / PPB as f64 };
                 if similarity < floor {
@@ -188,7 +187,7 @@ impl Rule {
                 let packed_s = plain_s / ratio + task_time_s;
                 Score { raw: plain_s / packed_s, score: (1.0 - packed_s / plain_s).clamp(0.0, 1.0) }
             }
-            Self::Objective(_) => same(0.0),
+            Self::Lossy { .. } | Self::Objective(_) => same(0.0),
         }
     }
 

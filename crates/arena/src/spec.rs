@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use wire::id::ParseIdError;
 use wire::{Hash, Millis, NodeId, RunId};
 
-pub use self::reader::SpecError;
 use self::reader::Reader;
+pub use self::reader::SpecError;
 pub use self::section::{
     Baseline, Fee, Form, Inputs, JudgeRules, Kind, Links, Resources, Reveal, Rewards, RuleChoice, Schedule,
     Source, SubmissionRules,
@@ -123,8 +123,7 @@ impl CompetitionSpec {
         let kind = Kind::read(reader)?;
         let links = reader.section("links", Links::read)?;
         let rule = reader.section("rule", |section| RuleChoice::read(section, kind))?;
-        let takeover =
-            reader.section("takeover", |section| section::TakeoverChoice::read(section, &rule))?;
+        let takeover = reader.section("takeover", |section| section::TakeoverChoice::read(section, &rule))?;
         Ok(Self {
             name,
             title,
@@ -152,7 +151,7 @@ impl CompetitionSpec {
                 "at least {} with a paired takeover test (or takeover.alpha_ppm = 0)",
                 limits::PAIRED_ITEMS_MIN
             );
-            return Err(SpecError::value("inputs.items", self.inputs.items, allowed));
+            return Err(SpecError::value("inputs.items", &self.inputs.items, allowed));
         }
         // A round is judged before the next one closes, so that the incumbent of each is known.
         let schedule = &self.schedule;
@@ -163,7 +162,7 @@ impl CompetitionSpec {
             let allowed = format!(
                 "pool_s + 2 × opening_s + judging_s at most the shortest round, {shortest_s}: lower one of them, or make rounds longer"
             );
-            return Err(SpecError::value("schedule.judging_s", schedule.judging_s, allowed));
+            return Err(SpecError::value("schedule.judging_s", &schedule.judging_s, allowed));
         }
         Ok(())
     }

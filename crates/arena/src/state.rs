@@ -148,9 +148,18 @@ impl State {
             Derived::RoundOpened { competition, round, closes } => {
                 self.apply_round_opened(*competition, *round, *closes);
             }
-            Derived::Advanced { competition, round, step } => self.apply_advanced(*competition, *round, *step),
+            Derived::Advanced { competition, round, step } => {
+                self.apply_advanced(*competition, *round, *step);
+            }
             Derived::InputsFixed {
-                competition, round, seed, items, challengers, baseline, incumbent, copies,
+                competition,
+                round,
+                seed,
+                items,
+                challengers,
+                baseline,
+                incumbent,
+                copies,
             } => {
                 let autos = (*baseline, *incumbent);
                 self.apply_inputs_fixed((*competition, *round), *seed, items, challengers, autos, copies);
@@ -168,7 +177,9 @@ impl State {
             Derived::RoundCompleted { competition, round, takeover, stale, .. } => {
                 self.apply_round_completed(*competition, *round, *takeover, stale);
             }
-            Derived::RoundVoid { competition, round, .. } => self.apply_round_void(*competition, *round),
+            Derived::RoundVoid { competition, round, reason } => {
+                self.apply_round_void(*competition, *round, *reason);
+            }
             Derived::Completed { competition } => self.apply_completed(*competition),
         }
     }

@@ -137,7 +137,8 @@ mod tests {
         assert_eq!(sure.p_ppb, 50_000);
         assert!(SURE.is_sure(&sure, 100) && SURE.is_sure(&sure, 60_000));
         // Better on one input by much, worse on the others: a larger sum, and no proof.
-        let lucky: Vec<i128> = bar.iter().enumerate().map(|(i, x)| if i == 0 { x - 900 } else { x + 5 }).collect();
+        let lucky: Vec<i128> =
+            bar.iter().enumerate().map(|(i, x)| if i == 0 { x - 900 } else { x + 5 }).collect();
         assert!(!SURE.is_sure(&sign_flip_test(&seed, &bar, &lucky), 1));
         let same = sign_flip_test(&seed, &bar, &bar);
         assert_eq!(same.p_ppb, 1_000_000_000);
@@ -146,7 +147,9 @@ mod tests {
     #[test]
     fn the_level_is_shared_among_challengers() {
         let comparison = Comparison { wins: 60, losses: 40, p_ppb: 4_000_000 };
-        assert!(SURE.is_sure(&comparison, 1) && SURE.is_sure(&comparison, 2) && !SURE.is_sure(&comparison, 3));
+        assert!(
+            SURE.is_sure(&comparison, 1) && SURE.is_sure(&comparison, 2) && !SURE.is_sure(&comparison, 3)
+        );
     }
 
     proptest! {

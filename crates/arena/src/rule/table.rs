@@ -154,9 +154,13 @@ mod tests {
     #[test]
     fn figures_that_are_none_score_nothing() {
         for rule in RULES {
-            for (similarity, ratio, time) in
-                [(f64::NAN, 2.0, 0.1), (1.0, 0.0, 0.1), (1.0, -2.0, 0.1), (1.0, 2.0, -0.1), (1.0, f64::INFINITY, 0.1)]
-            {
+            for (similarity, ratio, time) in [
+                (f64::NAN, 2.0, 0.1),
+                (1.0, 0.0, 0.1),
+                (1.0, -2.0, 0.1),
+                (1.0, 2.0, -0.1),
+                (1.0, f64::INFINITY, 0.1),
+            ] {
                 assert_eq!(score(rule.name, similarity, ratio, time), Score { raw: 0.0, score: 0.0 });
             }
         }

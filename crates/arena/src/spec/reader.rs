@@ -55,7 +55,7 @@ pub enum SpecError {
 }
 
 impl SpecError {
-    pub(super) fn value(key: impl Into<String>, value: impl ToString, allowed: impl Into<String>) -> Self {
+    pub(super) fn value(key: impl Into<String>, value: &impl ToString, allowed: impl Into<String>) -> Self {
         Self::Value { key: key.into(), value: shorten(&value.to_string()), allowed: allowed.into() }
     }
 }
@@ -85,7 +85,8 @@ impl Reader {
         if text.len() > limits::SPEC_BYTES_MAX {
             return Err(SpecError::TooLong { bytes: text.len(), allowed: limits::SPEC_BYTES_MAX });
         }
-        let table = text.parse::<Table>().map_err(|error| SpecError::Syntax { message: error.to_string() })?;
+        let table =
+            text.parse::<Table>().map_err(|error| SpecError::Syntax { message: error.to_string() })?;
         Ok(Self { prefix: String::new(), table, known: Vec::new() })
     }
 
@@ -205,7 +206,9 @@ impl Reader {
             (None, None) => Err(self.missing(key, format!("one of {allowed}"))),
             (Some(value), _) => {
                 let named = value.as_str().and_then(|text| choices.iter().find(|(name, _)| *name == text));
-                named.map(|(_, choice)| *choice).ok_or_else(|| self.wrong(key, &value, format!("one of {allowed}")))
+                named
+                    .map(|(_, choice)| *choice)
+                    .ok_or_else(|| self.wrong(key, &value, format!("one of {allowed}")))
             }
         }
     }
@@ -267,19 +270,20 @@ impl Reader {
         range: RangeInclusive<u32>,
     ) -> Result<Vec<u32>, SpecError> {
         let Some(value) = self.take(key) else { return Ok(default.to_vec()) };
-        let parsed = value.as_array().filter(|array| (1..=len_max).contains(&array.len())).and_then(|array| {
-            let one = |value: &Value| {
-                let number = value.as_integer().and_then(|number| u32::try_from(number).ok())?;
-                range.contains(&number).then_some(number)
-            };
-            array.iter().map(one).collect::<Option<Vec<u32>>>()
-        });
+        let parsed =
+            value.as_array().filter(|array| (1..=len_max).contains(&array.len())).and_then(|array| {
+                let one = |value: &Value| {
+                    let number = value.as_integer().and_then(|number| u32::try_from(number).ok())?;
+                    range.contains(&number).then_some(number)
+                };
+                array.iter().map(one).collect::<Option<Vec<u32>>>()
+            });
         let allowed = || format!("1 to {len_max} integers from {} to {}", range.start(), range.end());
         parsed.ok_or_else(|| self.wrong(key, &value, allowed()))
     }
 
     /// A fault of a value that this section has just read.
-    pub(super) fn fault(&self, key: &str, value: impl ToString, allowed: impl Into<String>) -> SpecError {
+    pub(super) fn fault(&self, key: &str, value: &impl ToString, allowed: impl Into<String>) -> SpecError {
         SpecError::value(format!("{}{key}", self.prefix), value, allowed)
     }
 }

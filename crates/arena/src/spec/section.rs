@@ -10,6 +10,7 @@ use crate::rule::{Direction, RULES, Rule, info};
 
 const YEAR_S: u64 = 366 * 86_400;
 
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
 fn optional_hash<S: Serializer>(hash: &Option<Hash>, serializer: S) -> Result<S::Ok, S::Error> {
     match hash {
         Some(hash) => serializer.collect_str(hash),
@@ -103,7 +104,8 @@ impl RuleChoice {
             Rule::Link(link) => {
                 let exact = 1_000_000_000;
                 let floor = if link.exact { exact..=exact } else { 0..=exact };
-                link.failures_max_ppm = reader.number("failures_max_ppm", link.failures_max_ppm, 0..=1_000_000)?;
+                link.failures_max_ppm =
+                    reader.number("failures_max_ppm", link.failures_max_ppm, 0..=1_000_000)?;
                 link.floor_ppb = reader.number("floor_ppb", link.floor_ppb, floor)?;
                 link.fuel_ps = reader.number("fuel_ps", link.fuel_ps, 1..=1_000_000)?;
                 link.link_bytes_per_s =
@@ -114,7 +116,8 @@ impl RuleChoice {
             Rule::Objective(objective) => {
                 let ways = [("higher", Direction::Higher), ("lower", Direction::Lower)];
                 objective.direction = reader.choice("direction", Some(objective.direction), &ways)?;
-                let missing = reader.signed("missing_nano", objective.missing_nano, limits::OBJECTIVE_NANO_MAX)?;
+                let missing =
+                    reader.signed("missing_nano", objective.missing_nano, limits::OBJECTIVE_NANO_MAX)?;
                 objective.missing_nano = missing;
             }
             Rule::Weighted(_) | Rule::Lossless { .. } | Rule::Lossy { .. } => {}
@@ -169,7 +172,11 @@ impl Schedule {
         let utc = "UTC0".parse().expect("a zone");
         let schedule = Self {
             start: reader.parsed("start", None, "a time in UTC, like 2026-01-13T11:00:00Z")?,
-            zone: reader.parsed("zone", Some(utc), "a POSIX time zone, like UTC0 or CET-1CEST,M3.5.0,M10.5.0/3")?,
+            zone: reader.parsed(
+                "zone",
+                Some(utc),
+                "a POSIX time zone, like UTC0 or CET-1CEST,M3.5.0,M10.5.0/3",
+            )?,
             at: reader.parsed("at", Some(TimeOfDay { seconds: 0 }), "a time of day, like 11:00")?,
             days: reader.number("days", 0, 0..=366)? as u32,
             every_s: reader.number("every_s", 0, 0..=YEAR_S)?,
@@ -180,7 +187,7 @@ impl Schedule {
         };
         if (schedule.days == 0) == (schedule.every_s == 0) {
             let allowed = "a number of days, or every_s instead: one of both must be above 0";
-            return Err(reader.fault("days", schedule.days, allowed));
+            return Err(reader.fault("days", &schedule.days, allowed));
         }
         Ok(schedule)
     }
@@ -325,7 +332,8 @@ impl SubmissionRules {
             forms,
             per_round_max: reader.number("per_round_max", 4, 1..=1000)? as u32,
             latest_only: reader.flag("latest_only", false)?,
-            entries_max: reader.number("entries_max", 10_000, 1..=u64::from(limits::ROUND_ENTRIES_MAX))? as u32,
+            entries_max: reader.number("entries_max", 10_000, 1..=u64::from(limits::ROUND_ENTRIES_MAX))?
+                as u32,
         })
     }
 }
@@ -450,7 +458,11 @@ impl Rewards {
         };
         let sum: u64 = rewards.split_ppm.iter().map(|share| u64::from(*share)).sum();
         if sum > 1_000_000 {
-            return Err(reader.fault("split_ppm", format!("{:?}", rewards.split_ppm), "shares that add up to at most 1000000"));
+            return Err(reader.fault(
+                "split_ppm",
+                &format!("{:?}", rewards.split_ppm),
+                "shares that add up to at most 1000000",
+            ));
         }
         Ok(rewards)
     }

@@ -103,7 +103,9 @@ impl State {
         match statement {
             Statement::Open { spec } => self.check_open(sender, spec).map(|_| ()),
             Statement::End { competition } => self.check_end(sender, competition),
-            Statement::Announce { competition, text } => self.check_announce(sender, competition.as_ref(), text),
+            Statement::Announce { competition, text } => {
+                self.check_announce(sender, competition.as_ref(), text)
+            }
             Statement::Submit { competition, seal, form, parents, receipt } => {
                 self.check_submit(sender, competition, (seal, *form), parents, receipt.as_ref())
             }
@@ -116,7 +118,9 @@ impl State {
             Statement::OpenNonce { competition, round, nonce } => {
                 self.check_open_nonce(sender, competition, *round, nonce)
             }
-            Statement::Pool { competition, round, items } => self.check_pool(sender, competition, *round, items),
+            Statement::Pool { competition, round, items } => {
+                self.check_pool(sender, competition, *round, items)
+            }
             Statement::Lease { want } => self.check_lease(sender, *want),
             Statement::Judged { lease, .. } => self.check_judged(sender, *lease),
             Statement::Show { lease, nonce, verdict } => self.check_show(sender, *lease, nonce, verdict),

@@ -147,7 +147,8 @@ impl RoundSummary {
         for (index, point) in all.iter().enumerate() {
             let beaten = all.iter().any(|other| other.dominates(point));
             let equal = |other: &ParetoPoint| {
-                (other.ratio, other.bytes_per_s, other.similarity) == (point.ratio, point.bytes_per_s, point.similarity)
+                (other.ratio, other.bytes_per_s, other.similarity)
+                    == (point.ratio, point.bytes_per_s, point.similarity)
             };
             if !beaten && !all[..index].iter().any(equal) {
                 front.push(*point);
@@ -273,9 +274,10 @@ impl State {
             competitions.entry(entry.competition).or_default().push(entry.id);
         }
         let scores = made.iter().filter_map(|entry| entry.scoring()).map(|scoring| scoring.score.score);
-        let leads = self.competitions.values().filter(|found| {
-            found.champion.is_some_and(|champion| champion.entrant == key)
-        });
+        let leads = self
+            .competitions
+            .values()
+            .filter(|found| found.champion.is_some_and(|champion| champion.entrant == key));
         Some(Profile {
             leader,
             scored: made.iter().filter(|entry| entry.scoring().is_some()).count() as u32,

@@ -174,9 +174,7 @@ impl Competition {
     pub(super) fn is_spent(&self, now: Millis) -> bool {
         let schedule = &self.spec.schedule;
         self.ending
-            || self
-                .rounds_end()
-                .is_some_and(|end| self.next_round.0 >= end || schedule.opens(end) <= now)
+            || self.rounds_end().is_some_and(|end| self.next_round.0 >= end || schedule.opens(end) <= now)
     }
 
     /// The round to open now.

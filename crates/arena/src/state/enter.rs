@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wire::{Hash, Millis, NodeId};
+use wire::{Hash, NodeId};
 
 use super::accept::{limit, not_now, require};
 use super::competition::{Competition, Note, push_note};
@@ -33,7 +33,8 @@ impl State {
     }
 
     pub(super) fn check_open(&self, sender: NodeId, text: &str) -> Result<CompetitionSpec, Refusal> {
-        let spec = CompetitionSpec::parse(text).map_err(|error| Refusal::Spec { reason: error.to_string() })?;
+        let spec =
+            CompetitionSpec::parse(text).map_err(|error| Refusal::Spec { reason: error.to_string() })?;
         require(spec.canonical() == text, || Refusal::Spec {
             reason: "the spec is not in its canonical form: send what reading it gives".to_owned(),
         })?;
@@ -325,7 +326,9 @@ impl State {
         }
         let inputs = &competition.spec.inputs;
         let mut given: BTreeMap<NodeId, usize> = BTreeMap::new();
-        items.iter().for_each(|item| *given.entry(item.operator).or_default() += 1);
+        for item in items {
+            *given.entry(item.operator).or_default() += 1;
+        }
         let usable: usize = given.values().map(|count| (*count).min(inputs.per_operator_max())).sum();
         require(usable >= inputs.items as usize, || Refusal::Items {
             what: format!("{usable} items can be drawn, {} are needed", inputs.items),
@@ -366,10 +369,5 @@ impl State {
     /// Unused payments of a key: what a client offers for its next entry.
     pub fn unused_receipts(&self, payer: NodeId) -> impl Iterator<Item = (&Hash, &super::Receipt)> {
         self.receipts.iter().filter(move |(_, paid)| paid.payer == payer && paid.used_by.is_none())
-    }
-
-    /// Time of the newest block plus what a window leaves: for displays.
-    pub fn time_until(&self, at: Millis) -> Millis {
-        at.since(self.now)
     }
 }

@@ -91,10 +91,9 @@ impl State {
             // The baseline's code stands in the spec.
             Artefact::Code if own || entry.role == Role::Baseline => Ok(()),
             Artefact::Code => match (entry.code, self.code_revealed_at(id)) {
-                (None, _) if completed => {
+                (_, None) if completed => {
                     closed(GateReason::CodeNotAccessible, completed, round_end_at, None)
                 }
-                (_, None) if completed => closed(GateReason::CodeNotAccessible, completed, round_end_at, None),
                 (_, None) => closed(GateReason::CodeNotRevealed, completed, round_end_at, None),
                 (_, Some(reveal)) if at >= reveal => Ok(()),
                 (_, reveal) => closed(GateReason::CodeNotRevealed, completed, round_end_at, reveal),
@@ -137,8 +136,12 @@ impl State {
         let window = self.spec.rate_window();
         let limit = self.spec.rate_entries;
         let recent = self.entrants.get(&key).map(|entrant| &entrant.recent);
-        let counted: Vec<Millis> =
-            recent.into_iter().flatten().map(|(made, _)| made.plus(window)).filter(|free| *free > at).collect();
+        let counted: Vec<Millis> = recent
+            .into_iter()
+            .flatten()
+            .map(|(made, _)| made.plus(window))
+            .filter(|free| *free > at)
+            .collect();
         let used = counted.len() as u32;
         let left = limit.saturating_sub(used);
         RateStatus {

@@ -46,7 +46,15 @@ pub struct Slot {
 
 impl Job {
     pub(super) fn new(agree: u8) -> Self {
-        Self { need: agree, asked: agree, slots: Vec::new(), showing: false, settlement: None, basis: None, comparison: None }
+        Self {
+            need: agree,
+            asked: agree,
+            slots: Vec::new(),
+            showing: false,
+            settlement: None,
+            basis: None,
+            comparison: None,
+        }
     }
 
     /// Leases with a verdict that is bound and not shown.
@@ -96,6 +104,12 @@ impl Job {
         self.settled().map_or(0, |outcome| self.count(outcome, tolerance_ppm))
     }
 
+    /// Another judge may be asked.
+    pub(super) fn has_place(&self, tolerance_ppm: u32) -> bool {
+        let open = self.settlement.is_none() || self.agreeing(tolerance_ppm) < self.need;
+        open && self.slots.len() < usize::from(self.asked)
+    }
+
     /// Everybody who was asked has shown a verdict.
     pub(super) fn is_complete(&self) -> bool {
         self.slots.len() >= usize::from(self.asked) && self.slots.iter().all(|slot| slot.verdict.is_some())
@@ -128,9 +142,14 @@ impl State {
         let rules = &competition.spec.judges;
         let agreed = match job.settlement {
             None => job.plurality(rules.tolerance_ppm).filter(|(_, count)| *count >= job.need),
-            Some(_) => job.settled().filter(|_| job.agreeing(rules.tolerance_ppm) >= job.need).map(|outcome| (outcome, job.need)),
+            Some(_) => job
+                .settled()
+                .filter(|_| job.agreeing(rules.tolerance_ppm) >= job.need)
+                .map(|outcome| (outcome, job.need)),
         };
-        if job.settlement.is_none() && let Some((outcome, _)) = agreed {
+        if job.settlement.is_none()
+            && let Some((outcome, _)) = agreed
+        {
             // Times are measured against the baseline's.
             let waits = round.baseline.filter(|baseline| *baseline != id).is_some_and(|baseline| {
                 round.jobs.get(&baseline).is_some_and(|job| job.settlement.is_none())
@@ -140,9 +159,11 @@ impl State {
                 settlement: self.settlement(competition, round, id, job, outcome),
             });
         }
+        if agreed.is_some() {
+            return None;
+        }
         if job.is_complete() {
             return match () {
-                () if agreed.is_some() => None,
                 () if job.asked < rules.max => {
                     Some(Derived::Referred { entry: id, need: job.need, asked: job.asked + 1 })
                 }
@@ -152,7 +173,8 @@ impl State {
                 () => None,
             };
         }
-        let all_bound = job.slots.len() >= usize::from(job.asked) && job.slots.iter().all(|slot| slot.seal.is_some());
+        let all_bound =
+            job.slots.len() >= usize::from(job.asked) && job.slots.iter().all(|slot| slot.seal.is_some());
         (all_bound && !job.showing).then_some(Derived::VerdictsDue { entry: id })
     }
 
@@ -259,8 +281,9 @@ impl State {
         let rules = found.spec.judges;
         let Some(round) = found.live.get_mut(&number) else { return };
         let Some(job) = round.jobs.get(&id).filter(|job| job.settlement.is_some()) else { return };
-        let over = job.agreeing(rules.tolerance_ppm) >= job.need || job.asked >= rules.max;
-        if job.is_complete() && over {
+        let exhausted = job.is_complete() && job.asked >= rules.max;
+        let over = exhausted || job.agreeing(rules.tolerance_ppm) >= job.need;
+        if over {
             round.pending.remove(&id);
         }
     }
@@ -275,7 +298,11 @@ impl State {
                 (champion.entrant, Some(champion.id), champion.form, champion.code?)
             }
             Role::Baseline => {
-                let code = super::Code { hash: spec.baseline.code?, bytes: spec.baseline.bytes, salt: Hash([0; 32]) };
+                let code = super::Code {
+                    hash: spec.baseline.code?,
+                    bytes: spec.baseline.bytes,
+                    salt: Hash([0; 32]),
+                };
                 (competition.opener, None, spec.baseline.form, code)
             }
         };

@@ -120,7 +120,9 @@ impl State {
         let seal = slot.seal.ok_or_else(|| not_now("bind the verdict first"))?;
         require(showing, || not_now("the other judges of this entry are not bound yet"))?;
         require(slot.verdict.is_none(), || Refusal::Repeated { what: "this verdict".to_owned() })?;
-        require(verdict.seal(&sender, nonce) == seal, || Refusal::WrongOpening { what: "the verdict".to_owned() })?;
+        require(verdict.seal(&sender, nonce) == seal, || Refusal::WrongOpening {
+            what: "the verdict".to_owned(),
+        })?;
         self.check_verdict(lease.entry, verdict)
     }
 
@@ -211,10 +213,12 @@ impl State {
     /// What a judge gets next: the baseline, the incumbent, then a challenger that nobody chose (protocol §7 "Judges").
     fn job_for(&self, judge: NodeId) -> Option<(EntryId, Millis)> {
         let known = self.judges.get(&judge)?;
-        if self.leases_of(judge).count() >= limits::LEASES_PER_JUDGE_MAX {
+        // Bound verdicts that wait for other judges do not count: two judges could block each other.
+        let busy = self.leases_of(judge).filter(|(_, lease)| lease.expires != NEVER).count();
+        if busy >= limits::LEASES_PER_JUDGE_MAX {
             return None;
         }
-        let mut best: Option<((u8, Hash), EntryId, Millis)> = None;
+        let mut best: Option<((u8, bool, Hash), EntryId, Millis)> = None;
         for competition in self.competitions.values() {
             let rules = &competition.spec.judges;
             for round in competition.live.values() {
@@ -226,11 +230,15 @@ impl State {
                     let taken = |slot: &Slot| {
                         slot.judge == judge || (rules.distinct_operators && slot.operator == known.operator)
                     };
-                    job.slots.len() < usize::from(job.asked)
+                    job.has_place(rules.tolerance_ppm)
                         && !job.slots.iter().any(taken)
-                        && self.entry(**id).is_some_and(|entry| entry.entrant != judge || entry.role == Role::Baseline)
+                        && self
+                            .entry(**id)
+                            .is_some_and(|entry| entry.entrant != judge || entry.role == Role::Baseline)
                 };
-                for (id, _) in round.pending.iter().filter_map(|id| round.jobs.get_key_value(id)).filter(free) {
+                for (id, job) in
+                    round.pending.iter().filter_map(|id| round.jobs.get_key_value(id)).filter(free)
+                {
                     let role = self.entry(*id).map_or(Role::Challenger, |entry| entry.role);
                     let first = match role {
                         Role::Baseline => 0,
@@ -238,7 +246,9 @@ impl State {
                         Role::Challenger => 2,
                     };
                     let parts = [&round.seed.0[..], &judge.0, &id.0.to_le_bytes()];
-                    let key = (first, Hash::of_parts("shoal 2026-11 arena order", &parts));
+                    // What another judge has begun comes first, so that verdicts come in all along.
+                    let key =
+                        (first, job.slots.is_empty(), Hash::of_parts("shoal 2026-11 arena order", &parts));
                     if best.as_ref().is_none_or(|(other, _, _)| key < *other) {
                         best = Some((key, *id, self.now.plus(rules.lease())));
                     }
@@ -257,7 +267,8 @@ impl State {
             known.leased += 1;
             known.operator.clone()
         });
-        let slot = Slot { lease: id, judge, operator: operator.unwrap_or_default(), seal: None, verdict: None };
+        let slot =
+            Slot { lease: id, judge, operator: operator.unwrap_or_default(), seal: None, verdict: None };
         if let Some(job) = self.job_mut(entry) {
             job.slots.push(slot);
         }

@@ -129,7 +129,8 @@ impl State {
         let mut shares: BTreeMap<NodeId, u64> = BTreeMap::new();
         for ((entrant, entry), share) in places.into_iter().zip(&rewards.split_ppm) {
             let parents = self.parents_of(entry, entrant);
-            let lineage = if parents.is_empty() { 0 } else { ppm_of(u64::from(*share), rewards.lineage_ppm.into()) };
+            let lineage =
+                if parents.is_empty() { 0 } else { ppm_of(u64::from(*share), rewards.lineage_ppm.into()) };
             *shares.entry(entrant).or_default() += u64::from(*share) - lineage;
             for (parent, part) in parents.iter().zip(ledger::split::split(lineage, &vec![1; parents.len()])) {
                 *shares.entry(*parent).or_default() += part;
@@ -143,7 +144,12 @@ impl State {
     fn parents_of(&self, id: EntryId, entrant: NodeId) -> Vec<NodeId> {
         let first = self.entry(id).and_then(|entry| entry.origin).unwrap_or(id);
         let parents = self.entry(first).map_or(&[][..], |entry| &entry.parents);
-        parents.iter().filter_map(|id| self.entry(*id)).map(|entry| entry.entrant).filter(|other| *other != entrant).collect()
+        parents
+            .iter()
+            .filter_map(|id| self.entry(*id))
+            .map(|entry| entry.entrant)
+            .filter(|other| *other != entrant)
+            .collect()
     }
 }
 
@@ -168,7 +174,10 @@ mod tests {
     #[test]
     fn golden_burn_of_ten_days() {
         let burn = |days_tenths: u64| burn_ppm(&apex(), Millis(DAY * days_tenths / 10));
-        assert_eq!((burn(0), burn(10), burn(50), burn(100), burn(500)), (900_000, 910_000, 950_000, 1_000_000, 1_000_000));
+        assert_eq!(
+            (burn(0), burn(10), burn(50), burn(100), burn(500)),
+            (900_000, 910_000, 950_000, 1_000_000, 1_000_000)
+        );
         assert_eq!(burn_ppm(&Rewards { decay_s: 0, ..apex() }, Millis(DAY)), 900_000);
     }
 
@@ -177,7 +186,8 @@ mod tests {
         // 2 % × 10 % over 10 days, falling to nothing: half of the rectangle.
         let all = unburned(&apex(), Millis(0), Millis(20 * DAY));
         assert_eq!(all, 2_000_000 * u128::from(10 * DAY) / 2);
-        let parts: u128 = (0..20).map(|day| unburned(&apex(), Millis(day * DAY), Millis((day + 1) * DAY))).sum();
+        let parts: u128 =
+            (0..20).map(|day| unburned(&apex(), Millis(day * DAY), Millis((day + 1) * DAY))).sum();
         assert_eq!(parts, all);
     }
 

@@ -144,9 +144,9 @@ impl State {
             Step::Opening if !self.any_opened(round) => void(VoidReason::NoEntries),
             Step::Opening => advance(Step::Drawing),
             Step::Drawing => self.drawing_due(competition, round, passed),
-            Step::Judging => self
-                .jobs_due(competition, round)
-                .or_else(|| self.completion_due(competition, round, passed)),
+            Step::Judging => {
+                self.jobs_due(competition, round).or_else(|| self.completion_due(competition, round, passed))
+            }
         }
     }
 
@@ -155,7 +155,8 @@ impl State {
     }
 
     fn drawing_due(&self, competition: &Competition, round: &Round, passed: bool) -> Option<Derived> {
-        let awaited = |(judge, nonce): (&NodeId, &super::NonceState)| self.is_judge(*judge) && nonce.opened.is_none();
+        let awaited =
+            |(judge, nonce): (&NodeId, &super::NonceState)| self.is_judge(*judge) && nonce.opened.is_none();
         if !passed && round.nonces.iter().any(awaited) {
             return None;
         }
@@ -210,7 +211,9 @@ impl State {
         let (mut challengers, mut copies) = (Vec::new(), Vec::new());
         let mut fresh: BTreeMap<Hash, EntryId> = BTreeMap::new();
         for id in &round.entries {
-            let Some(entry) = self.entry(*id).filter(|entry| entry.state == EntryState::Opened) else { continue };
+            let Some(entry) = self.entry(*id).filter(|entry| entry.state == EntryState::Opened) else {
+                continue;
+            };
             let Some(code) = &entry.code else { continue };
             let known = self.codes.get(&(entry.competition, code.hash)).copied();
             let original = known.unwrap_or_else(|| *fresh.entry(code.hash).or_insert(*id));
@@ -286,17 +289,26 @@ impl State {
         }
         for role in [Role::Baseline, Role::Incumbent] {
             let wanted = if role == Role::Baseline { baseline } else { incumbent };
-            let found = self.competitions.get(&id).and_then(|competition| {
-                self.automatic(competition, competition.live.get(&number)?, role)
-            });
+            let found = self
+                .competitions
+                .get(&id)
+                .and_then(|competition| self.automatic(competition, competition.live.get(&number)?, role));
             if let (Some(_), Some(entry)) = (wanted, found) {
                 self.entries.push(entry);
             }
         }
-        let withheld: Vec<NodeId> = self.competitions.get(&id).and_then(|found| found.live.get(&number)).map_or_else(
-            Vec::new,
-            |round| round.nonces.iter().filter(|(_, nonce)| nonce.opened.is_none()).map(|(judge, _)| *judge).collect(),
-        );
+        let withheld: Vec<NodeId> = self
+            .competitions
+            .get(&id)
+            .and_then(|found| found.live.get(&number))
+            .map_or_else(Vec::new, |round| {
+                round
+                    .nonces
+                    .iter()
+                    .filter(|(_, nonce)| nonce.opened.is_none())
+                    .map(|(judge, _)| *judge)
+                    .collect()
+            });
         for judge in withheld {
             if let Some(judge) = self.judges.get_mut(&judge) {
                 judge.withheld += 1;
@@ -322,15 +334,10 @@ impl State {
         round.pending = judged.into_iter().collect();
     }
 
-    pub(super) fn apply_round_void(&mut self, id: CompetitionId, number: RoundNumber) {
+    pub(super) fn apply_round_void(&mut self, id: CompetitionId, number: RoundNumber, reason: VoidReason) {
         let Some(competition) = self.competitions.get_mut(&id) else { return };
         let Some(round) = competition.live.remove(&number) else { return };
         let last = competition.summaries.back().and_then(|summary| summary.to_beat);
-        let reason = match round.step {
-            Step::Pooling => VoidReason::NoPool,
-            Step::Drawing => VoidReason::NoJudges,
-            _ => VoidReason::NoEntries,
-        };
         let champion = competition.champion.map(|champion| champion.entry);
         competition.summarise(RoundSummary {
             round: number,
@@ -347,7 +354,9 @@ impl State {
         });
         for id in round.entries {
             let Some(entry) = self.entry_mut(id) else { continue };
-            if entry.state.is_final() || (reason == VoidReason::NoEntries && entry.state == EntryState::Sealed) {
+            if entry.state.is_final()
+                || (reason == VoidReason::NoEntries && entry.state == EntryState::Sealed)
+            {
                 // Whoever let the time pass is not given it back.
                 if entry.state == EntryState::Sealed {
                     entry.state = EntryState::Unopened;

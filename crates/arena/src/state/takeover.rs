@@ -50,7 +50,12 @@ impl Round {
 }
 
 impl State {
-    pub(super) fn completion_due(&self, competition: &Competition, round: &Round, passed: bool) -> Option<Derived> {
+    pub(super) fn completion_due(
+        &self,
+        competition: &Competition,
+        round: &Round,
+        passed: bool,
+    ) -> Option<Derived> {
         let settled = round.jobs.values().all(|job| job.settlement.is_some());
         if !settled && !self.passed(round.decide_from) {
             return None;
@@ -67,7 +72,8 @@ impl State {
             Decision::Done(takeover) if settled || passed => takeover,
             Decision::Wait | Decision::Done(_) => return None,
         };
-        let stale = round.jobs.iter().filter(|(_, job)| job.settlement.is_none()).map(|(id, _)| *id).collect();
+        let stale =
+            round.jobs.iter().filter(|(_, job)| job.settlement.is_none()).map(|(id, _)| *id).collect();
         Some(Derived::RoundCompleted {
             competition: competition.id,
             round: round.number,
@@ -98,11 +104,12 @@ impl State {
         let (rule, takeover) = (competition.spec.rule(), competition.spec.takeover());
         let direction = rule.direction();
         let bar = Self::bar(competition, round);
-        let challengers: Vec<(EntryId, f64)> = round
-            .entries
-            .iter()
-            .filter_map(|id| Some((*id, round.scoring(*id)?.score.raw)))
-            .collect();
+        if bar.is_none() && round.automatic().next().is_some() {
+            // A bar is meant to be there, and nobody knows how high.
+            return Decision::Done(None);
+        }
+        let challengers: Vec<(EntryId, f64)> =
+            round.entries.iter().filter_map(|id| Some((*id, round.scoring(*id)?.score.raw))).collect();
         let mut above: Vec<(EntryId, f64)> = challengers
             .iter()
             .copied()
@@ -114,12 +121,14 @@ impl State {
             if let (Some((bar, _)), true) = (bar, takeover.alpha_ppm > 0) {
                 let Some(job) = round.jobs.get(&id) else { continue };
                 match job.comparison {
-                    None => return Decision::Due(self.compare(competition, round, id, bar, challengers.len())),
+                    None => {
+                        return Decision::Due(self.compare(competition, round, id, bar, challengers.len()));
+                    }
                     Some((_, false)) => continue,
                     Some((_, true)) => {}
                 }
             }
-            match self.confirmed(competition, round, id) {
+            match Self::confirmed(competition, round, id) {
                 Confirmed::No => continue,
                 Confirmed::Wait => return Decision::Wait,
                 Confirmed::Ask(derived) => return Decision::Due(derived),
@@ -127,7 +136,7 @@ impl State {
             }
             let holders = round.incumbent.into_iter().chain(bar.map(|(bar, _)| bar)).collect::<BTreeSet<_>>();
             for holder in holders {
-                match self.confirmed(competition, round, holder) {
+                match Self::confirmed(competition, round, holder) {
                     Confirmed::No => return Decision::Done(None),
                     Confirmed::Wait => return Decision::Wait,
                     Confirmed::Ask(derived) => return Decision::Due(derived),
@@ -148,14 +157,15 @@ impl State {
         challengers: usize,
     ) -> Derived {
         let rule = competition.spec.rule();
-        let losses = |id| self.facts(competition, round, id).map_or_else(Vec::new, |facts| rule.losses(&facts));
+        let losses =
+            |id| self.facts(competition, round, id).map_or_else(Vec::new, |facts| rule.losses(&facts));
         let seed = Hash::of_parts("shoal 2026-11 arena coins", &[&round.seed.0, &entry.0.to_le_bytes()]);
         let comparison = sign_flip_test(&seed, &losses(bar), &losses(entry));
         let sure = competition.spec.takeover().is_sure(&comparison, challengers as u32);
         Derived::Compared { entry, bar, comparison, sure }
     }
 
-    fn confirmed(&self, competition: &Competition, round: &Round, id: EntryId) -> Confirmed {
+    fn confirmed(competition: &Competition, round: &Round, id: EntryId) -> Confirmed {
         let rules = &competition.spec.judges;
         let Some(job) = round.jobs.get(&id) else { return Confirmed::No };
         let agreeing = job.agreeing(rules.tolerance_ppm);
@@ -171,12 +181,7 @@ impl State {
         }
     }
 
-    pub(super) fn apply_compared(
-        &mut self,
-        id: EntryId,
-        comparison: crate::rule::Comparison,
-        sure: bool,
-    ) {
+    pub(super) fn apply_compared(&mut self, id: EntryId, comparison: crate::rule::Comparison, sure: bool) {
         if let Some(job) = self.job_mut(id) {
             job.comparison = Some((comparison, sure));
         }
@@ -236,7 +241,9 @@ impl State {
         let mut rows: Vec<(BoardRow, bool)> = Vec::new();
         for id in round.automatic().chain(round.entries.iter().copied()) {
             let (Some(scoring), Some(outputs)) = (round.scoring(id), round.outputs(id)) else { continue };
-            let Some((entrant, role)) = self.entry(id).map(|entry| (entry.entrant, entry.role)) else { continue };
+            let Some((entrant, role)) = self.entry(id).map(|entry| (entry.entrant, entry.role)) else {
+                continue;
+            };
             let (original, owner) = *first.entry(outputs).or_insert((id, entrant));
             let echo_of = (owner != entrant && role == Role::Challenger).then_some(original);
             let row = BoardRow { rank: 0, entry: id, entrant, scoring: *scoring, echo_of };
