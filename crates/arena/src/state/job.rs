@@ -1,6 +1,8 @@
 //! An entry before its judges: who was asked, what they bound and showed, what they agree on.
 
-use wire::{Hash, NodeId};
+use std::collections::BTreeMap;
+
+use wire::{Hash, Millis, NodeId};
 
 use super::State;
 use super::competition::Competition;
@@ -19,6 +21,8 @@ pub struct Job {
     pub asked: u8,
     /// Who was asked.
     pub slots: Vec<Slot>,
+    /// Judges who let a lease run out: how often, and until when they do not get it again.
+    pub(super) missed: BTreeMap<NodeId, (u32, Millis)>,
     /// Everybody asked is bound: verdicts may be shown.
     pub showing: bool,
     /// What came of it.
@@ -50,6 +54,7 @@ impl Job {
             need: agree,
             asked: agree,
             slots: Vec::new(),
+            missed: BTreeMap::new(),
             showing: false,
             settlement: None,
             basis: None,

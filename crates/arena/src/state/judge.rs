@@ -178,8 +178,13 @@ impl State {
         if let Some(judge) = self.judges.get_mut(&lease.judge) {
             judge.expired += 1;
         }
+        let (now, span) = (self.now, self.lease_time(lease.entry));
         let Some(job) = self.job_mut(lease.entry) else { return };
         job.slots.retain(|slot| slot.lease != id);
+        // Others come first: each time for one lease longer.
+        let missed = job.missed.entry(lease.judge).or_default();
+        missed.0 += 1;
+        missed.1 = now.plus(Millis(span.0.saturating_mul(missed.0.into())));
         job.showing = false;
         // The others wait for whoever takes the place.
         let waiting: Vec<LeaseId> = job.bound().collect();
@@ -190,9 +195,13 @@ impl State {
         }
     }
 
+    fn lease_time(&self, entry: EntryId) -> Millis {
+        let competition = self.entry(entry).and_then(|entry| self.competitions.get(&entry.competition));
+        competition.map_or(Millis(0), |found| found.spec.judges.lease())
+    }
+
     pub(super) fn apply_verdicts_due(&mut self, entry: EntryId) {
-        let lease_time = self.entry(entry).and_then(|entry| self.competitions.get(&entry.competition));
-        let expires = self.now.plus(lease_time.map_or(Millis(0), |found| found.spec.judges.lease()));
+        let expires = self.now.plus(self.lease_time(entry));
         let Some(job) = self.job_mut(entry) else { return };
         job.showing = true;
         let bound: Vec<LeaseId> = job.bound().collect();
@@ -231,6 +240,7 @@ impl State {
                         slot.judge == judge || (rules.distinct_operators && slot.operator == known.operator)
                     };
                     job.has_place(rules.tolerance_ppm)
+                        && job.missed.get(&judge).is_none_or(|(_, until)| self.passed(*until))
                         && !job.slots.iter().any(taken)
                         && self
                             .entry(**id)

@@ -89,13 +89,18 @@ impl Round {
         self.baseline.into_iter().chain(self.incumbent)
     }
 
-    pub(super) fn deadlines(&self) -> [Millis; 2] {
-        [self.until, self.decide_from]
+    pub(super) fn deadlines(&self) -> Vec<Millis> {
+        let jobs = self.pending.iter().filter_map(|id| self.jobs.get(id));
+        let barred = jobs.flat_map(|job| job.missed.values().map(|(_, until)| *until));
+        barred.chain([self.until, self.decide_from]).collect()
     }
 
     pub(super) fn shift(&mut self, down: Millis) {
         self.until = self.until.plus(down);
         self.decide_from = self.decide_from.plus(down);
+        for (_, until) in self.jobs.values_mut().flat_map(|job| job.missed.values_mut()) {
+            *until = until.plus(down);
+        }
         if self.step == Step::Open {
             self.closes = self.closes.plus(down);
         }

@@ -198,6 +198,10 @@ impl World {
         self.input(Input::Stated(envelope))
     }
 
+    pub(crate) fn at_nonce(&mut self, nonce: u64) {
+        self.nonce = nonce;
+    }
+
     pub(crate) fn control(&mut self, control: Control) -> Result<(), Refusal> {
         self.input(Input::Control(control))
     }
@@ -288,11 +292,6 @@ impl World {
         self.wait_for(end);
     }
 
-    pub(crate) fn until(&mut self, text: &str) {
-        let at = text.parse::<Moment>().unwrap().0;
-        self.pass(at.since(self.now).0);
-    }
-
     /// What an honest judge finds.
     pub(crate) fn measure(&self, id: EntryId) -> Outcome {
         let entry = self.state.entry(id).unwrap();
@@ -309,7 +308,7 @@ impl World {
             // How hard the input is, and how it suits the code: both by chance of the seed.
             let luck = |parts: &[&[u8]]| u64::from(Hash::of_parts("luck", parts).0[0]);
             let hard = luck(&[&round.seed.0, &index.to_le_bytes()]);
-            let suits = luck(&[&round.seed.0, &index.to_le_bytes(), &code.hash.0]);
+            let suits = luck(&[&round.seed.0, &index.to_le_bytes(), &quality.outputs.to_le_bytes()]);
             CodecItem {
                 original_bytes: 2 << 20,
                 compressed_bytes: 2 * quality.size_ppm + 100 * hard + 20 * suits,
@@ -345,7 +344,7 @@ impl World {
     pub(crate) fn act(&mut self, id: NodeId) -> bool {
         let judge = &self.judges[&id];
         let (key, manner, want) = (judge.key.clone(), judge.manner, judge.want);
-        if manner == Manner::Dead {
+        if manner == Manner::Dead || !self.state.is_judge(id) {
             return false;
         }
         let mut acted = false;
@@ -469,14 +468,14 @@ impl World {
         for (id, before) in &self.finals {
             assert_eq!(&self.state.entry(*id).unwrap().state, before, "entry {id} changed after its end");
         }
-        for entry in &self.state.entries()[self.finals.len().min(0)..] {
+        for entry in self.state.entries() {
             if entry.state.is_final() {
                 self.finals.insert(entry.id, entry.state);
             }
         }
         let weights = self.state.weights(self.now);
         assert_eq!(weights.keys.values().sum::<u64>() + weights.burned, 1_000_000_000);
-        let stranger = key(999).node_id();
+        let stranger = key(9_999_999).node_id();
         for entry in self.state.entries().iter().rev().take(20) {
             let competition = self.state.competition(&entry.competition).unwrap();
             let over = !competition.live.contains_key(&entry.round);
