@@ -29,7 +29,9 @@ fn spec_of(world: &mut World, number: u64) -> String {
         text.push_str("agree = 1\ntakeover = 1\nmax = 3\n");
     }
     if world.random.percent(50) {
-        text.push_str(&format!("[baseline]\nname = \"b\"\ncode = \"{baseline}\"\n"));
+        text += "[baseline]\nname = \"b\"\ncode = \"";
+        text += &baseline.to_string();
+        text += "\"\n";
     }
     if world.random.percent(60) {
         text.push_str("[reward]\nweight_ppm = 300000\nsplit_ppm = [600000, 300000]\nlineage_ppm = 200000\n");
@@ -62,7 +64,7 @@ fn step(world: &mut World, competitions: &mut u64) {
             let entrant = world.random.below(8);
             let parents = world.state.entries().iter().rev().find(|entry| entry.scoring().is_some());
             let parents =
-                parents.map(|entry| vec![entry.id]).filter(|_| variant % 3 == 0).unwrap_or_default();
+                parents.map(|entry| vec![entry.id]).filter(|_| variant.is_multiple_of(3)).unwrap_or_default();
             let _ = world.submit_with(entrant, id, Quality::of(size, variant), parents, None);
         }
         30..=44 => {

@@ -126,8 +126,8 @@ fn a_liar_is_outvoted_and_counted() {
     let made = judged_round(&mut world, id, 20);
     world.settle();
     world.pass(HOUR / 2);
-    let champion = world.state.competition(&id).unwrap().champion.unwrap();
-    assert_eq!(champion.entry, made[0]);
+    let competition = world.state.competition(&id).unwrap();
+    assert_eq!(competition.champion.unwrap().entry, competition.last_judged().unwrap().board[0].entry);
     let judges = world.state.judges();
     assert!(judges[&liar].disagreed > 0 && judges[&liar].agreed == 0);
     assert!(honest.iter().all(|judge| judges[judge].disagreed == 0));

@@ -172,6 +172,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers make the input for this call")]
     pub(crate) fn input(&mut self, input: Input) -> Result<(), Refusal> {
         let before = self.state.digest();
         let Committed { records, outcomes } = block::commit(&mut self.state, self.now, vec![input.clone()]);
