@@ -180,3 +180,37 @@ fn destroyed_data_wins_by_the_founding_formula_and_not_by_the_default() {
         assert_eq!(champion(&world, id), Some(made[usize::from(wins)]), "{rule}");
     }
 }
+
+#[test]
+fn programs_are_measured_within_a_tolerance_and_lower_may_be_better() {
+    let spec = SPEC
+        .replace("kind = \"codec\"", "kind = \"program\"")
+        .replace("lease_s = 60", "lease_s = 60\ntolerance_ppm = 100")
+        + "[rule]\nname = \"objective-1\"\ndirection = \"lower\"\nmissing_nano = 20000000000\n";
+    let (mut world, id) = started(11, &spec, 3);
+    let made = round(
+        &mut world,
+        id,
+        &[(1, Quality::of(600_000, 1)), (2, Quality::of(500_000, 2)), (3, Quality::of(100_000, 3))],
+    );
+    // The third gives no answer to one input, which costs it the lead.
+    let missing = world.state.entry(made[2]).unwrap().scoring().unwrap();
+    assert_eq!(missing.failed_items, 1);
+    assert!(missing.score.raw > 1.0, "a missing answer stays in the denominator");
+    assert!(missing.figures.is_none());
+    assert_eq!(champion(&world, id), Some(made[1]));
+    let better = round(&mut world, id, &[(1, Quality::of(50_000, 4))])[0];
+    assert_eq!(champion(&world, id), Some(better));
+    let disagreed: u64 = world.state.judges().values().map(|judge| judge.disagreed).sum();
+    assert_eq!(disagreed, 0);
+    world.verify();
+}
+
+/// Guards the encoding of every record and the fold itself: it changes only with the protocol's version.
+#[test]
+fn golden_digest_of_a_story() {
+    let (mut world, id) = started(12, SPEC, 3);
+    round(&mut world, id, &[(1, Quality::of(500_000, 1)), (2, Quality::of(450_000, 2))]);
+    round(&mut world, id, &[(3, Quality::of(400_000, 3))]);
+    assert_eq!(world.state.digest().short(), "7142240185");
+}

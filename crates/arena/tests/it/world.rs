@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_arena::State;
 use shoal_arena::block::{self, Committed};
 use shoal_arena::calendar::Moment;
-use shoal_arena::measure::{CodecItem, Failure, Measures, Outcome, Verdict, Wall};
+use shoal_arena::measure::{CodecItem, Failure, Measures, Outcome, ProgramItem, Verdict, Wall};
 use shoal_arena::record::{
     Control, Derived, EntryId, Input, LeaseId, Record, RoundNumber, STATEMENT_KIND, Statement, Step,
     entry_seal,
 };
 use shoal_arena::refusal::Refusal;
-use shoal_arena::spec::{ArenaSpec, CompetitionId, CompetitionSpec, Form, Source};
+use shoal_arena::spec::{ArenaSpec, CompetitionId, CompetitionSpec, Form, Kind, Source};
 use shoal_arena::state::{Artefact, EntryState, GateReason, inputs_hash};
 use shoal_arena::verify;
 use wire::{Envelope, Hash, Millis, NodeId, RunId, SigningKey};
@@ -323,16 +323,37 @@ impl World {
             Source::Generator => Hash::of_parts("generated", &[&round.seed.0]),
         };
         let outputs = Hash::of_parts("outputs", &[&round.seed.0, &quality.outputs.to_le_bytes()]);
-        let measures = Measures::Codec((0..competition.spec.inputs.items).map(item).collect());
+        let items = 0..competition.spec.inputs.items;
+        let measures = match competition.spec.kind {
+            Kind::Codec => Measures::Codec(items.map(item).collect()),
+            Kind::Program => Measures::Program(
+                items
+                    .map(|index| ProgramItem {
+                        objective_nano: (index != 3 || quality.variant != 3)
+                            .then(|| 1000 * item(index).compressed_bytes as i64),
+                        fuel: 0,
+                    })
+                    .collect(),
+            ),
+        };
         Outcome::Measured { inputs, outputs, measures }
     }
 
     fn verdict(&mut self, id: EntryId, manner: Manner) -> Verdict {
         let mut outcome = self.measure(id);
+        if let Outcome::Measured { measures: Measures::Program(items), .. } = &mut outcome {
+            // A program's measurement is never quite the same.
+            for nano in items.iter_mut().filter_map(|item| item.objective_nano.as_mut()) {
+                *nano += self.random.below(1000) as i64;
+            }
+        }
         if manner == Manner::Lies {
             let lie = self.random.below(1_000_000);
             match &mut outcome {
                 Outcome::Measured { measures: Measures::Codec(items), .. } => items[0].fuel += 1 + lie,
+                Outcome::Measured { measures: Measures::Program(items), .. } => {
+                    items[0].objective_nano = Some(-1_000_000 * lie as i64);
+                }
                 other => *other = Outcome::Failed(Failure::Escape),
             }
         }
