@@ -57,6 +57,7 @@
 //! | time counts in seconds, whatever the size | both bytes and time are time on one link |
 //! | tables of the data in the code | the code's bytes are shared out over a declared number of tensors |
 //! | 1 % is as large as the noise between rounds | both codecs on the same inputs; one-sided sign-flip test, its level shared among the challengers |
+//! | a copy with the wrong sign everywhere has a similarity of 1 | [`similarity`]: of two negative factors the product is not positive |
 //! | one number hides the trade | [`state::RoundSummary::pareto`]: ratio, speed, fidelity |
 //!
 //! ```
@@ -126,6 +127,7 @@ pub mod number;
 pub mod record;
 pub mod refusal;
 pub mod rule;
+pub mod similarity;
 pub mod spec;
 pub mod state;
 pub mod verify;

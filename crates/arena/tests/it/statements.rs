@@ -140,3 +140,38 @@ fn controls_of_the_host_are_checked_too() {
     assert!(matches!(world.control(Control::Resumed { down }), Err(Refusal::NotResumed { .. })));
     world.verify();
 }
+
+#[test]
+fn inputs_of_one_block_are_taken_in_their_order_and_what_follows_stands_between() {
+    let mut world = World::new(7);
+    let id = world.open(&SPEC.replace("per_round_max = 100", "per_round_max = 3"));
+    world.pass(HOUR);
+    let submit = |number: u8| Statement::Submit {
+        competition: id,
+        seal: wire::Hash([number; 32]),
+        form: shoal_arena::spec::Form::Component,
+        parents: vec![],
+        receipt: None,
+    };
+    let mut inputs: Vec<Input> = Vec::new();
+    for number in 0..5 {
+        let envelope = world.envelope(&key(1), &submit(number));
+        inputs.push(Input::Stated(envelope));
+    }
+    inputs.push(inputs[0].clone());
+    let outcomes = world.inputs(inputs);
+    assert_eq!(
+        outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        [true, true, true, false, false, false]
+    );
+    // The round's end and a late entry in one block: the end comes first.
+    world.now = world.now.plus(Millis(HOUR));
+    let late = world.envelope(&key(2), &submit(9));
+    let judge = Control::Admitted { judge: key(3).node_id(), operator: "house".to_owned() };
+    let outcomes = world.inputs(vec![Input::Stated(late), Input::Control(judge)]);
+    // The next round is open already, so the entry is one of that round.
+    assert!(outcomes.iter().all(Result::is_ok));
+    let entry = world.state.entry_of_seal(&wire::Hash([9; 32])).unwrap();
+    assert_eq!(entry.round.0, 1);
+    world.verify();
+}

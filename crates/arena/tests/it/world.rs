@@ -189,6 +189,16 @@ impl World {
         outcomes.into_iter().next().unwrap()
     }
 
+    /// Several inputs of one block.
+    pub(crate) fn inputs(&mut self, inputs: Vec<Input>) -> Vec<Result<(), Refusal>> {
+        let Committed { records, outcomes } = block::commit(&mut self.state, self.now, inputs);
+        if !records.is_empty() {
+            self.log.push((self.now, records.clone()));
+        }
+        self.check(&records);
+        outcomes
+    }
+
     pub(crate) fn envelope(&mut self, key: &SigningKey, statement: &Statement) -> Envelope {
         self.nonce += 1;
         Envelope::sign(key, self.run, STATEMENT_KIND, wire::to_bytes(statement), self.now, self.nonce)
