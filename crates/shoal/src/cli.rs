@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Tokenizer(TokenizerArgs),
     /// Measure.
     Bench(BenchArgs),
+    /// Competitions: scoring rules, scores, specs.
+    Arena(crate::arena_cli::ArenaArgs),
     /// Compress, decompress, measure and inspect tensors.
     Codec(crate::codec_cli::CodecArgs),
     /// Show the JSON lines of an orchestrator as `up` does.

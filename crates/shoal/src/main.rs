@@ -2,6 +2,7 @@
 //!
 //! It must never decide what the protocol, the model or the daemons decide: it reads arguments, calls them, shows results.
 
+mod arena_cli;
 mod bench;
 mod cli;
 mod codec_cli;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Miner(args) => lend::miner(&args, json),
         Command::Validator(args) => lend::validator(&args, json),
         Command::Watch(args) => watch::run(&args, json),
+        Command::Arena(args) => arena_cli::run(&args, json),
         Command::Codec(args) => codec_cli::run(args).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod it {
+    mod arena;
     mod audit;
     mod bad_input;
     mod binary;
