@@ -168,6 +168,7 @@ impl Miner {
             inbox: sender,
             tokens: OnceLock::new(),
             merging: RwLock::new(None),
+            meter: Arc::default(),
         };
         Self { parts, door: Arc::new(door), inbox }
     }

@@ -150,6 +150,7 @@ impl Orchestrator {
             Arc::clone(&shared),
             Arc::clone(&parts.blobs),
             Arc::clone(&kept),
+            parts.spec.codec.weights,
         );
         Ok(Self { parts, state, driver, inputs, shared, kept, desk: Arc::new(desk) })
     }

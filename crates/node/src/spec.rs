@@ -9,8 +9,8 @@ mod section;
 
 pub use place::SpecError;
 pub use section::{
-    AuditSpec, BatchSpec, ClipScope, CodecSpec, DataSpec, FrameCodec, InnerSpec, MergeCodec, OptimiserKind,
-    OuterSpec, PRESET_DEFAULT, PhaseSpec, ScheduleSpec, TokenizerSpec, TrustSpec, UnwitnessedSpec,
+    AuditSpec, BatchSpec, ClipScope, CodecSpec, DataSpec, InnerSpec, MergeCodec, OptimiserKind, OuterSpec,
+    PRESET_DEFAULT, PhaseSpec, ScheduleSpec, TensorCodec, TokenizerSpec, TrustSpec, UnwitnessedSpec,
 };
 
 use model::config::{Cut, ModelConfig, StageSpec};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use codec::DType;
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use net::{Handler, Message, Refusal};
 use store::{BlobError, Blobs};
@@ -17,7 +18,9 @@ use super::shared::{Inputs, Pending, Shared};
 use crate::blob_cache::BlobCache;
 use crate::keeper::Kept;
 use crate::limits;
+use crate::packed;
 use crate::rpc::{Reply, Request, Span, What, code};
+use crate::spec::TensorCodec;
 
 /// The orchestrator's side of every call.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub(crate) struct Desk {
     shared: Arc<Shared>,
     blobs: BlobCache,
     kept: Arc<Kept>,
+    weights: TensorCodec,
     polls: Semaphore,
     rate: DefaultKeyedRateLimiter<NodeId>,
     stop: CancellationToken,
@@ -39,6 +43,7 @@ impl Desk {
         shared: Arc<Shared>,
         blobs: Arc<dyn Blobs>,
         kept: Arc<Kept>,
+        weights: TensorCodec,
     ) -> Self {
         let polls = Semaphore::new(limits::LONG_POLLS);
         Self {
@@ -47,6 +52,7 @@ impl Desk {
             shared,
             blobs: BlobCache::new(blobs),
             kept,
+            weights,
             polls,
             rate: RateLimiter::keyed(limits::STATEMENT_RATE),
             stop: CancellationToken::new(),
@@ -135,7 +141,8 @@ impl Desk {
             None => blob,
         };
         let piece = span.of(&whole)?;
-        Ok(Reply::Piece { total: whole.len() as u64 }.with_payload(piece))
+        let codec = if matches!(what, What::Blob(_)) { TensorCodec::Raw } else { self.weights };
+        Ok(packed::answer(codec, DType::F32, whole.len() as u64, piece).await)
     }
 }
 

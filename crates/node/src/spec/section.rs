@@ -1,5 +1,6 @@
 //! The sections of a run spec and their defaults.
 
+use codec::CodecId;
 use model::config::{ModelConfig, RopeScaling};
 use model::data::ShardEntry;
 use model::hash::BlobHash;
@@ -347,25 +348,56 @@ impl From<OuterSpec> for Outer {
 #[serde(default, deny_unknown_fields)]
 pub struct CodecSpec {
     /// Activations, after the cut.
-    pub activations: FrameCodec,
+    pub activations: TensorCodec,
     /// Their gradients.
-    pub gradients: FrameCodec,
-    /// Pseudo-gradients of the merge.
+    pub gradients: TensorCodec,
+    /// Pseudo-gradients and merged results on their way.
+    pub pseudo_gradients: TensorCodec,
+    /// Weights and outer momentum on their way to the keeper, to validators and to late joiners.
+    pub weights: TensorCodec,
+    /// Precision of pseudo-gradients.
     pub merge: MergeCodec,
 }
 
 impl Default for CodecSpec {
     fn default() -> Self {
-        Self { activations: FrameCodec::Raw, gradients: FrameCodec::Raw, merge: MergeCodec::Bf16 }
+        Self {
+            activations: TensorCodec::Huffman,
+            gradients: TensorCodec::Huffman,
+            pseudo_gradients: TensorCodec::Huffman,
+            weights: TensorCodec::Huffman,
+            merge: MergeCodec::Bf16,
+        }
     }
 }
 
-/// Encodings of activations and gradients; all give back the bits that went in.
+/// Encodings of tensors on the wire; all give back the bits that went in. Numbers packed by a cut cross as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FrameCodec {
+pub enum TensorCodec {
     /// As they are.
     Raw,
+    /// One window of exponents: least work.
+    Fast,
+    /// Exponents by how often they come.
+    Huffman,
+    /// Exponents in the context of row and column: fewest bytes, most work.
+    Context,
+}
+
+impl TensorCodec {
+    /// Every codec that a run can name.
+    pub(crate) const ALL: [Self; 4] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context];
+
+    /// As the codec crate names it.
+    pub(crate) fn id(self) -> CodecId {
+        match self {
+            Self::Raw => CodecId::Raw,
+            Self::Fast => CodecId::Fast,
+            Self::Huffman => CodecId::Huffman,
+            Self::Context => CodecId::Context,
+        }
+    }
 }
 
 /// Encodings of pseudo-gradients.

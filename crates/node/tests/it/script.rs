@@ -229,7 +229,15 @@ fn work(state: &State, me: &NodeId, stage: StageIndex, items: Vec<WorkItem>, las
         evidence: Hash::of(b"none"),
         busy: Millis(1),
         hops: Vec::new(),
-        traffic: Traffic { activations: 10, activations_full: 640, merge: 3, sent: 13, received: 13 },
+        traffic: Traffic {
+            activations: 10,
+            activations_full: 640,
+            merge: 3,
+            merge_full: 4,
+            codec: Millis(1),
+            sent: 13,
+            received: 13,
+        },
         free: 4,
     })
 }
