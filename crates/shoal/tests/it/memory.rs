@@ -91,5 +91,4 @@ fn four_stages_train_where_one_would_not_fit() {
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let ran = Ran::wait(command.spawn().expect("it starts"));
     refused(&ran, &["stage 0 needs", "this miner may use", "more stages"]);
-    drop(crew.place.run(&["verify", "run"]).good());
 }
