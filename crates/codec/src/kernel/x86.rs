@@ -17,7 +17,10 @@ pub(super) fn predict_avx2(pairs: &[Pair], weights: &[[i16; 2]]) -> [i32; ROWS] 
     unsafe { avx2(pairs, weights) }
 }
 
-pub(super) fn predict_four_avx512(pairs: &[Pair], weights: &[&[[i16; 2]]; QUERIES]) -> [[i32; ROWS]; QUERIES] {
+pub(super) fn predict_four_avx512(
+    pairs: &[Pair],
+    weights: &[&[[i16; 2]]; QUERIES],
+) -> [[i32; ROWS]; QUERIES] {
     // SAFETY: this level is only chosen where the instructions were detected.
     unsafe { four_avx512(pairs, weights) }
 }

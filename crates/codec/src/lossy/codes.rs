@@ -295,7 +295,8 @@ mod tests {
     fn extremes_round_trip() {
         let far: Vec<i32> = (0..70 * 40).map(|i| if i % 3 == 0 { MAX_CODE } else { -MAX_CODE }).collect();
         there_and_back(&far, 40);
-        let turning: Vec<i32> = (0..70 * 40).map(|i| if i / 40 % 2 == 0 { MAX_CODE } else { -MAX_CODE }).collect();
+        let turning: Vec<i32> =
+            (0..70 * 40).map(|i| if i / 40 % 2 == 0 { MAX_CODE } else { -MAX_CODE }).collect();
         there_and_back(&turning, 40);
     }
 }

@@ -255,11 +255,18 @@ fn transform(level: Level, basis: &Basis, values: &[f32], columns: &[f32]) -> Op
             },
         );
         let out = out.as_chunks_mut::<ROWS>().0;
-        predict_all(level, &block, parts, cols, |c| basis.component(c), |c, sums| {
-            for ((y, &sum), i) in out[c].iter_mut().zip(sums).zip(&inverse) {
-                *y = sum as f32 * i;
-            }
-        });
+        predict_all(
+            level,
+            &block,
+            parts,
+            cols,
+            |c| basis.component(c),
+            |c, sums| {
+                for ((y, &sum), i) in out[c].iter_mut().zip(sums).zip(&inverse) {
+                    *y = sum as f32 * i;
+                }
+            },
+        );
     }
     Some(components)
 }
@@ -371,9 +378,16 @@ fn measure(
         );
         for (t, tile) in x.as_chunks::<ROWS>().0.chunks(TILE).enumerate() {
             let mut found = [[0_i32; ROWS]; TILE];
-            predict_all(level, &block, tile.len(), used, |i| basis.column(t * TILE + i), |i, sums| {
-                found[i] = *sums;
-            });
+            predict_all(
+                level,
+                &block,
+                tile.len(),
+                used,
+                |i| basis.column(t * TILE + i),
+                |i, sums| {
+                    found[i] = *sums;
+                },
+            );
             let [xx, yy, error] = level.run(
                 #[inline(always)]
                 || {
@@ -442,12 +456,19 @@ pub(crate) fn decode(
         }
         for from in (0..cols).step_by(TILE) {
             let width = TILE.min(cols - from);
-            predict_all(level, &block, width, used, |i| basis.column(from + i), |i, sums| {
-                level.run(
-                    #[inline(always)]
-                    || column_of(sums, factor_of(step), &mut tile[i]),
-                );
-            });
+            predict_all(
+                level,
+                &block,
+                width,
+                used,
+                |i| basis.column(from + i),
+                |i, sums| {
+                    level.run(
+                        #[inline(always)]
+                        || column_of(sums, factor_of(step), &mut tile[i]),
+                    );
+                },
+            );
             level.run(
                 #[inline(always)]
                 || {

@@ -65,7 +65,13 @@ impl RowLevel {
         let octaves = (logarithms / length.max(1) as u64 + (6 << 13)) >> 16;
         let shift = (octaves as u32).saturating_sub(3).min(MAX_SHIFT);
         // Short rows cannot pay for fine levels.
-        let step = if length < SHORT_ROW { 4 } else if length < LONG_ROW { 2 } else { 1 };
+        let step = if length < SHORT_ROW {
+            4
+        } else if length < LONG_ROW {
+            2
+        } else {
+            1
+        };
         Self { level: quarters(sum, length) / step * step, shift }
     }
 
@@ -83,7 +89,8 @@ impl Levels {
             let (low, high) = v.fold((u8::MAX, 0), |(l, h), x| (l.min(x), h.max(x)));
             u32::from(high.saturating_sub(low))
         };
-        let (row_range, col_range) = (range(&mut rows.iter().map(|r| r.kept())), range(&mut cols.iter().copied()));
+        let (row_range, col_range) =
+            (range(&mut rows.iter().map(|r| r.kept())), range(&mut cols.iter().copied()));
         let mut coarse = u32::from(n < FINE_ELEMENTS) + u32::from(n < COARSE_ELEMENTS);
         while coarse < MAX_COARSE && (row_range >> coarse) + (col_range >> coarse) + 3 > MAX_CONTEXTS as u32 {
             coarse += 1;

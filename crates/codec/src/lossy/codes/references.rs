@@ -253,7 +253,8 @@ impl Default for Sketch {
 impl<'a> Search<'a> {
     fn new(level: Level, z: &'a [i32], period: usize) -> Self {
         let sign = |j: usize| if (j as u32).wrapping_mul(0x9e37_79b1) >> 31 == 0 { 1.0 } else { -1.0 };
-        let signs = |part: usize| std::array::from_fn(|j| if part == 0 { 1.0 } else { sign(part * SKETCH + j) });
+        let signs =
+            |part: usize| std::array::from_fn(|j| if part == 0 { 1.0 } else { sign(part * SKETCH + j) });
         let parts = period.div_ceil(SKETCH);
         let width = period.min(SKETCH);
         Self {
@@ -391,14 +392,7 @@ impl Query {
 
     /// Takes the row `other` as the reference `k`; false where that does not pay.
     #[inline(always)]
-    fn take(
-        &mut self,
-        k: usize,
-        row: u32,
-        other: &[i32],
-        signs: &[[f32; SKETCH]],
-        cost: f64,
-    ) -> bool {
+    fn take(&mut self, k: usize, row: u32, other: &[i32], signs: &[[f32; SKETCH]], cost: f64) -> bool {
         let noise = noise_of(other.len());
         let least = (-2.0 * cost / other.len() as f64).exp2();
         let (parts, last) = other.as_chunks::<SKETCH>();
