@@ -2,19 +2,20 @@
 //!
 //! A call is one bidirectional stream: request head, control, payload; then back an answer head, control, payload, or a
 //! refusal with its reason. A large payload is cut in stripes of equal size: the first follows on the same stream, each
-//! other one has a unidirectional stream of its own behind a stripe head that names the call. All numbers are
-//! little-endian:
+//! other one has a unidirectional stream of its own behind a stripe head that names the call. Each side of a connection
+//! first says hello, on a unidirectional stream: two hellos of one node that differ come from two lives of it. All
+//! numbers are little-endian:
 //!
-//! | bytes | request | answer | refusal | stripe |
-//! |---|---|---|---|---|
-//! | 0 | version | version | version | version |
-//! | 1 | 1 | 2 | 3 | 4 |
-//! | 2 | stripes | stripes | 0 | index, from 1 |
-//! | 3 | 0 | 0 | 0 | 1 if of an answer |
-//! | 4..8 | control bytes | control bytes | reason bytes | 0 |
-//! | 8..16 | call | call | 0 | call |
-//! | 16..24 | payload bytes | payload bytes | 0 | bytes of this stripe |
-//! | 24..32 | deadline, ms | 0 | code | 0 |
+//! | bytes | request | answer | refusal | stripe | hello |
+//! |---|---|---|---|---|---|
+//! | 0 | version | version | version | version | version |
+//! | 1 | 1 | 2 | 3 | 4 | 5 |
+//! | 2 | stripes | stripes | 0 | index, from 1 | 0 |
+//! | 3 | 0 | 0 | 0 | 1 if of an answer | 0 |
+//! | 4..8 | control bytes | control bytes | reason bytes | 0 | 0 |
+//! | 8..16 | call | call | 0 | call | life |
+//! | 16..24 | payload bytes | payload bytes | 0 | bytes of this stripe | 0 |
+//! | 24..32 | deadline, ms | 0 | code | 0 | 0 |
 
 use std::ops::Range;
 use std::time::Duration;
@@ -58,6 +59,11 @@ pub enum Head {
         index: u8,
         /// Its length, bytes.
         len: u64,
+    },
+    /// Says which life of its node a connection is with.
+    Hello {
+        /// The same for all connections of one link, another one after a restart.
+        life: u64,
     },
 }
 
@@ -163,6 +169,10 @@ impl Head {
                 bytes[8..16].copy_from_slice(&call.to_le_bytes());
                 bytes[16..24].copy_from_slice(&len.to_le_bytes());
             }
+            Self::Hello { life } => {
+                bytes[1] = 5;
+                bytes[8..16].copy_from_slice(&life.to_le_bytes());
+            }
         }
         bytes
     }
@@ -204,6 +214,10 @@ impl Head {
                     return Err(FrameError::Stripes { stripes: bytes[2], payload });
                 }
                 Ok(Self::Stripe { call, answer: bytes[3] == 1, index: bytes[2], len: payload })
+            }
+            5 => {
+                zero(&[u64::from(bytes[2]), u64::from(bytes[3]), u64::from(word), payload, last])?;
+                Ok(Self::Hello { life: call })
             }
             kind => Err(FrameError::Kind(kind)),
         }
@@ -265,6 +279,7 @@ mod tests {
                 .prop_map(|(code, reason)| Head::Refusal { code, reason }),
             (any::<u64>(), any::<bool>(), 1..limits::STRIPES, 0..=limits::PAYLOAD_BYTES)
                 .prop_map(|(call, answer, index, len)| Head::Stripe { call, answer, index, len }),
+            any::<u64>().prop_map(|life| Head::Hello { life }),
         ]
     }
 
@@ -278,7 +293,7 @@ mod tests {
         fn any_bytes_are_refused_or_have_one_meaning(
             mut bytes in any::<[u8; HEAD_BYTES]>(),
             known in any::<bool>(),
-            kind in 0u8..6,
+            kind in 0u8..7,
             zero in any::<[bool; HEAD_BYTES]>(),
         ) {
             if known {

@@ -58,6 +58,12 @@ pub trait Link: Send + Sync + 'static {
     /// Remembers where a peer is; the newest address replaces the one before.
     fn learn(&self, peer: NodeId, address: PeerAddress);
 
+    /// Connects to a peer in the background, even if there is a connection: after a restart, so that peers which still
+    /// wait for answers of this node's earlier life hear that none will come. Does nothing where no peer would wait.
+    fn reach(&self, peer: NodeId) {
+        let _ = peer;
+    }
+
     /// Where peers find this node.
     fn address(&self) -> PeerAddress;
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use iroh::Endpoint;
@@ -112,6 +112,8 @@ pub struct QuicLink {
 /// What the link's tasks share.
 struct Shared {
     id: NodeId,
+    /// Tells this link from one that the same node had before: when it was opened, ns.
+    life: u64,
     endpoint: Endpoint,
     handler: Arc<dyn Handler>,
     peers: Peers,
@@ -141,6 +143,7 @@ impl QuicLink {
         let endpoint = transport::bind(&options, relays).await?;
         let shared = Arc::new(Shared {
             id: options.key.node_id(),
+            life: UNIX_EPOCH.elapsed().map_or(0, |now| now.as_nanos() as u64),
             endpoint,
             handler,
             peers: Peers::default(),
@@ -198,6 +201,19 @@ impl Link for QuicLink {
 
     fn learn(&self, peer: NodeId, address: PeerAddress) {
         self.shared.peers.learn(peer, address);
+    }
+
+    fn reach(&self, peer: NodeId) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            let connecting = call::connect_anew(&shared, peer);
+            tokio::select! {
+                () = shared.closed.cancelled() => {}
+                outcome = connecting => if let Err(error) = outcome {
+                    tracing::debug!(%error, "a peer is not reached");
+                }
+            }
+        });
     }
 
     fn address(&self) -> PeerAddress {

@@ -4,6 +4,7 @@
 mod it {
     mod contract;
     mod frames;
+    mod lives;
     mod nodes;
     mod relay;
 }

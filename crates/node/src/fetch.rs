@@ -1,12 +1,13 @@
 //! Fetching things in pieces from whoever has them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use net::{Link, LinkError};
 use wire::{Hash, NodeId, RunId};
 
 use crate::limits;
+use crate::packed;
 use crate::rpc::{Reply, ReplyError, Request, Span, What, code};
 
 /// Why a thing could not be fetched from a peer.
@@ -45,6 +46,17 @@ impl FetchError {
     }
 }
 
+/// What was fetched.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// How many crossed the wire for them.
+    pub wire: usize,
+    /// Time that decoding took.
+    pub decoding: Duration,
+}
+
 /// Fetches `what` whole from `peer`, at most `limit` bytes. The caller checks the bytes.
 pub async fn fetch(
     link: &dyn Link,
@@ -53,7 +65,7 @@ pub async fn fetch(
     what: What,
     limit: u64,
 ) -> Result<Bytes, FetchError> {
-    fetch_within(link, run, peer, what, limit, limits::PIECE_DEADLINE).await
+    Ok(fetch_within(link, run, peer, what, limit, limits::PIECE_DEADLINE).await?.bytes)
 }
 
 /// As [`fetch`], with a deadline for each piece.
@@ -64,18 +76,26 @@ pub async fn fetch_within(
     what: What,
     limit: u64,
     deadline: Duration,
-) -> Result<Bytes, FetchError> {
+) -> Result<Fetched, FetchError> {
     let wrong = |reason: String| FetchError::Wrong { peer, reason };
     let mut whole = BytesMut::new();
+    let (mut wire, mut decoding) = (0, Duration::ZERO);
     loop {
         let span = Span { from: whole.len() as u64, len: limits::PIECE_BYTES };
         let message = Request::Fetch { what, span }.message(run);
         let answer = link.call(&peer, message, deadline).await?;
         let reply = Reply::parse(&answer).map_err(|error| wrong(error.to_string()))?;
-        let Reply::Piece { total } = reply else {
-            return Err(wrong(ReplyError::Unexpected(reply.name()).to_string()));
+        wire += answer.payload.len();
+        let (total, piece) = match reply {
+            Reply::Piece { total } => (total, answer.payload),
+            Reply::Packed { total, len } => {
+                let start = Instant::now();
+                let piece = packed::unpack(answer.payload, len).await.map_err(wrong)?;
+                decoding += start.elapsed();
+                (total, piece)
+            }
+            other => return Err(wrong(ReplyError::Unexpected(other.name()).to_string())),
         };
-        let piece = answer.payload;
         let end = whole.len() as u64 + piece.len() as u64;
         if total > limit {
             return Err(wrong(format!("{total} bytes where at most {limit} belong")));
@@ -84,14 +104,14 @@ pub async fn fetch_within(
             return Err(wrong(format!("a piece of {} bytes at {} of {total}", piece.len(), whole.len())));
         }
         if whole.is_empty() && end == total {
-            return Ok(piece); // the usual case: nothing to put together
+            return Ok(Fetched { bytes: piece, wire, decoding }); // the usual case: nothing to put together
         }
         if whole.is_empty() {
             whole.reserve(total as usize);
         }
         whole.extend_from_slice(&piece);
         if end == total {
-            return Ok(whole.freeze());
+            return Ok(Fetched { bytes: whole.freeze(), wire, decoding });
         }
     }
 }

@@ -323,6 +323,9 @@ impl Follower {
                     heard = Instant::now();
                     for block in &blocks {
                         fold.push(block)?;
+                        if let Some(Head { seq, hash }) = fold.view().map(|view| view.head) {
+                            tracing::debug!(%seq, %hash, "followed");
+                        }
                         tokio::task::yield_now().await;
                     }
                     if head.is_none_or(|head| fold.next() > head.seq) {
@@ -357,6 +360,7 @@ impl Follower {
                 let mut outcome = Ok(());
                 sender.send_modify(|view| outcome = fold(view, at, head, time, &records));
                 outcome?;
+                tracing::debug!(seq = %head.seq, hash = %head.hash, "followed");
                 if let Some(tap) = &self.tap {
                     drop(tap.try_send(Arc::new(records)));
                 }

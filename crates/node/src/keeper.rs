@@ -397,9 +397,8 @@ impl Keeper {
         if self.inputs.send(Pending { input, len, answer }).await.is_err() {
             return; // the driver has stopped, and this task is about to
         }
-        match outcome.await {
-            Ok(Err(refusal)) => tracing::debug!(%refusal, %stage, "the keeper's word was not needed"),
-            Ok(Ok(_)) | Err(_) => {}
+        if let Ok(Err(refusal)) = outcome.await {
+            tracing::debug!(%refusal, %stage, "the keeper's word was not needed");
         }
     }
 }

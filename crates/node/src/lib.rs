@@ -16,6 +16,7 @@ pub mod limits;
 pub mod miner;
 pub mod observe;
 pub mod orchestrator;
+mod packed;
 pub mod progress;
 pub mod rpc;
 pub mod speak;

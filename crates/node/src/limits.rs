@@ -1,7 +1,18 @@
 //! Every bound of the daemons, in one place.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use governor::Quota;
+
+/// Statements that one node may make in a second, in the long run.
+pub const STATEMENTS_PER_S: NonZeroU32 = NonZeroU32::new(200).unwrap();
+/// Statements that one node may make at once, after a silence.
+pub const STATEMENTS_BURST: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// Both as a quota.
+pub const STATEMENT_RATE: Quota = Quota::per_second(STATEMENTS_PER_S).allow_burst(STATEMENTS_BURST);
+/// Nodes whose rates are remembered before those that rest are forgotten.
+pub const RATED_NODES: usize = 4096;
 /// Longest a follower's call for blocks may be held open.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 /// Time beyond the long poll in which the answer must arrive.
@@ -30,6 +41,8 @@ pub const GROUP_COMMIT_BYTES: usize = 1 << 20;
 pub const GROUP_COMMIT_INPUTS: usize = 4096;
 /// Largest piece of a blob, upload, result or state part in one answer, bytes.
 pub const PIECE_BYTES: u64 = 64 << 20;
+/// Shortest piece that is worth encoding, bytes.
+pub const PACKED_MIN_BYTES: usize = 4096;
 /// Largest thing that is put together from pieces, bytes.
 pub const FETCH_BYTES: u64 = 64 << 30;
 /// Deadline of one piece.
@@ -108,3 +121,8 @@ pub const FETCH_LANES: usize = 16;
 pub const LEAVE: Duration = Duration::from_secs(10);
 /// Micro-batches that a miner holds beside those that a head keeps under way, before it answers "busy".
 pub const QUEUE_BEYOND: usize = 4;
+/// Memory of a miner beside tensors and messages, bytes: program, threads, connections, the log's state, data shards.
+/// A joined miner of a small model has 50 MiB, the rest is for the allocator and for longer logs.
+pub const PROCESS_BYTES: u64 = 96 << 20;
+/// Allocations from this size on are given back to the system as soon as they are free, bytes.
+pub const GIVEN_BACK_BYTES: i32 = 4 << 20;

@@ -4,6 +4,7 @@
 //! the machines use. What the miner does is a function of the log that it folds.
 
 mod act;
+mod allocator;
 mod compute;
 mod core;
 mod door;
@@ -85,7 +86,8 @@ pub enum MinerError {
     },
     /// Too little memory.
     #[error(
-        "stage {stage} needs {} MiB and --memory allows {}: raise it, or join a run with more stages",
+        "stage {stage} needs {} MiB and this miner may use {} (--memory, or a limit of its process): allow more, or \
+         join a run with more stages",
         needed.div_ceil(1 << 20), allowed >> 20
     )]
     Memory {
@@ -166,6 +168,7 @@ impl Miner {
             inbox: sender,
             tokens: OnceLock::new(),
             merging: RwLock::new(None),
+            meter: Arc::default(),
         };
         Self { parts, door: Arc::new(door), inbox }
     }
@@ -231,14 +234,15 @@ impl Miner {
         let measured = Arc::clone(&pool);
         let mflops = tokio::task::spawn_blocking(move || speed::mflops(&measured)).await;
         let mflops = mflops.map_err(|error| MinerError::Task(error.to_string()))?;
+        let (told, fitting) = allowed.map_or((0, None), |allowed| memory::told(&needs, &stages, allowed));
         let join = Join {
             role: Role::Miner,
             address: wire::to_bytes(&link.address()),
             agent: format!("shoal {}", env!("CARGO_PKG_VERSION")),
             device: crate::device::class(),
             mflops,
-            memory: allowed.unwrap_or(0),
-            stage,
+            memory: told,
+            stage: stage.or(fitting),
         };
         let speak = Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run };
         let speaker = speak.start(tasks, stop);

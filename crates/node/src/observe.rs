@@ -125,6 +125,8 @@ impl Observer {
             activation_bytes: traffic.activations,
             activation_ratio: ratio,
             merge_bytes: traffic.merge,
+            merge_ratio: quotient(traffic.merge_full, traffic.merge),
+            codec_s: seconds(traffic.codec),
             coverage: share(totals.merged, totals.forfeited),
             miners: miners(state, now),
             validators: present(state, Role::Validator),
@@ -164,6 +166,8 @@ impl Observer {
             activation_bytes: totals.traffic.activations,
             activation_ratio: ratio(&totals.traffic),
             merge_bytes: totals.traffic.merge,
+            merge_ratio: quotient(totals.traffic.merge_full, totals.traffic.merge),
+            codec_s: seconds(totals.traffic.codec),
             epochs: state.summaries().back().map_or(0, |last| last.epoch.0 + 1),
             coverage: share(totals.merged, totals.forfeited),
             checkpoint,
@@ -245,5 +249,9 @@ fn share(part: u64, rest: u64) -> Option<f64> {
 }
 
 fn ratio(traffic: &Traffic) -> Option<f64> {
-    (traffic.activations > 0).then(|| traffic.activations_full as f64 / traffic.activations as f64)
+    quotient(traffic.activations_full, traffic.activations)
+}
+
+fn quotient(full: u64, encoded: u64) -> Option<f64> {
+    (encoded > 0).then(|| full as f64 / encoded as f64)
 }

@@ -150,6 +150,7 @@ impl Orchestrator {
             Arc::clone(&shared),
             Arc::clone(&parts.blobs),
             Arc::clone(&kept),
+            parts.spec.codec.weights,
         );
         Ok(Self { parts, state, driver, inputs, shared, kept, desk: Arc::new(desk) })
     }
@@ -327,6 +328,12 @@ async fn learn_peers(
     stop: CancellationToken,
 ) -> Result<(), OrchestratorError> {
     let mut known = std::collections::BTreeMap::new();
+    let state = Arc::clone(&states.borrow());
+    follow::learn_addresses(link.as_ref(), &state, &mut known);
+    // They may still wait for answers of an earlier life of this node.
+    for (id, _) in state.nodes().iter().filter(|(_, node)| node.present()) {
+        link.reach(*id);
+    }
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         follow::learn_addresses(link.as_ref(), &state, &mut known);

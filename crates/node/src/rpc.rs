@@ -156,6 +156,13 @@ pub enum Reply {
     Busy(Busy),
     /// The frames that belong to an item; their encoded payloads are the message's payload.
     Opened(Box<Opened>),
+    /// As [`Reply::Piece`], but the payload is an encoded tensor of which those bytes are the numbers.
+    Packed {
+        /// Length of the whole thing, bytes.
+        total: u64,
+        /// Length of the piece when decoded, bytes.
+        len: u64,
+    },
 }
 
 /// A receiver's signature under "no room now" (protocol §2.2 "Routing").
@@ -340,6 +347,15 @@ impl Reply {
                     return Err(ReplyError::Payload("length of a piece"));
                 }
             }
+            Reply::Packed { total, len } => {
+                if payload > *len
+                    || *len > *total
+                    || *len > limits::PIECE_BYTES
+                    || *total > limits::FETCH_BYTES
+                {
+                    return Err(ReplyError::Payload("length of a packed piece"));
+                }
+            }
             Reply::Opened(opened) => {
                 let sum = opened.frames().try_fold(0_u64, |sum, frame| sum.checked_add(frame.len));
                 if sum != Some(payload) {
@@ -362,6 +378,7 @@ impl Reply {
             Self::Refused { .. } => "Refused",
             Self::Blocks { .. } => "Blocks",
             Self::Piece { .. } => "Piece",
+            Self::Packed { .. } => "Packed",
             Self::Received(_) => "Received",
             Self::Busy(_) => "Busy",
             Self::Opened(_) => "Opened",

@@ -8,7 +8,7 @@ use swarm::refusal::Refusal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use wire::{Envelope, NodeId, RunId, Seq, SigningKey};
+use wire::{Envelope, Hash, NodeId, RunId, Seq, SigningKey};
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -131,6 +131,9 @@ impl Voice {
                 }
                 Some(answer) => {
                     self.backoff.reset();
+                    if let Answer::Accepted(seq) = &answer {
+                        tracing::debug!(%seq, statement = %Hash::of(&body), "acknowledged");
+                    }
                     return answer;
                 }
                 None => tokio::time::sleep(self.backoff.pause()).await,

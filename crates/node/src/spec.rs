@@ -9,8 +9,8 @@ mod section;
 
 pub use place::SpecError;
 pub use section::{
-    AuditSpec, BatchSpec, ClipScope, CodecSpec, DataSpec, FrameCodec, InnerSpec, MergeCodec, OptimiserKind,
-    OuterSpec, PRESET_DEFAULT, PhaseSpec, ScheduleSpec, TokenizerSpec, TrustSpec, UnwitnessedSpec,
+    AuditSpec, BatchSpec, ClipScope, CodecSpec, DataSpec, InnerSpec, MergeCodec, OptimiserKind, OuterSpec,
+    PRESET_DEFAULT, PhaseSpec, ScheduleSpec, TensorCodec, TokenizerSpec, TrustSpec, UnwitnessedSpec,
 };
 
 use model::config::{Cut, ModelConfig, StageSpec};
@@ -292,7 +292,7 @@ impl Draft {
             (Some(cuts), Some(stages)) => {
                 return Err(SpecError::value(
                     "stages",
-                    stages,
+                    &stages,
                     format!("must be {}, one more than cuts, or left out", cuts.len() + 1),
                 ));
             }

@@ -27,7 +27,7 @@ pub enum TokensError {
         /// Shard.
         hash: Hash,
         /// Why.
-        source: FetchError,
+        source: Box<FetchError>,
     },
     /// The node's own store failed.
     #[error(transparent)]
@@ -155,7 +155,7 @@ impl TokenSource {
     async fn fetch(&self, hash: Hash) -> Result<Bytes, TokensError> {
         let bytes = fetch_blob(self.link.as_ref(), self.run, [self.origin], hash, limits::FETCH_BYTES)
             .await
-            .map_err(|source| TokensError::Fetch { hash, source })?;
+            .map_err(|source| TokensError::Fetch { hash, source: Box::new(source) })?;
         self.blobs.delete(hash).await?;
         self.blobs.put_at(hash, bytes.clone()).await?;
         Ok(bytes)

@@ -54,7 +54,7 @@ pub enum ValidatorError {
     Stage(#[from] StageError),
     /// Initial weights could not be fetched.
     #[error("initial weights: {0}")]
-    Fetch(#[from] FetchError),
+    Fetch(#[from] Box<FetchError>),
     /// The run does not take it.
     #[error("the run refuses this validator: {0}")]
     Refused(String),
@@ -126,6 +126,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
     let tokens = TokenSource::new(&spec, blobs, Arc::clone(&link), run, orchestrator)?;
     let bench = Bench::new(&spec, threads)?;
     let draw = Draw::new(key, log.read(|view| view.state.spec().audit_rate_ppm));
+    tasks.spawn(pulse(log.clone(), speaker.clone(), link.id(), end.clone()));
     let mut validator = Validator {
         me: link.id(),
         link,
@@ -141,6 +142,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
         records,
         opening: None,
         measured: None,
+        measuring: Measuring::default(),
     };
     let over = validator.log.clone();
     let outcome = tokio::select! {
@@ -174,6 +176,15 @@ struct Validator {
     records: mpsc::Receiver<Arc<Vec<Record>>>,
     opening: Option<Opening>,
     measured: Option<Epoch>,
+    measuring: Measuring,
+}
+
+/// Held-out micro-batches of an epoch that were measured so far.
+#[derive(Debug, Default)]
+struct Measuring {
+    epoch: Option<Epoch>,
+    batches: u64,
+    sum: f64,
 }
 
 /// What is to be done next.
@@ -188,19 +199,17 @@ enum Next {
 
 impl Validator {
     async fn run(&mut self) -> Result<(), ValidatorError> {
-        let heartbeat = self.log.read(|view| std::time::Duration::from_millis(view.state.spec().heartbeat.0));
         loop {
             self.draw_new();
             match self.next() {
                 Next::Join => self.join().await?,
                 Next::Load => self.load().await?,
-                Next::Measure => self.measure(heartbeat).await?,
+                Next::Measure => self.measure().await?,
                 Next::Replay(item) => self.replay(item).await?,
-                Next::Wait => match tokio::time::timeout(heartbeat, self.log.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Err(self.lost_log()),
-                    Err(_) => self.heartbeat().await?,
-                },
+                Next::Wait => {
+                    // The log never rests: this node's own pulse stands in it.
+                    self.log.changed().await.map_err(|_| self.lost_log())?;
+                }
                 Next::Over => std::future::pending().await,
             }
         }
@@ -227,13 +236,14 @@ impl Validator {
         if self.opening.as_ref().is_none_or(|opening| opening.epoch != epoch) {
             return Next::Load;
         }
-        if self.measured != Some(epoch) {
-            return Next::Measure;
-        }
+        // Miners keep what is to be replayed for a few heartbeats only; held-out text can wait.
         while let Some(item) = self.queue.pop_front() {
             if item.epoch == epoch {
                 return Next::Replay(item);
             }
+        }
+        if self.measured != Some(epoch) {
+            return Next::Measure;
         }
         if over { Next::Over } else { Next::Wait }
     }
@@ -280,10 +290,6 @@ impl Validator {
         }
     }
 
-    async fn heartbeat(&self) -> Result<(), ValidatorError> {
-        self.say(Statement::Heartbeat).await
-    }
-
     async fn say(&self, statement: Statement) -> Result<(), ValidatorError> {
         if let Answer::Refused(refusal) = self.speaker.say(statement).await? {
             tracing::debug!(%refusal, "a statement of this validator was refused");
@@ -303,33 +309,33 @@ impl Validator {
             }
             Err(error) => {
                 tracing::debug!(%error, epoch = %wanted.epoch, "merged weights not fetched yet");
-                self.heartbeat().await?;
                 tokio::time::sleep(limits::KEEP_RETRY).await;
             }
         }
         Ok(())
     }
 
-    /// Held-out loss of the loaded weights, stated once per epoch; gives up when a newer epoch has opened.
-    async fn measure(&mut self, heartbeat: std::time::Duration) -> Result<(), ValidatorError> {
+    /// Held-out loss of the loaded weights, one micro-batch a call, so that replays need not wait; stated once per epoch.
+    async fn measure(&mut self) -> Result<(), ValidatorError> {
         let Some(epoch) = self.opening.as_ref().map(|opening| opening.epoch) else { return Ok(()) };
+        if self.measuring.epoch != Some(epoch) {
+            self.measuring = Measuring { epoch: Some(epoch), ..Measuring::default() };
+        }
         let count = self.tokens.held_out_batches().min(limits::HELDOUT_MICRO_BATCHES as u64);
-        let mut sum = 0.0;
-        let mut spoke = tokio::time::Instant::now();
-        for index in 0..count {
-            let tokens = self.tokens.held_out(index).await?;
+        if self.measuring.batches < count {
+            let tokens = self.tokens.held_out(self.measuring.batches).await?;
             let bench = Arc::clone(&self.bench);
             let loss = tokio::task::spawn_blocking(move || bench.loss(&tokens.tokens)).await??;
-            sum += f64::from(loss);
-            if spoke.elapsed() >= heartbeat {
-                self.heartbeat().await?;
-                spoke = tokio::time::Instant::now();
-            }
+            self.measuring.sum += f64::from(loss);
+            self.measuring.batches += 1;
+        }
+        if self.measuring.batches < count {
+            return Ok(());
         }
         self.measured = Some(epoch);
         if count > 0 {
             let tokens = count * self.spec.tokens_per_micro_batch();
-            let loss = (sum / count as f64) as f32;
+            let loss = (self.measuring.sum / count as f64) as f32;
             self.say(Statement::HeldOut { epoch, loss, tokens }).await?;
         }
         Ok(())
@@ -365,6 +371,21 @@ impl Validator {
         let replay = move || bench.replay(&item, &opened, &tokens);
         Ok(tokio::task::spawn_blocking(replay).await?)
     }
+}
+
+/// Shows every heartbeat that this node lives, whatever it computes, for as long as the run has it.
+async fn pulse(log: Log, speaker: Speaker, me: NodeId, stop: CancellationToken) {
+    let every = log.read(|view| std::time::Duration::from_millis(view.state.spec().heartbeat.0));
+    let beat = async {
+        loop {
+            tokio::time::sleep(every).await;
+            let present = log.read(|view| view.state.node(&me).is_some_and(swarm::state::Node::present));
+            if present && speaker.say(Statement::Heartbeat).await.is_err() {
+                return;
+            }
+        }
+    };
+    stop.run_until_cancelled(beat).await;
 }
 
 fn device_of(state: &State, node: &NodeId) -> Option<String> {

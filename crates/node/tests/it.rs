@@ -2,7 +2,10 @@
 
 #[cfg(test)]
 mod it {
+    mod alone;
     mod bad_input;
+    mod equality;
+    mod learning;
     mod miners;
     mod restarts;
     mod runs;

@@ -41,8 +41,11 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
     })?;
     model.vocab = prepare::vocab_of(&tokenizer);
     let first = cuts::standard_cuts(&model)[0].1;
-    let plan =
-        StageSpec::plan(&model, first, args.stages, [0; 32]).map_err(|error| bad_input(error.to_string()))?;
+    let plan = match args.behind.as_slice() {
+        [] => StageSpec::plan(&model, first, args.stages, [0; 32]),
+        behind => StageSpec::plan_at(&model, first, behind, [0; 32]),
+    };
+    let plan = plan.map_err(|error| bad_input(error.to_string()))?;
     if plan.len() < 2 {
         return Err(bad_input("--stages 1 has no cut: give at least 2"));
     }
@@ -53,7 +56,7 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
     let plan = CutsPlan {
         ends: plan[..plan.len() - 1].iter().map(|stage| stage.blocks.end).collect(),
         cuts: standard_cuts(&model),
-        seeds: (1..=args.seeds).collect(),
+        seeds: (args.first_seed..).take(args.seeds as usize).collect(),
         batch: args.sequences.div_ceil(accumulate),
         accumulate: accumulate as u64,
         steps: u64::from(args.steps),

@@ -25,7 +25,7 @@ pub(crate) struct Cli {
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// What to log to stderr: error, warn, info, debug, trace, or per module (`node=debug,net=info`). Default: `SHOAL_LOG`, else warn.
+    /// What to log to stderr: error, warn, info, debug, trace, or per module (`shoal_node=debug,shoal_net=info`). Default: `SHOAL_LOG`, else warn.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// End when standard input ends: the parent keeps it open as long as it lives.
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Tokenizer(TokenizerArgs),
     /// Measure.
     Bench(BenchArgs),
+    /// Competitions: scoring rules, scores, specs.
+    Arena(crate::arena_cli::ArenaArgs),
     /// Compress, decompress, measure and inspect tensors.
     Codec(crate::codec_cli::CodecArgs),
     /// Show the JSON lines of an orchestrator as `up` does.
@@ -347,6 +349,9 @@ pub(crate) struct BenchCutsArgs {
     /// Stages.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) stages: usize,
+    /// Cut behind these blocks, instead of evenly: a last stage of one block makes the wire carry more.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "stages")]
+    pub(crate) behind: Vec<usize>,
     /// Inner steps of each run.
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
@@ -356,6 +361,9 @@ pub(crate) struct BenchCutsArgs {
     /// Seeds per cut.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) seeds: u64,
+    /// First of the seeds: several machines can share the work.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..1 << 32))]
+    pub(crate) first_seed: u64,
     /// Threads. Default: all cores.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

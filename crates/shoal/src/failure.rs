@@ -26,6 +26,7 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     let input = error.chain().any(|cause| {
         cause.is::<BadInput>()
             || cause.is::<node::spec::SpecError>()
+            || cause.is::<arena::spec::SpecError>()
             || cause.is::<model::data::DataError>()
             || cause.is::<model::tokenizer::TokenizerError>()
             || cause.is::<model::checkpoint::CheckpointError>()

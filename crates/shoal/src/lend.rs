@@ -66,8 +66,14 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
+/// Memory that the system lets this process have, bytes (`ulimit -d`, `ulimit -v`); none: no limit.
+fn own_limit() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    [Resource::Data, Resource::As].into_iter().filter_map(|kind| getrlimit(kind).current).min()
+}
+
 /// `shoal miner`.
-pub(crate) fn miner(args: MinerArgs, json: bool) -> Result<ExitCode> {
+pub(crate) fn miner(args: &MinerArgs, json: bool) -> Result<ExitCode> {
     let joined = join(&args.join, "miner")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = Shutdown::default();
@@ -76,7 +82,7 @@ pub(crate) fn miner(args: MinerArgs, json: bool) -> Result<ExitCode> {
         folder: joined.folder.clone(),
         bind: args.join.bind.into_iter().collect(),
         threads: joined.threads,
-        memory: args.memory,
+        memory: args.memory.into_iter().chain(own_limit()).min(),
         upload: joined.upload,
         when_idle: args.when_idle,
         stage: args.stage.map(StageIndex),
@@ -119,7 +125,7 @@ pub(crate) fn miner(args: MinerArgs, json: bool) -> Result<ExitCode> {
 }
 
 /// `shoal validator`.
-pub(crate) fn validator(args: ValidatorArgs, json: bool) -> Result<ExitCode> {
+pub(crate) fn validator(args: &ValidatorArgs, json: bool) -> Result<ExitCode> {
     let joined = join(&args.join, "validator")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let shutdown = Shutdown::default();

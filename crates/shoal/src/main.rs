@@ -2,6 +2,7 @@
 //!
 //! It must never decide what the protocol, the model or the daemons decide: it reads arguments, calls them, shows results.
 
+mod arena_cli;
 mod bench;
 mod cli;
 mod codec_cli;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     }
     let json = cli.json;
     let done = match cli.command {
-        Command::Up(args) => up::run(args, json),
+        Command::Up(args) => up::run(&args, json),
         Command::Key(args) => key::run(&args, json),
         Command::Run(args) => run::run(args, json),
         Command::Orchestrator(args) => orchestrator::run(args, json),
@@ -42,9 +43,10 @@ fn main() -> ExitCode {
         Command::Tokenizer(args) => tokenizer::run(args, json),
         Command::Bench(args) => bench::run(args, json),
         Command::Verify(args) => verify::run(&args, json),
-        Command::Miner(args) => lend::miner(args, json),
-        Command::Validator(args) => lend::validator(args, json),
+        Command::Miner(args) => lend::miner(&args, json),
+        Command::Validator(args) => lend::validator(&args, json),
         Command::Watch(args) => watch::run(&args, json),
+        Command::Arena(args) => arena_cli::run(&args, json),
         Command::Codec(args) => codec_cli::run(args).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -57,7 +57,7 @@ async fn serve(args: OrchestratorArgs, json: bool) -> Result<ExitCode> {
         }
     });
     let stop = shutdown.stop.clone();
-    let outcome = orchestrator::run(options, shutdown).await;
+    let outcome = Box::pin(orchestrator::run(options, shutdown)).await;
     drop(asked);
     let mut show = show.await??;
     let summary = match outcome {

@@ -59,30 +59,24 @@ pub(crate) fn tokenizer(args: &DataArgs, shape: &ShapeArgs) -> Result<Tokenizer>
 
 /// Makes a run folder from data and shape; `adjust` sees the spec before anything is written.
 pub(crate) fn prepare(
-    place: Place,
+    place: &Place,
     data_args: &DataArgs,
     shape_args: &ShapeArgs,
     adjust: impl FnOnce(&mut RunSpec) -> Result<()>,
     mut say: impl FnMut(&str),
 ) -> Result<Prepared> {
-    if let Place::At(folder) = &place {
+    if let Place::At(folder) = place {
         refuse_used(folder)?;
     }
     let tokenizer = tokenizer(data_args, shape_args)?;
     // The shape is checked before minutes go into data.
     let mut spec = shape(shape_args, &tokenizer)?;
     adjust(&mut spec)?;
-    let runs = match &place {
-        Place::At(folder) => folder.clone(),
-        Place::Below(folder) => folder.clone(),
-    };
-    let corpus = corpus(data_args, vec![runs])?;
+    let (Place::At(runs) | Place::Below(runs)) = place;
+    let corpus = corpus(data_args, vec![runs.clone()])?;
     say(&format!("data: {}", corpus.summary));
-    if !corpus.summary.skipped.is_empty() {
-        say(&format!("data: {}", corpus.summary.skipped_words()));
-    }
     let split = data::split(corpus)?;
-    let parent = match &place {
+    let parent = match place {
         Place::At(folder) => folder
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
@@ -139,7 +133,7 @@ pub(crate) fn prepare(
     node::key::create(&folder.key())?;
     drop(blobs);
     drop(runtime);
-    let path = settle(draft, &place)?;
+    let path = settle(draft, place)?;
     Ok(Prepared { folder: RunFolder::new(path), spec })
 }
 

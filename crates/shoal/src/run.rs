@@ -27,7 +27,7 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
                 Ok(())
             };
             let made =
-                prepare::prepare(Place::At(folder), &data, &shape, adjust, |line| drop(show.say(line)))?;
+                prepare::prepare(&Place::At(folder), &data, &shape, adjust, |line| drop(show.say(line)))?;
             let (run, folder) = (made.spec.run_id().to_string(), made.folder.root());
             if json {
                 print(&json!({ "run": run, "folder": folder }).to_string())?;
@@ -165,7 +165,7 @@ fn show(spec: &RunSpec, json: bool) -> Result<()> {
             stage.blocks.start,
             stage.blocks.end,
             unit::count(stage.parameters() as u64),
-            unit::bytes(memory(stage) as u64),
+            unit::bytes(memory(stage)),
         ))?;
     }
     let less = ratio.map(|ratio| format!(", {ratio:.1} times less than bf16")).unwrap_or_default();

@@ -25,7 +25,7 @@ pub(crate) fn run(args: TokenizerArgs, json: bool) -> Result<ExitCode> {
         let hash = tokenizer.hash().to_string();
         print(&serde_json::json!({ "file": out, "vocab": made, "hash": hash, "bytes_of_text": corpus.summary.bytes }).to_string())?;
     } else {
-        print(&format!("{}: {made} tokens from {}", out.display(), corpus.summary))?;
+        print(&format!("{}: {made} tokens; {}", out.display(), corpus.summary))?;
     }
     Ok(ExitCode::SUCCESS)
 }

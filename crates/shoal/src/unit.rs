@@ -20,7 +20,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         other => return Err(format!("{other:?} is not a unit of size; use B, kB, MB, GB, KiB, MiB or GiB")),
     };
     let bytes = number * factor;
-    if bytes < 1.0 || bytes > 1e15 {
+    if !(1.0..=1e15).contains(&bytes) {
         return Err(format!("{text:?} is out of range; from 1 B to 1000 TB"));
     }
     Ok(bytes as u64)

@@ -29,9 +29,9 @@ const TICK: Duration = Duration::from_millis(500);
 const LEAVE: Duration = Duration::from_secs(15);
 
 /// `shoal up`.
-pub(crate) fn run(args: UpArgs, json: bool) -> Result<ExitCode> {
+pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
     let mut show = Show::new(json);
-    let (folder, spec) = if args.resume { resume(&args)? } else { begin(&args, &mut show)? };
+    let (folder, spec) = if args.resume { resume(args)? } else { begin(args, &mut show)? };
     let lock = lock(&folder)?;
     let replicas = args.replicas.unwrap_or(spec.phases.miners_min);
     let validators = args.validators.unwrap_or(spec.phases.validators_min);
@@ -81,7 +81,7 @@ fn begin(args: &UpArgs, show: &mut Show) -> Result<(RunFolder, RunSpec)> {
         Ok(())
     };
     let say = |line: &str| drop(show.say(line));
-    let made = prepare::prepare(place, &args.data, &args.shape, adjust, say)?;
+    let made = prepare::prepare(&place, &args.data, &args.shape, adjust, say)?;
     Ok((made.folder, made.spec))
 }
 

@@ -68,7 +68,13 @@ impl Check {
 
 /// `shoal verify`.
 pub(crate) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode> {
-    let checked = if args.path.is_dir() { of_run(&args.path)? } else { of_file(&args.path)? };
+    // Whoever names the store within a run folder means that run.
+    let store = args.path.parent().filter(|folder| RunFolder::new(*folder).log() == args.path);
+    let checked = match store {
+        Some(folder) => of_run(folder)?,
+        None if args.path.is_dir() => of_run(&args.path)?,
+        None => of_file(&args.path)?,
+    };
     let (check, wrong) = checked;
     let view = check.fold.view();
     let epochs = view.map_or(0, |view| view.state.epoch().0);

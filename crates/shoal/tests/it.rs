@@ -2,8 +2,15 @@
 
 #[cfg(test)]
 mod it {
+    mod arena;
+    mod audit;
     mod bad_input;
     mod binary;
+    mod crew;
+    mod kills;
+    mod lending;
+    mod memory;
+    mod networks;
     mod processes;
     mod runs;
     mod up;

@@ -262,8 +262,12 @@ pub struct Traffic {
     pub activations: u64,
     /// The same tensors at bf16 and full width d.
     pub activations_full: u64,
-    /// Merge traffic sent plus received.
+    /// Merge traffic sent plus received, encoded.
     pub merge: u64,
+    /// The same vectors as the merge made them, before their encoding.
+    pub merge_full: u64,
+    /// Time that encoding and decoding took.
+    pub codec: Millis,
     /// Everything sent.
     pub sent: u64,
     /// Everything received.

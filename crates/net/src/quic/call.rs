@@ -56,6 +56,18 @@ async fn connection(
     if let Some(connected) = shared.peers.newest(&to) {
         return Ok((connected, false));
     }
+    Ok((connect(shared, to).await?, true))
+}
+
+/// Makes a new connection, whether or not there is one: its hello tells a peer that still waits on one with an earlier
+/// life of this node.
+pub(super) async fn connect_anew(shared: &Arc<Shared>, to: NodeId) -> Result<(), LinkError> {
+    let lane = shared.peers.lane(&to);
+    let _connecting = lane.connecting.lock().await;
+    connect(shared, to).await.map(drop)
+}
+
+async fn connect(shared: &Arc<Shared>, to: NodeId) -> Result<Arc<Connected>, LinkError> {
     let address = shared.peers.address(&to).ok_or(LinkError::UnknownPeer(to))?;
     let unreachable = |reason: String| LinkError::Unreachable { peer: to, reason };
     if shared.peers.is_full() {
@@ -68,7 +80,7 @@ async fn connection(
     let connected = Connected::new(to, connection);
     shared.peers.add(&connected);
     shared.tasks.spawn(serve::run(Arc::clone(shared), Arc::clone(&connected)));
-    Ok((connected, true))
+    Ok(connected)
 }
 
 /// Why an exchange has no answer.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use iroh::endpoint::{Connection, VarInt};
 use iroh::{EndpointAddr, PublicKey, TransportAddr};
@@ -18,13 +18,15 @@ pub(super) struct Connected {
     pub(super) peer: NodeId,
     pub(super) connection: Connection,
     pub(super) stripes: Stripes,
+    /// Which life of the peer it is with, once that was said.
+    life: OnceLock<u64>,
     next_call: AtomicU64,
 }
 
 impl Connected {
     pub(super) fn new(peer: NodeId, connection: Connection) -> Arc<Self> {
         let (stripes, next_call) = (Stripes::default(), AtomicU64::new(0));
-        Arc::new(Self { peer, connection, stripes, next_call })
+        Arc::new(Self { peer, connection, stripes, life: OnceLock::new(), next_call })
     }
 
     pub(super) fn next_call(&self) -> u64 {
@@ -108,6 +110,25 @@ impl Peers {
     pub(super) fn newest(&self, peer: &NodeId) -> Option<Arc<Connected>> {
         let open = lock(&self.open);
         open.get(peer)?.connections.iter().rev().find(|connected| connected.is_open()).cloned()
+    }
+
+    /// A peer said which of its lives a connection is with. Older connections with another life are dead, and nothing
+    /// on the wire would tell for as long as [`limits::IDLE`]: they are closed, and whoever waits on them hears of it.
+    pub(super) fn heard(&self, connected: &Connected, life: u64) {
+        if connected.life.set(life).is_err() {
+            return connected.refuse(&FrameError::Unexpected("a second hello"));
+        }
+        let dead: Vec<Arc<Connected>> = {
+            let open = lock(&self.open);
+            let connections = open.get(&connected.peer).map_or(&[][..], |peer| &peer.connections);
+            let newest = connections.iter().rev().find_map(|connected| connected.life.get());
+            let is_dead = |other: &&Arc<Connected>| other.life.get().is_some_and(|life| Some(life) != newest);
+            connections.iter().filter(is_dead).cloned().collect()
+        };
+        for connected in dead {
+            tracing::debug!(peer = connected.peer.short(), "a connection with an earlier life is closed");
+            connected.close(0, "you were started again since");
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {

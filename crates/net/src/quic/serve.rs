@@ -55,6 +55,7 @@ async fn greet(shared: Arc<Shared>, incoming: Incoming) {
 /// Serves a connection until it ends, then takes it off the list.
 pub(super) async fn run(shared: Arc<Shared>, connected: Arc<Connected>) {
     let mut tasks = JoinSet::new();
+    tasks.spawn(say_hello(Arc::clone(&connected), shared.life));
     let mut sweep = tokio::time::interval(limits::STRIPE_CLAIM);
     loop {
         tokio::select! {
@@ -67,7 +68,7 @@ pub(super) async fn run(shared: Arc<Shared>, connected: Arc<Connected>) {
             },
             stream = connected.connection.accept_uni() => match stream {
                 Ok(stream) => {
-                    tasks.spawn(take_stripe(Arc::clone(&connected), stream));
+                    tasks.spawn(take_one_way(Arc::clone(&shared), Arc::clone(&connected), stream));
                 }
                 Err(_) => break,
             },
@@ -84,18 +85,33 @@ pub(super) async fn run(shared: Arc<Shared>, connected: Arc<Connected>) {
     shared.peers.remove(&connected);
 }
 
-async fn take_stripe(connected: Arc<Connected>, mut stream: RecvStream) {
+async fn say_hello(connected: Arc<Connected>, life: u64) {
+    let said = async {
+        let mut send = Sending::new(connected.connection.open_uni().await?);
+        send.write(&mut [Head::Hello { life }.encode().to_vec().into()]).await?;
+        send.finish()
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(limits::HEAD, said).await {
+        tracing::debug!(peer = connected.peer.short(), ?error, "a hello did not arrive");
+    }
+}
+
+async fn take_one_way(shared: Arc<Shared>, connected: Arc<Connected>, mut stream: RecvStream) {
     let arrival = async {
         match transfer::read_head(&mut stream).await? {
             Head::Stripe { call, answer, index, len } => {
                 Ok(connected.stripes.deposit(Key { call, answer, index }, len, stream)?)
+            }
+            Head::Hello { life } => {
+                shared.peers.heard(&connected, life);
+                Ok(())
             }
             _ => Err(FrameError::Unexpected("a call's head on a stripe's stream").into()),
         }
     };
     match tokio::time::timeout(limits::HEAD, arrival).await {
         Ok(Err(Broken::Frame(error))) => connected.refuse(&error),
-        Err(_) => tracing::debug!(peer = connected.peer.short(), "a stripe without a head"),
+        Err(_) => tracing::debug!(peer = connected.peer.short(), "a stream without a head"),
         Ok(_) => {}
     }
 }

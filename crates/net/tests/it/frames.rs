@@ -97,13 +97,15 @@ async fn surplus_bytes_are_refused() {
 
 #[tokio::test]
 async fn wrong_heads_are_refused() {
-    for kind in [0, 5, 255] {
+    for kind in [0, 6, 255] {
         let mut bytes = request(0, 0, 1);
         bytes[1] = kind;
         assert_eq!(refused(bytes, false).await.1, format!("frame of unknown kind {kind}"));
     }
     let answer = Head::Answer { body: Body { call: 0, control: 0, payload: 0, stripes: 1 } };
     assert_eq!(refused(answer.encode().to_vec(), false).await.1, "not a request at the head of a call");
+    let hello = Head::Hello { life: 7 };
+    assert_eq!(refused(hello.encode().to_vec(), false).await.1, "not a request at the head of a call");
     assert_eq!(refused(request(0, 0, 1), true).await.1, "a call's head on a stripe's stream");
     assert_eq!(refused(request(0, 10, 3), false).await.1, "3 stripes for a payload of 10 bytes");
     let mut flagged = request(0, 0, 1);

@@ -211,7 +211,7 @@ impl Networks {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &format!("{}{network}", self.0)])
             .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "relay::two_networks_that_reach_only_the_orchestrator", "--nocapture"])
+            .args(["--exact", "it::relay::two_networks_that_reach_only_the_orchestrator", "--nocapture"])
             .env(PART, part)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

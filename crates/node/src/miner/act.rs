@@ -1,6 +1,7 @@
 //! What the machines ask for, carried out: frames sent, jobs handed to the compute thread, vectors merged.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use model::stage::Clip;
 use swarm::miner::pipeline::{self, Answer, Computed, Job, Sent};
@@ -16,7 +17,9 @@ use super::frames;
 use super::merge::{self, Merging};
 use super::shelf::Opening;
 use crate::limits;
+use crate::packed::Meter;
 use crate::rpc::{Busy, Reply, Request};
+use crate::spec::TensorCodec;
 
 impl Miner {
     pub(super) fn pipeline_action(&mut self, action: pipeline::Action) {
@@ -125,7 +128,7 @@ impl Miner {
         let output = self.tensors.output(&item, direction);
         let (link, run, key) = (Arc::clone(&self.core.link), self.core.run, self.core.key.clone());
         let (tokens, inner) = (Arc::clone(&self.core.tokens), self.inner.clone());
-        let codecs = self.core.spec.codec;
+        let (codecs, meter) = (self.core.spec.codec, Arc::clone(&self.core.door.meter));
         let codec = match direction {
             Direction::Forward => codecs.activations,
             Direction::Backward => codecs.gradients,
@@ -137,7 +140,7 @@ impl Miner {
             let attempt = async {
                 let output = output?;
                 let tokens_hash = tokens.micro_batch(item.micro_batch.0).await.ok()?.hash;
-                let encoded = output.encode(codec).await?;
+                let encoded = output.encode(codec, &meter).await?;
                 let frame = frames::sign(&key, &FrameHeader { tokens_hash, ..header }, &encoded);
                 let request = Request::Frame(Box::new(frame.clone()));
                 let message = request.with_payload(run, encoded.payload.clone());
@@ -339,6 +342,8 @@ impl Installer {
             Err(_) => return,
         }
         drop(self.inner.send(Inner::Merger(merger::Event::Applied { epoch, states })).await);
+        // Writing takes a copy: the state before makes room for it.
+        merging.shelf.let_go_before(epoch);
         if let Err(error) = merging.shelf.save(epoch, shards, &opening).await {
             tracing::warn!(%error, %epoch, "weights were not written to disk; a restart would fetch them");
         }
@@ -347,11 +352,16 @@ impl Installer {
 
 impl Output {
     /// Encodes off the main task; once, however often it is sent.
-    async fn encode(self: &Arc<Self>, codec: crate::spec::FrameCodec) -> Option<frames::Encoded> {
+    async fn encode(self: &Arc<Self>, codec: TensorCodec, meter: &Arc<Meter>) -> Option<frames::Encoded> {
         let encode = || async {
-            let this = Arc::clone(self);
-            let encoded = tokio::task::spawn_blocking(move || frames::encode(codec, &this.message)).await;
-            match encoded {
+            let (this, meter) = (Arc::clone(self), Arc::clone(meter));
+            let encode = move || {
+                let start = Instant::now();
+                let encoded = frames::encode(codec, &this.message);
+                meter.codec_time(start.elapsed());
+                encoded
+            };
+            match tokio::task::spawn_blocking(encode).await {
                 Ok(Ok(encoded)) => Ok(encoded),
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "an output could not be encoded");

@@ -301,7 +301,8 @@ impl Miner {
             outer: merge.outer,
             patience,
             lanes: Semaphore::new(limits::FETCH_LANES),
-            traffic: std::sync::atomic::AtomicU64::new(0),
+            codec: self.core.spec.codec,
+            meter: Arc::clone(&self.core.door.meter),
         };
         let merging = Arc::new(merging);
         let mut door = self.core.door.merging.write().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -351,7 +352,6 @@ impl Miner {
         }
     }
 
-    #[expect(clippy::result_large_err, reason = "it ends the miner: once")]
     fn on_inner(&mut self, inner: Inner) -> Result<(), MinerError> {
         match inner {
             Inner::Pipeline(event) => self.pipeline_event(event),
@@ -373,7 +373,6 @@ impl Miner {
         Ok(())
     }
 
-    #[expect(clippy::result_large_err, reason = "it ends the miner: once")]
     fn on_answer(&mut self, who: Who, answer: Answer) -> Result<(), MinerError> {
         self.flying = None;
         let accepted = answer.accepted() || matches!(answer, Answer::Refused(Refusal::Duplicate));
@@ -462,10 +461,13 @@ impl Miner {
             let (sent, received) = (total.sent(), total.received());
             work.evidence = merkle::root(&std::mem::take(&mut self.evidence));
             work.busy = Millis(std::mem::take(&mut self.busy).as_millis() as u64);
+            let (merge, merge_full, codec) = self.core.door.meter.take();
             work.traffic = swarm::record::Traffic {
                 activations: std::mem::take(&mut self.activations),
                 activations_full: std::mem::take(&mut self.activations_full),
-                merge: self.merging.as_ref().map_or(0, |merging| merging.take_traffic()),
+                merge,
+                merge_full,
+                codec: Millis(codec.as_millis() as u64),
                 sent: sent - self.reported.0.min(sent),
                 received: received - self.reported.1.min(received),
             };

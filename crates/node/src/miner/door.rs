@@ -1,6 +1,7 @@
 //! What a miner answers to other nodes.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
 
 use super::frames;
 use super::merge::Merging;
+use crate::packed::Meter;
 use crate::rpc::{Busy, Opened, Reply, Request, What, code};
 use crate::tokens::TokenSource;
 
@@ -49,6 +51,7 @@ pub(super) struct Door {
     pub(super) inbox: mpsc::Sender<Inbound>,
     pub(super) tokens: OnceLock<Arc<TokenSource>>,
     pub(super) merging: RwLock<Option<Arc<Merging>>>,
+    pub(super) meter: Arc<Meter>,
 }
 
 fn not_here(reason: &str) -> Refusal {
@@ -70,10 +73,7 @@ impl Handler for Door {
             Request::Fetch { what, span } => {
                 let merging = self.merging.read().unwrap_or_else(PoisonError::into_inner).clone();
                 let merging = merging.ok_or_else(|| not_here("no stage yet"))?;
-                let whole = merging.shelf.answer(what).await?;
-                let piece = span.of(&whole)?;
-                merging.count(piece.len());
-                Ok(Reply::Piece { total: whole.len() as u64 }.with_payload(piece))
+                merging.serve(what, span).await
             }
             Request::Open { epoch, micro_batch, direction } => {
                 let (answer, shown) = oneshot::channel();
@@ -97,9 +97,13 @@ impl Door {
         let tokens =
             self.tokens.get().ok_or_else(|| not_here("this miner has not read the run's spec yet"))?;
         let (node, run, checked, bytes) = (self.node, self.run, frame.clone(), payload.clone());
+        let meter = Arc::clone(&self.meter);
         let decoded = tokio::task::spawn_blocking(move || {
             checked.verify(&run, &node, &from, &bytes)?;
-            frames::decode(&checked.header, &bytes)
+            let start = Instant::now();
+            let tensor = frames::decode(&checked.header, &bytes);
+            meter.codec_time(start.elapsed());
+            tensor
         });
         let decoded = decoded.await.map_err(|_| stopping())?;
         let tensor = decoded.map_err(|error| refuse(error.to_string()))?;

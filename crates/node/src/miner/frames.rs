@@ -1,12 +1,12 @@
 //! Tensors as frames: encoded, hashed, signed on the way out; verified and decoded on the way in.
 
 use bytes::Bytes;
-use codec::{CodecError, CodecId, DType, Limits, TensorRef};
+use codec::{CodecError, DType, Limits, TensorRef};
 use model::config::{Dtype, Message};
 use wire::{FrameHeader, Hash, SignedFrame, SigningKey};
 
 use crate::limits;
-use crate::spec::FrameCodec;
+use crate::spec::TensorCodec;
 
 /// Why a peer's frame is refused before the protocol looks at it.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +17,8 @@ pub enum BadFrame {
     /// The payload does not decode.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// Not a codec of this run.
-    #[error("codec {0} is not the run's")]
+    /// Not a codec that tensors cross by.
+    #[error("tensors do not cross by codec {0}")]
     Unknown(String),
     /// The tensor is not the one that the header names.
     #[error("the decoded tensor is not the one that the header names")]
@@ -48,8 +48,7 @@ pub struct Encoded {
 }
 
 /// Encodes a tensor.
-pub fn encode(codec: FrameCodec, message: &Message) -> Result<Encoded, CodecError> {
-    let FrameCodec::Raw = codec;
+pub fn encode(codec: TensorCodec, message: &Message) -> Result<Encoded, CodecError> {
     let dtype = match message.dtype {
         Dtype::F32 => DType::F32,
         Dtype::Bf16 => DType::Bf16,
@@ -57,17 +56,14 @@ pub fn encode(codec: FrameCodec, message: &Message) -> Result<Encoded, CodecErro
     };
     let tensor = TensorRef::new(dtype, &message.shape, &message.bytes)?;
     let mut payload = Vec::with_capacity(message.bytes.len() + limits::PAYLOAD_OVERHEAD_BYTES);
-    codec::encode(CodecId::Raw, tensor, &mut payload)?;
+    codec::encode(codec.id(), tensor, &mut payload)?;
     let (hash, tensor) = (Hash::of(&payload), tensor_hash(message));
-    Ok(Encoded { payload: payload.into(), hash, tensor, codec: RAW })
+    Ok(Encoded { payload: payload.into(), hash, tensor, codec: codec.id().name() })
 }
-
-/// Name of the raw codec in frame headers.
-const RAW: &str = "raw";
 
 /// Decodes a payload whose hash was checked against `header`, and checks the tensor.
 pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Message, BadFrame> {
-    if header.codec != RAW {
+    if !TensorCodec::ALL.iter().any(|codec| codec.id().name() == header.codec) {
         return Err(BadFrame::Unknown(header.codec.clone()));
     }
     let limits = Limits { verify_checksum: false, ..Limits::default() };
@@ -97,4 +93,68 @@ pub fn sign(key: &SigningKey, header: &FrameHeader, encoded: &Encoded) -> Signed
             ..header.clone()
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::{Direction, Epoch, Head, LeaseId, MicroBatch, Millis, NodeId, RunId, Seq, StageIndex};
+
+    use super::*;
+
+    fn header() -> FrameHeader {
+        let node = NodeId([1; 32]);
+        FrameHeader {
+            run: RunId([0; 32]),
+            epoch: Epoch(0),
+            micro_batch: MicroBatch(0),
+            lease: LeaseId(0),
+            direction: Direction::Forward,
+            stage: StageIndex(0),
+            from: node,
+            to: node,
+            grad_mask: 1,
+            version: 0,
+            ttl: Millis(1),
+            enc_len: 0,
+            enc_hash: Hash([0; 32]),
+            tensor_hash: Hash([0; 32]),
+            tokens_hash: Hash([0; 32]),
+            codec: String::new(),
+            loss: None,
+            head: Head { seq: Seq(0), hash: Hash([0; 32]) },
+        }
+    }
+
+    #[test]
+    fn every_codec_carries_every_type_of_numbers_bit_for_bit() {
+        for (dtype, size) in [(Dtype::F32, 4), (Dtype::Bf16, 2), (Dtype::U8, 1)] {
+            let shape = vec![4, 64, 32];
+            let count: usize = shape.iter().product();
+            let wave = (0..count).map(|i| (i as f32 * 0.7).sin());
+            let bytes: Vec<u8> = match size {
+                4 => wave.flat_map(f32::to_le_bytes).collect(),
+                2 => wave.flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect(),
+                _ => wave.map(|v| (v * 100.0) as i8 as u8).collect(),
+            };
+            let message = Message { dtype, shape, bytes };
+            for codec in TensorCodec::ALL {
+                let encoded = encode(codec, &message).unwrap();
+                let header = FrameHeader {
+                    enc_len: encoded.payload.len() as u64,
+                    enc_hash: encoded.hash,
+                    tensor_hash: encoded.tensor,
+                    codec: encoded.codec.to_owned(),
+                    ..header()
+                };
+                let decoded = decode(&header, &encoded.payload).unwrap();
+                assert_eq!((decoded.dtype, &decoded.shape), (dtype, &message.shape));
+                assert!(decoded.bytes == message.bytes, "{codec:?} {dtype:?}");
+                if codec != TensorCodec::Raw && dtype != Dtype::U8 {
+                    assert!(encoded.payload.len() < message.bytes.len(), "{codec:?} {dtype:?}");
+                }
+                let other = FrameHeader { codec: "klt".into(), ..header };
+                assert!(matches!(decode(&other, &encoded.payload), Err(BadFrame::Unknown(_))));
+            }
+        }
+    }
 }

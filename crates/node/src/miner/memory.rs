@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use model::config::MemoryNeed;
+use model::config::{MemoryNeed, StageSpec};
+use swarm::limits::STATE_BYTES_PER_PARAMETER;
 use swarm::miner::reduce;
 use wire::StageIndex;
 
 use super::MinerError;
+use crate::limits;
 use crate::spec::RunSpec;
 
 /// Memory and disk of a miner that has a certain stage, bytes.
@@ -19,6 +21,10 @@ pub struct MinerMemory {
     /// What a merge holds beside weights, gradient and moments: opening state, own upload, others' uploads, results and
     /// the state to come. Graphs are gone by then.
     pub merging: u64,
+    /// Messages of micro-batches under way, and what is kept of finished ones for validators.
+    pub messages: u64,
+    /// Everything else of the process.
+    pub process: u64,
     /// Opening states of two epochs, on disk.
     pub disk: u64,
 }
@@ -28,7 +34,7 @@ impl MinerMemory {
     pub fn peak(&self) -> u64 {
         let training = self.training.total();
         let kept = self.training.weights + self.training.gradient + self.training.moments;
-        training.max(kept + self.merging)
+        training.max(kept + self.merging) + self.messages + self.process
     }
 }
 
@@ -39,7 +45,7 @@ impl fmt::Display for MinerMemory {
         write!(
             f,
             "stage {}: {} MiB at most (weights {}, gradient {}, moments {}, second version {}, activations {}, \
-             buffers {}; a merge {}), {} MiB on disk",
+             buffers {}; a merge {}; messages {}, process {}), {} MiB on disk",
             self.stage,
             mib(self.peak()),
             mib(need.weights),
@@ -49,6 +55,8 @@ impl fmt::Display for MinerMemory {
             mib(need.activations),
             mib(need.scratch),
             mib(self.merging),
+            mib(self.messages),
+            mib(self.process),
             mib(self.disk)
         )
     }
@@ -59,7 +67,13 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
     let merge = spec.swarm_spec().merge;
     let momentum = u64::from(reduce::has_momentum(merge.outer)) * 4;
     let encoded = merge.wire.width() as u64;
-    let need = |(index, stage): (usize, &model::config::StageSpec)| {
+    let rows = spec.batch.sequences * spec.model.sequence;
+    let (forward, backward) = spec.cut.message_bytes(&spec.model, rows);
+    // Each as a tensor and encoded; a miner takes twice what it keeps under way.
+    let flying = 4 * in_flight as u64 * (forward + backward) as u64;
+    let items = u64::from(spec.batch.micro_batches_per_epoch).min(limits::ARCHIVE_ITEMS as u64);
+    let finished = items.saturating_mul((forward + backward) as u64).min(limits::ARCHIVE_BYTES as u64);
+    let need = |(index, stage): (usize, &StageSpec)| {
         let parameters = stage.parameters() as u64;
         // Weights, momentum and residual, of the opening epoch and of the next one.
         let states = 2 * (4 + momentum + 4);
@@ -70,6 +84,8 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
             stage: index as u16,
             training: stage.memory(spec.batch.sequences, in_flight, threads),
             merging: parameters * (states + transit),
+            messages: if spec.stages() == 1 { 0 } else { flying + finished },
+            process: limits::PROCESS_BYTES,
             disk: parameters * states,
         }
     };
@@ -77,7 +93,6 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
 }
 
 /// Refuses a stage that does not fit, or a run of which none fits.
-#[expect(clippy::result_large_err, reason = "asked once, before anything is joined")]
 pub(super) fn check(
     needs: &[MinerMemory],
     stage: Option<StageIndex>,
@@ -98,6 +113,26 @@ pub(super) fn check(
     }
 }
 
+/// What the run is told of `allowed`, bytes, and a stage to ask for if that does not say enough.
+///
+/// The run takes a stage to fit whose weights, gradient and moments do ([`STATE_BYTES_PER_PARAMETER`]); a miner needs
+/// more, so it names the most that makes the run choose among the stages that fit whole.
+pub(super) fn told(needs: &[MinerMemory], stages: &[StageSpec], allowed: u64) -> (u64, Option<StageIndex>) {
+    let counted = |stage: &StageSpec| stage.parameters() as u64 * STATE_BYTES_PER_PARAMETER;
+    let (fit, too_large): (Vec<_>, Vec<_>) =
+        needs.iter().zip(stages).partition(|(need, _)| need.peak() <= allowed);
+    let Some(least) = too_large.iter().map(|(_, stage)| counted(stage)).min() else {
+        return (allowed, None);
+    };
+    let told = allowed.min(least.saturating_sub(1));
+    let best = fit.iter().min_by_key(|(need, _)| need.peak());
+    match best {
+        // It has more parameters than one that is too large for other reasons.
+        Some((need, stage)) if counted(stage) > told => (allowed, Some(StageIndex(need.stage))),
+        _ => (told, None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +147,14 @@ mod tests {
         check(&needs, None, Some(least)).unwrap();
         assert!(matches!(check(&needs, None, Some(least - 1)), Err(MinerError::Memory { .. })));
         assert!(matches!(check(&needs, Some(StageIndex(9)), None), Err(MinerError::NoStage { .. })));
+        let mut spec = spec;
+        spec.cuts = vec![3];
+        let (needs, stages) = (memory(&spec, 4, 1), spec.stage_specs());
+        let [large, small] =
+            [0, 1].map(|stage: usize| stages[stage].parameters() as u64 * STATE_BYTES_PER_PARAMETER);
+        assert!(needs[0].peak() > needs[1].peak());
+        assert!((small..large).contains(&told(&needs, &stages, needs[1].peak()).0));
+        assert!(told(&needs, &stages, needs[0].peak()).0 >= large);
         let line = needs[0].to_string();
         assert!(line.starts_with("stage 0: ") && line.contains("on disk"), "{line}");
     }

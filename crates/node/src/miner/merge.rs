@@ -1,12 +1,12 @@
 //! Carries out what the merge machine asks for: arithmetic on vectors, fetches, verification.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use codec::DType;
 use model::config::StageSpec;
-use net::Link;
+use net::{Link, Message, Refusal};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use swarm::miner::merger::{Apply, Event, Fetched, Residual, Shard, Summand, Want};
@@ -17,10 +17,12 @@ use tokio::sync::Semaphore;
 use wire::{Epoch, Hash, NodeId, RunId, merkle};
 
 use super::shelf::{Opening, OwnUpload, Shelf};
-use crate::fetch::{FetchError, fetch_within};
+use crate::fetch::{self, FetchError, fetch_within};
 use crate::keeper;
 use crate::limits;
-use crate::rpc::What;
+use crate::packed::{self, Meter};
+use crate::rpc::{Span, What};
+use crate::spec::{CodecSpec, TensorCodec};
 
 /// Numbers that one task takes at a time: a multiple of a block.
 const PART: usize = 64 * BLOCK;
@@ -37,19 +39,34 @@ pub(super) struct Merging {
     pub(super) patience: Duration,
     /// Fetches at a time.
     pub(super) lanes: Semaphore,
+    /// How its vectors travel.
+    pub(super) codec: CodecSpec,
     /// Bytes of merges, sent and received.
-    pub(super) traffic: AtomicU64,
+    pub(super) meter: Arc<Meter>,
 }
 
 impl Merging {
-    /// Counts bytes of merges.
-    pub(super) fn count(&self, bytes: usize) {
-        self.traffic.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Answers with a piece of what lies on the shelf, encoded as the run says.
+    pub(super) async fn serve(&self, what: What, span: Span) -> Result<Message, Refusal> {
+        let whole = self.shelf.answer(what).await?;
+        let piece = span.of(&whole)?;
+        let full = piece.len();
+        let narrow = if self.wire == MergeWire::Bf16 { DType::Bf16 } else { DType::F32 };
+        let (codec, dtype) = match what {
+            What::Blob(_) | What::UploadLeaves { .. } => (TensorCodec::Raw, DType::U8),
+            What::Upload { .. } | What::Result { .. } => (self.codec.pseudo_gradients, narrow),
+            What::Weights { .. } | What::Momentum { .. } => (self.codec.weights, DType::F32),
+        };
+        let start = std::time::Instant::now();
+        let answer = packed::answer(codec, dtype, whole.len() as u64, piece).await;
+        self.meter.codec_time(start.elapsed());
+        self.meter.merge(answer.payload.len(), full);
+        Ok(answer)
     }
 
-    /// Bytes counted since the last call.
-    pub(super) fn take_traffic(&self) -> u64 {
-        self.traffic.swap(0, Ordering::Relaxed)
+    fn count(&self, fetched: &fetch::Fetched) {
+        self.meter.merge(fetched.wire, fetched.bytes.len());
+        self.meter.codec_time(fetched.decoding);
     }
 
     /// Encodes the upload of an epoch.
@@ -306,8 +323,9 @@ impl Merging {
 
     async fn get(&self, what: What, from: NodeId, len: usize) -> Result<Bytes, FetchError> {
         let len = len as u64;
-        let bytes = fetch_within(self.link.as_ref(), self.run, from, what, len, self.patience).await?;
-        self.count(bytes.len());
+        let fetched = fetch_within(self.link.as_ref(), self.run, from, what, len, self.patience).await?;
+        self.count(&fetched);
+        let bytes = fetched.bytes;
         if bytes.len() as u64 != len {
             let reason = format!("{} bytes where {len} belong", bytes.len());
             return Err(FetchError::Wrong { peer: from, reason });
@@ -373,8 +391,9 @@ impl Merging {
         let what = What::Result { epoch, stage: self.shelf.stage, shard: shard.index };
         // A single uploader's own weights travel as f32, longer than the encoded mean.
         let most = shard.range().len() as u64 * 4;
-        let bytes = fetch_within(self.link.as_ref(), self.run, from, what, most, self.patience).await?;
-        self.count(bytes.len());
+        let fetched = fetch_within(self.link.as_ref(), self.run, from, what, most, self.patience).await?;
+        self.count(&fetched);
+        let bytes = fetched.bytes;
         let hashed = bytes.clone();
         let found = tokio::task::spawn_blocking(move || Hash::of(&hashed)).await.unwrap_or(Hash([0; 32]));
         if found != hash {

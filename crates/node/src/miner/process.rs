@@ -41,6 +41,7 @@ pub async fn run(
     shutdown: &Shutdown,
 ) -> Result<End, MinerError> {
     let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage } = options;
+    super::allocator::give_back_large_vectors();
     let made = tokio::fs::create_dir_all(&folder).await;
     made.map_err(|source| MinerError::Folder { folder: folder.clone(), source })?;
     let key = crate::key::load_or_create(&folder.join("node.key"))?;

@@ -96,6 +96,15 @@ impl Shelf {
         self.index.save(epoch, shards, opening).await
     }
 
+    /// Lets go of the opening states of other epochs that are on disk: from there they can still be served.
+    pub(super) fn let_go_before(&self, epoch: Epoch) {
+        for (other, shelved) in self.lock().openings.range_mut(..epoch) {
+            if self.index.has(*other) {
+                shelved.opening = None;
+            }
+        }
+    }
+
     /// Training goes on: lets go of opening states that are on disk, and of what only a merge needs.
     pub(super) fn rest(&self) {
         let mut shelves = self.lock();

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use codec::DType;
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use net::{Handler, Message, Refusal};
 use store::{BlobError, Blobs};
 use swarm::record::Input;
@@ -16,7 +18,9 @@ use super::shared::{Inputs, Pending, Shared};
 use crate::blob_cache::BlobCache;
 use crate::keeper::Kept;
 use crate::limits;
+use crate::packed;
 use crate::rpc::{Reply, Request, Span, What, code};
+use crate::spec::TensorCodec;
 
 /// The orchestrator's side of every call.
 #[derive(Debug)]
@@ -26,7 +30,9 @@ pub(crate) struct Desk {
     shared: Arc<Shared>,
     blobs: BlobCache,
     kept: Arc<Kept>,
+    weights: TensorCodec,
     polls: Semaphore,
+    rate: DefaultKeyedRateLimiter<NodeId>,
     stop: CancellationToken,
 }
 
@@ -37,6 +43,7 @@ impl Desk {
         shared: Arc<Shared>,
         blobs: Arc<dyn Blobs>,
         kept: Arc<Kept>,
+        weights: TensorCodec,
     ) -> Self {
         let polls = Semaphore::new(limits::LONG_POLLS);
         Self {
@@ -45,7 +52,9 @@ impl Desk {
             shared,
             blobs: BlobCache::new(blobs),
             kept,
+            weights,
             polls,
+            rate: RateLimiter::keyed(limits::STATEMENT_RATE),
             stop: CancellationToken::new(),
         }
     }
@@ -60,6 +69,7 @@ impl Desk {
             let reason = format!("statement of {} handed in by {}", envelope.sender.short(), from.short());
             return Err(Refusal::new(code::REFUSED, reason));
         }
+        self.admit(from)?;
         let len = envelope.body.len() + limits::ENVELOPE_OVERHEAD_BYTES;
         let (answer, outcome) = oneshot::channel();
         let pending = Pending { input: Input::Stated(envelope), len, answer };
@@ -74,6 +84,17 @@ impl Desk {
             Err(refusal) => Reply::Refused { refusal },
         };
         Ok(reply.message())
+    }
+
+    /// Refuses a node that states more than its share: the log is everybody's to fold.
+    fn admit(&self, from: NodeId) -> Result<(), Refusal> {
+        if self.rate.len() > limits::RATED_NODES {
+            self.rate.retain_recent();
+        }
+        self.rate.check_key(&from).map_err(|_| {
+            let reason = format!("more than {} statements a second: send it later", limits::STATEMENTS_PER_S);
+            Refusal::new(code::BUSY, reason)
+        })
     }
 
     async fn blocks(&self, from: NodeId, after: Option<Seq>, wait: Millis) -> Result<Message, Refusal> {
@@ -101,8 +122,8 @@ impl Desk {
     async fn fetch(&self, what: What, span: Span) -> Result<Message, Refusal> {
         let (hash, within) = match what {
             What::Blob(hash) => (hash, None),
-            What::Weights { epoch, stage, shard } => self.kept(self.kept.weights(epoch, stage, shard))?,
-            What::Momentum { epoch, stage, shard } => self.kept(self.kept.momentum(epoch, stage, shard))?,
+            What::Weights { epoch, stage, shard } => here(self.kept.weights(epoch, stage, shard))?,
+            What::Momentum { epoch, stage, shard } => here(self.kept.momentum(epoch, stage, shard))?,
             What::Upload { .. } | What::UploadLeaves { .. } | What::Result { .. } => {
                 return Err(Refusal::new(
                     code::NOT_MY_ROLE,
@@ -120,18 +141,8 @@ impl Desk {
             None => blob,
         };
         let piece = span.of(&whole)?;
-        Ok(Reply::Piece { total: whole.len() as u64 }.with_payload(piece))
-    }
-
-    #[expect(clippy::type_complexity, reason = "a place in a blob, used here only")]
-    fn kept(
-        &self,
-        found: Option<(Hash, std::ops::Range<usize>)>,
-    ) -> Result<(Hash, Option<std::ops::Range<usize>>), Refusal> {
-        let _ = self;
-        let (hash, range) =
-            found.ok_or_else(|| Refusal::new(code::NOT_HERE, "the keeper does not have this state (now)"))?;
-        Ok((hash, Some(range)))
+        let codec = if matches!(what, What::Blob(_)) { TensorCodec::Raw } else { self.weights };
+        Ok(packed::answer(codec, DType::F32, whole.len() as u64, piece).await)
     }
 }
 
@@ -158,4 +169,13 @@ fn stopping() -> Refusal {
 
 fn failed(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(code::FAILED, format!("the orchestrator could not read it: {error}"))
+}
+
+/// A place in a blob, if the keeper has one.
+fn here(
+    found: Option<(Hash, std::ops::Range<usize>)>,
+) -> Result<(Hash, Option<std::ops::Range<usize>>), Refusal> {
+    let (hash, range) =
+        found.ok_or_else(|| Refusal::new(code::NOT_HERE, "the keeper does not have this state (now)"))?;
+    Ok((hash, Some(range)))
 }

@@ -31,24 +31,21 @@ pub(super) async fn driver(
     let mut acknowledged = BTreeMap::new();
     read(log.as_ref(), &mut fold, &mut acknowledged).await?;
     let (chain, view) = fold.into_parts();
-    let mut driver = match view {
-        Some(view) => {
-            let clock = Clock::from(view.state.now());
-            driver_of(parts, inputs, term, chain, view.state, Some(view.head), acknowledged, clock)
-        }
-        None => {
-            let clock = Clock::default();
-            let genesis = Control::Genesis {
-                spec: spec.swarm_spec(),
-                run_spec: spec.canonical().into_bytes(),
-                orchestrator: key.node_id(),
-            };
-            let (state, records) = block::genesis(run, clock.now(), genesis)?;
-            let mut driver = driver_of(parts, inputs, term, chain, state, None, acknowledged, clock);
-            driver.write(&records).await?;
-            driver.show();
-            return Ok(driver);
-        }
+    let mut driver = if let Some(view) = view {
+        let clock = Clock::from(view.state.now());
+        driver_of(parts, inputs, term, chain, view.state, Some(view.head), acknowledged, clock)
+    } else {
+        let clock = Clock::default();
+        let genesis = Control::Genesis {
+            spec: spec.swarm_spec(),
+            run_spec: spec.canonical().into_bytes(),
+            orchestrator: key.node_id(),
+        };
+        let (state, records) = block::genesis(run, clock.now(), genesis)?;
+        let mut driver = driver_of(parts, inputs, term, chain, state, None, acknowledged, clock);
+        driver.write(&records).await?;
+        driver.show();
+        return Ok(driver);
     };
     driver.resume().await?;
     Ok(driver)

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use net::{BindError, EndpointOptions, Link, QuicLink, Relay, RelayOptions, Ticket};
+use net::{BindError, EndpointOptions, Link, QuicLink, Relay, RelayError, RelayOptions, Ticket};
 use store::{Blobs, Durability, FolderBlobs, LogError, LogStore, SqliteLog};
 use tokio::sync::mpsc;
 
@@ -53,11 +53,11 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     };
     let orchestrator = Orchestrator::open(parts).await?;
     let relay = match relay {
-        Some(bind) => Some(Relay::start(RelayOptions { bind, admit: None, node_limit: None }).await?),
+        Some(bind) => Some(start_relay(log.as_ref(), bind).await?),
         None => None,
     };
     let mut endpoint = EndpointOptions::new(key);
-    endpoint.bind = if bind.is_empty() { last_port(log.as_ref(), endpoint.bind).await? } else { bind };
+    endpoint.bind = if bind.is_empty() { last_ports(log.as_ref(), endpoint.bind).await? } else { bind };
     if let Some(relay) = &relay {
         endpoint.relays = vec![relay.url(&host(&public, &endpoint.bind))];
     }
@@ -65,10 +65,13 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     if relay.is_some() {
         link.reached_relay(limits::RELAY_START).await;
     }
-    remember_port(log.as_ref(), &link.sockets()).await?;
-    let address = match public.is_empty() {
-        true => link.address(),
-        false => net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?,
+    if let Some(socket) = link.sockets().first() {
+        remember_port(log.as_ref(), PORT, socket.port()).await?;
+    }
+    let address = if public.is_empty() {
+        link.address()
+    } else {
+        net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?
     };
     let ticket = Ticket { run: orchestrator.state.run(), node: link.id(), address };
     let listening = Listening {
@@ -84,17 +87,40 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     outcome
 }
 
-/// Key under which the port is remembered.
+/// Keys under which ports are remembered.
 const PORT: &str = "port";
+const RELAY_PORT: &str = "relay port";
 
-async fn last_port(log: &dyn LogStore, any: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, LogError> {
-    let port = log.get(PORT).await?.and_then(|bytes| wire::from_bytes::<u16>(&bytes).ok()).unwrap_or(0);
+async fn last_port(log: &dyn LogStore, key: &str) -> Result<u16, LogError> {
+    Ok(log.get(key).await?.and_then(|bytes| wire::from_bytes(&bytes).ok()).unwrap_or(0))
+}
+
+async fn last_ports(log: &dyn LogStore, any: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, LogError> {
+    let port = last_port(log, PORT).await?;
     Ok(any.into_iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
 }
 
-async fn remember_port(log: &dyn LogStore, sockets: &[SocketAddr]) -> Result<(), LogError> {
-    let Some(socket) = sockets.first() else { return Ok(()) };
-    log.put(PORT, wire::to_bytes(&socket.port()).into()).await
+async fn remember_port(log: &dyn LogStore, key: &str, port: u16) -> Result<(), LogError> {
+    log.put(key, wire::to_bytes(&port).into()).await
+}
+
+/// Starts the relay at the port of last time if none is asked for: tickets and nodes name it.
+async fn start_relay(log: &dyn LogStore, bind: SocketAddr) -> Result<Relay, OrchestratorError> {
+    let options = |bind| RelayOptions { bind, admit: None, node_limit: None };
+    let relay = match last_port(log, RELAY_PORT).await? {
+        port if port != 0 && bind.port() == 0 => {
+            match Relay::start(options(SocketAddr::new(bind.ip(), port))).await {
+                Err(RelayError::InUse(taken)) => {
+                    tracing::warn!(%taken, "the relay's port of last time is taken: miners behind it must join anew");
+                    Relay::start(options(bind)).await?
+                }
+                started => started?,
+            }
+        }
+        _ => Relay::start(options(bind)).await?,
+    };
+    remember_port(log, RELAY_PORT, relay.socket().port()).await?;
+    Ok(relay)
 }
 
 /// The name under which others know this machine: as told, else as bound, else the address of its way out.

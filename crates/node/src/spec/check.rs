@@ -24,7 +24,7 @@ const DEADLINE_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 /// Most miners or validators that a quorum may ask for.
 const QUORUM_MAX: u16 = 64;
 
-fn range<T: PartialOrd + std::fmt::Display>(
+fn range<T: Copy + PartialOrd + std::fmt::Display>(
     key: &str,
     value: T,
     allowed: RangeInclusive<T>,
@@ -33,10 +33,10 @@ fn range<T: PartialOrd + std::fmt::Display>(
         return Ok(());
     }
     let words = format!("must be from {} to {}", allowed.start(), allowed.end());
-    Err(SpecError::value(key, value, words))
+    Err(SpecError::value(key, &value, words))
 }
 
-fn rule(key: &str, value: impl ToString, holds: bool, allowed: &str) -> Result<(), SpecError> {
+fn rule(key: &str, value: &impl ToString, holds: bool, allowed: &str) -> Result<(), SpecError> {
     if holds { Ok(()) } else { Err(SpecError::value(key, value, allowed)) }
 }
 
@@ -45,11 +45,11 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     let named = (1..=NAME_CHARS).contains(&spec.name.chars().count()) && spec.name.chars().all(plain);
     let words = format!("must be 1 to {NAME_CHARS} letters, digits, '-', '_' or '.'");
-    rule("name", format!("\"{}\"", spec.name), named, &words)?;
+    rule("name", &format!("\"{}\"", spec.name), named, &words)?;
     range("seed", spec.seed, 0..=i64::MAX as u64)?;
     range("stages", spec.stages(), 1..=STAGES_MAX)?;
     let inits = spec.init.is_empty() || spec.init.len() == spec.stages();
-    rule("init", format!("{} hashes", spec.init.len()), inits, "must be one hash per stage, or left out")?;
+    rule("init", &format!("{} hashes", spec.init.len()), inits, "must be one hash per stage, or left out")?;
     range("batch.sequences", spec.batch.sequences, 1..=SEQUENCES_MAX)?;
     let steps = spec.inner.steps;
     range("inner.steps", steps, 1..=STEPS_MAX)?;
@@ -58,14 +58,14 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     let enough = spec.batch.micro_batches_per_epoch >= steps;
     rule(
         epoch,
-        spec.batch.micro_batches_per_epoch,
+        &spec.batch.micro_batches_per_epoch,
         enough,
         &format!("must be at least inner.steps ({steps})"),
     )?;
     range("data.vocab", spec.data.vocab as usize, 1..=spec.model.vocab)?;
     if let OuterSpec::Nesterov { learning_rate, momentum } = spec.outer {
         float("outer.learning_rate", learning_rate, 0.0, 10.0)?;
-        rule("outer.momentum", momentum, (0.0..1.0).contains(&momentum), "must be at least 0 and below 1")?;
+        rule("outer.momentum", &momentum, (0.0..1.0).contains(&momentum), "must be at least 0 and below 1")?;
     }
     phases(spec)?;
     inner(spec)?;
@@ -74,7 +74,7 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
 }
 
 fn float(key: &str, value: f64, least: f64, most: f64) -> Result<(), SpecError> {
-    rule(key, value, (least..=most).contains(&value), &format!("must be from {least} to {most}"))
+    rule(key, &value, (least..=most).contains(&value), &format!("must be from {least} to {most}"))
 }
 
 fn inner(spec: &RunSpec) -> Result<(), SpecError> {
@@ -86,23 +86,23 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
         ("inner.beta1", inner.beta1),
         ("inner.beta2", inner.beta2),
     ] {
-        rule(key, value, (0.0..1.0).contains(&value), "must be at least 0 and below 1")?;
+        rule(key, &value, (0.0..1.0).contains(&value), "must be at least 0 and below 1")?;
     }
     let epsilon = inner.epsilon;
-    rule("inner.epsilon", epsilon, epsilon > 0.0 && epsilon <= 1.0, "must be above 0 and at most 1")?;
+    rule("inner.epsilon", &epsilon, epsilon > 0.0 && epsilon <= 1.0, "must be above 0 and at most 1")?;
     float("inner.weight_decay", inner.weight_decay, 0.0, 1.0)?;
     float("inner.clip_norm", inner.clip_norm, 0.0, 1e6)?;
     if inner.clip_scope == ClipScope::Model {
         let most = spec.phases.miners_min;
         rule(
             "inner.clip_scope",
-            "\"model\"",
+            &"\"model\"",
             most == 1,
             "needs phases.miners_min = 1: lock-step runs with one replica",
         )?;
         rule(
             "inner.clip_norm",
-            inner.clip_norm,
+            &inner.clip_norm,
             inner.clip_norm > 0.0,
             "must be above 0 with clip_scope = \"model\"",
         )?;
@@ -119,7 +119,7 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
         }
     }
     spec.schedule().check().map_err(|ConfigError::Range { key, value, allowed }| {
-        SpecError::value(format!("inner.{key}"), value, allowed)
+        SpecError::value(format!("inner.{key}"), &value, allowed)
     })
 }
 
@@ -130,8 +130,9 @@ fn phases(spec: &RunSpec) -> Result<(), SpecError> {
     range("phases.validators_min", phases.validators_min, 0..=QUORUM_MAX)?;
     for (key, value, least) in [
         ("phases.epoch_deadline_ms", phases.epoch_deadline_ms, 1000),
-        ("phases.lease_ms", phases.lease_ms, 1000),
         ("phases.heartbeat_ms", phases.heartbeat_ms, 50),
+        // Work is reported at heartbeats: a lease must outlive a few of them.
+        ("phases.lease_ms", phases.lease_ms, phases.heartbeat_ms.saturating_mul(3).max(1000)),
         ("phases.lost_after_ms", phases.lost_after_ms, phases.heartbeat_ms.saturating_mul(3)),
         ("phases.merge_min_ms", phases.merge_min_ms, 100),
         ("phases.merge_max_ms", phases.merge_max_ms, phases.merge_min_ms),

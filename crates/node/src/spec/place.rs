@@ -105,12 +105,12 @@ fn line_prefix(line: Option<usize>) -> String {
 impl From<ConfigError> for SpecError {
     fn from(error: ConfigError) -> Self {
         let ConfigError::Range { key, value, allowed } = error;
-        Self::value(key, value, allowed)
+        Self::value(key, &value, allowed)
     }
 }
 
 impl SpecError {
-    pub(super) fn value(key: impl Into<String>, value: impl ToString, allowed: impl Into<String>) -> Self {
+    pub(super) fn value(key: impl Into<String>, value: &impl ToString, allowed: impl Into<String>) -> Self {
         Self::Value { key: key.into(), value: value.to_string(), allowed: allowed.into(), line: None }
     }
 
@@ -199,7 +199,7 @@ fn alike(a: &str, b: &str) -> bool {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    text.as_bytes()[..offset.min(text.len())].split(|byte| *byte == b'\n').count()
 }
 
 /// Where a dotted key stands; if it does not, where the nearest section around it does.

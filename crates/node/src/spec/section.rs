@@ -1,5 +1,6 @@
 //! The sections of a run spec and their defaults.
 
+use codec::CodecId;
 use model::config::{ModelConfig, RopeScaling};
 use model::data::ShardEntry;
 use model::hash::BlobHash;
@@ -68,7 +69,7 @@ impl ModelDraft {
         let base = match &self.preset {
             Some(name) => Some(ModelConfig::preset(name).ok_or_else(|| {
                 let names = ModelConfig::preset_names().join(", ");
-                SpecError::value("model.preset", format!("\"{name}\""), format!("must be one of {names}"))
+                SpecError::value("model.preset", &format!("\"{name}\""), format!("must be one of {names}"))
             })?),
             None if sized.iter().all(Option::is_none) => ModelConfig::preset(PRESET_DEFAULT),
             None => None,
@@ -317,8 +318,10 @@ impl Default for ScheduleSpec {
 /// `[outer]`: what every replica does with the merged pseudo-gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Default)]
 pub enum OuterSpec {
     /// The mean of the replicas.
+    #[default]
     Identity,
     /// Nesterov momentum (DiLoCo, arXiv 2311.08105).
     Nesterov {
@@ -327,12 +330,6 @@ pub enum OuterSpec {
         /// Momentum.
         momentum: f64,
     },
-}
-
-impl Default for OuterSpec {
-    fn default() -> Self {
-        Self::Identity
-    }
 }
 
 impl From<OuterSpec> for Outer {
@@ -351,25 +348,56 @@ impl From<OuterSpec> for Outer {
 #[serde(default, deny_unknown_fields)]
 pub struct CodecSpec {
     /// Activations, after the cut.
-    pub activations: FrameCodec,
+    pub activations: TensorCodec,
     /// Their gradients.
-    pub gradients: FrameCodec,
-    /// Pseudo-gradients of the merge.
+    pub gradients: TensorCodec,
+    /// Pseudo-gradients and merged results on their way.
+    pub pseudo_gradients: TensorCodec,
+    /// Weights and outer momentum on their way to the keeper, to validators and to late joiners.
+    pub weights: TensorCodec,
+    /// Precision of pseudo-gradients.
     pub merge: MergeCodec,
 }
 
 impl Default for CodecSpec {
     fn default() -> Self {
-        Self { activations: FrameCodec::Raw, gradients: FrameCodec::Raw, merge: MergeCodec::Bf16 }
+        Self {
+            activations: TensorCodec::Huffman,
+            gradients: TensorCodec::Huffman,
+            pseudo_gradients: TensorCodec::Huffman,
+            weights: TensorCodec::Huffman,
+            merge: MergeCodec::Bf16,
+        }
     }
 }
 
-/// Encodings of activations and gradients; all give back the bits that went in.
+/// Encodings of tensors on the wire; all give back the bits that went in. Numbers packed by a cut cross as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FrameCodec {
+pub enum TensorCodec {
     /// As they are.
     Raw,
+    /// One window of exponents: least work.
+    Fast,
+    /// Exponents by how often they come.
+    Huffman,
+    /// Exponents in the context of row and column: fewest bytes, most work.
+    Context,
+}
+
+impl TensorCodec {
+    /// Every codec that a run can name.
+    pub(crate) const ALL: [Self; 4] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context];
+
+    /// As the codec crate names it.
+    pub(crate) fn id(self) -> CodecId {
+        match self {
+            Self::Raw => CodecId::Raw,
+            Self::Fast => CodecId::Fast,
+            Self::Huffman => CodecId::Huffman,
+            Self::Context => CodecId::Context,
+        }
+    }
 }
 
 /// Encodings of pseudo-gradients.
@@ -476,6 +504,6 @@ pub struct AuditSpec {
 
 impl Default for AuditSpec {
     fn default() -> Self {
-        Self { rate: 0.02 }
+        Self { rate: 0.05 }
     }
 }

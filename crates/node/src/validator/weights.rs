@@ -82,17 +82,13 @@ pub(super) async fn fetch(
         spec.stage_specs().into_iter().zip(&wanted.stages).enumerate()
     {
         let flat = if wanted.epoch == Epoch(0) {
-            match spec.init.get(index) {
-                Some(hash) => {
-                    let hash = Hash(hash.0);
-                    let bytes =
-                        fetch::fetch_blob(link.as_ref(), run, [orchestrator], hash, limits::FETCH_BYTES);
-                    floats(&bytes.await.map_err(|error| Box::new(error.into()))?)
-                }
-                None => {
-                    let drawn = tokio::task::spawn_blocking(move || stage.initial_weights());
-                    drawn.await.map_err(|error| Box::new(error.into()))?
-                }
+            if let Some(hash) = spec.init.get(index) {
+                let hash = Hash(hash.0);
+                let bytes = fetch::fetch_blob(link.as_ref(), run, [orchestrator], hash, limits::FETCH_BYTES);
+                floats(&bytes.await.map_err(|error| Box::new(Box::new(error).into()))?)
+            } else {
+                let drawn = tokio::task::spawn_blocking(move || stage.initial_weights());
+                drawn.await.map_err(|error| Box::new(error.into()))?
             }
         } else {
             merged(link.as_ref(), run, index, *parameters, wanted.outer, target).await?

@@ -21,8 +21,9 @@ pub(crate) fn options(folder: &RunFolder) -> Options {
 }
 
 async fn refused(options: Options) -> String {
-    let error =
-        soon("a refusal", orchestrator::run(options, Shutdown::default())).await.expect_err("refused");
+    let error = soon("a refusal", Box::pin(orchestrator::run(options, Shutdown::default())))
+        .await
+        .expect_err("refused");
     let line = error.to_string();
     assert!(!line.contains('\n'), "{line}");
     line
@@ -101,4 +102,32 @@ async fn a_damaged_log_or_that_of_another_run_is_refused() {
     parts.log = std::sync::Arc::new(changed);
     let error = Orchestrator::open(parts).await.expect_err("a changed block");
     assert!(matches!(error, OrchestratorError::Log { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_floods_is_told_to_wait_and_others_are_heard() {
+    const FLOOD: u64 = 3000;
+    let mut world = World::new();
+    let running = world.start().await;
+    let (run, orchestrator) = (world.spec.run_id(), world.orchestrator());
+    let link = world.link(99, 0, &running.address);
+    let mut calls = tokio::task::JoinSet::new();
+    for nonce in 0..FLOOD {
+        let now = shoal_node::clock::Clock::default().now();
+        let body = wire::to_bytes(&swarm::record::Statement::Heartbeat);
+        let kind = swarm::record::STATEMENT_KIND;
+        let envelope = wire::Envelope::sign(&super::world::key(99), run, kind, body, now, nonce);
+        let message = shoal_node::rpc::Request::State(envelope).message(run);
+        let link = std::sync::Arc::clone(&link);
+        calls.spawn(async move { link.call(&orchestrator, message, super::world::PATIENCE).await });
+    }
+    // Meanwhile honest nodes train to the end.
+    let scripts = world.scripts(&running.address).await;
+    super::runs::finish(scripts).await;
+    soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
+    let told = calls.join_all().await.into_iter().filter(|answer| match answer {
+        Err(net::LinkError::Refused { refusal, .. }) => refusal.code == shoal_node::rpc::code::BUSY,
+        _ => false,
+    });
+    assert!(told.count() > 0);
 }

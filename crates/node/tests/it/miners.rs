@@ -12,7 +12,7 @@ use shoal_node::miner::{End, Miner, MinerError, Parts};
 use shoal_node::orchestrator::{Orchestrator, OrchestratorError, Parts as OrchestratorParts, Shutdown};
 use shoal_node::progress::{Listening, Progress, Summary};
 use shoal_node::spec::{ClipScope, OuterSpec, RunSpec};
-use store::{Blobs, MemoryBlobs, MemoryLog};
+use store::{Blobs, LogStore, MemoryBlobs, MemoryLog};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wire::{Hash, SigningKey, StageIndex};
@@ -20,7 +20,7 @@ use wire::{Hash, SigningKey, StageIndex};
 /// Longest that one of these runs may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-fn key(seed: u8) -> SigningKey {
+pub(crate) fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
@@ -37,24 +37,26 @@ fn text(seed: u64, bytes: usize) -> String {
 }
 
 /// One run with its orchestrator, and the miners that join it.
-struct Swarm {
-    network: MemoryNetwork,
-    spec: RunSpec,
-    folder: tempfile::TempDir,
-    address: PeerAddress,
+pub(crate) struct Swarm {
+    pub(crate) network: MemoryNetwork,
+    pub(crate) spec: RunSpec,
+    pub(crate) log: Arc<dyn LogStore>,
+    pub(crate) blobs: Arc<dyn Blobs>,
+    pub(crate) folder: Arc<tempfile::TempDir>,
+    pub(crate) address: PeerAddress,
     task: JoinHandle<Result<Summary, OrchestratorError>>,
     events: mpsc::Receiver<Progress>,
     miners: Vec<Running>,
 }
 
-struct Running {
+pub(crate) struct Running {
     task: JoinHandle<Result<End, MinerError>>,
     shutdown: Shutdown,
 }
 
 impl Swarm {
-    async fn start(stages: usize, change: impl FnOnce(&mut RunSpec)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    pub(crate) async fn start(stages: usize, change: impl FnOnce(&mut RunSpec)) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::default());
         let mut spec = RunSpec::preset("micro").unwrap();
         spec.set_stages(stages).unwrap();
@@ -92,11 +94,12 @@ impl Swarm {
         let spec = RunSpec::parse(&spec.canonical()).expect("a spec that every node reads");
 
         let network = MemoryNetwork::new();
+        let log: Arc<dyn LogStore> = Arc::new(MemoryLog::default());
         let parts = OrchestratorParts {
             key: key(1),
             spec: spec.clone(),
-            log: Arc::new(MemoryLog::default()),
-            blobs,
+            log: Arc::clone(&log),
+            blobs: Arc::clone(&blobs),
             folder: RunFolder::new(folder.path()),
             checkpoint_every: 0,
         };
@@ -106,7 +109,7 @@ impl Swarm {
         let (progress, events) = mpsc::channel(4096);
         let listening = Listening { run: String::new(), ticket: String::new(), folder: String::new() };
         let task = tokio::spawn(orchestrator.serve(link, listening, progress, Shutdown::default()));
-        Self { network, spec, folder, address, task, events, miners: Vec::new() }
+        Self { network, spec, log, blobs, folder, address, task, events, miners: Vec::new() }
     }
 
     /// Starts miner `seed`; a second one of that seed has the same key, folder and disk, as after a restart.
@@ -133,7 +136,7 @@ impl Swarm {
         Running { task, shutdown }
     }
 
-    async fn miners(&mut self, replicas: usize) {
+    pub(crate) async fn miners(&mut self, replicas: usize) {
         for stage in 0..self.spec.stages() {
             for _ in 0..replicas {
                 let miner = self.miner(10 + self.miners.len() as u8, Some(stage as u16)).await;
@@ -156,8 +159,12 @@ impl Swarm {
     }
 
     /// Waits for the end of the run; returns its summary and how the miners ended.
-    async fn end(self) -> (Summary, Vec<End>) {
-        let summary = tokio::time::timeout(PATIENCE, self.task).await.expect("in time").unwrap().unwrap();
+    pub(crate) async fn end(self) -> (Summary, Vec<End>) {
+        self.end_within(PATIENCE).await
+    }
+
+    pub(crate) async fn end_within(self, patience: Duration) -> (Summary, Vec<End>) {
+        let summary = tokio::time::timeout(patience, self.task).await.expect("in time").unwrap().unwrap();
         let mut ends = Vec::new();
         for miner in self.miners {
             let end = tokio::time::timeout(PATIENCE, miner.task).await.expect("in time").unwrap();

@@ -63,7 +63,8 @@ async fn survives(seed: u64) {
     assert!(state.paths().values().flat_map(|path| &path.cells).all(finals), "seed {seed}");
     // Every acknowledged statement stands in the block that was named.
     for said in acknowledged {
-        for (seq, statement) in said.lock().unwrap().iter() {
+        let said = std::mem::take(&mut *said.lock().unwrap());
+        for (seq, statement) in &said {
             let block: ledger::Block = wire::from_bytes(&store.read(*seq, 1).await.unwrap()[0]).unwrap();
             let stands = block.records.iter().any(|record| match wire::from_bytes(record).unwrap() {
                 Record::Stated(envelope) => envelope.body == wire::to_bytes(statement),

@@ -156,10 +156,12 @@ fn next(
     let elements = state.spec().stages[usize::from(stage.0)].parameters as usize;
     let ready = |epoch: Epoch| {
         let due = node.ready.as_ref().is_none_or(|ready| ready.epoch < epoch);
-        due.then(|| (Statement::Ready { epoch, states: vec![state_hash(elements, epoch)] }, "ready"))
+        // What the manifest says; a shard that was kept (an epoch drained before its first step) has older weights.
+        let wanted = state.stage(stage).and_then(|stage| stage.wanted.first().copied().flatten());
+        let hash = wanted.unwrap_or_else(|| state_hash(elements, epoch));
+        due.then(|| (Statement::Ready { epoch, states: vec![hash] }, "ready"))
     };
     match state.phase() {
-        Phase::Gathering { epoch, .. } => ready(epoch),
         Phase::Training { .. } if state.is_live_member(me) => train(state, me, stage),
         Phase::Merging { epoch } if state.is_live_member(me) => merge(state, me, stage, said, elements)
             .or_else(|| {
@@ -167,7 +169,7 @@ fn next(
                 if done { ready(epoch.next()) } else { None }
             }),
         // It came back in the middle of an epoch.
-        Phase::Training { epoch } | Phase::Merging { epoch } => ready(epoch),
+        Phase::Gathering { epoch, .. } | Phase::Training { epoch } | Phase::Merging { epoch } => ready(epoch),
         Phase::Finished { .. } => None,
     }
 }
@@ -227,7 +229,15 @@ fn work(state: &State, me: &NodeId, stage: StageIndex, items: Vec<WorkItem>, las
         evidence: Hash::of(b"none"),
         busy: Millis(1),
         hops: Vec::new(),
-        traffic: Traffic { activations: 10, activations_full: 640, merge: 3, sent: 13, received: 13 },
+        traffic: Traffic {
+            activations: 10,
+            activations_full: 640,
+            merge: 3,
+            merge_full: 4,
+            codec: Millis(1),
+            sent: 13,
+            received: 13,
+        },
         free: 4,
     })
 }

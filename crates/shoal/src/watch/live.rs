@@ -170,10 +170,12 @@ fn head(view: &View, status: &Status, since: f64, width: u16) -> Vec<Line<'stati
         status.failed
     );
     let ratio = status.activation_ratio.map(|r| format!(", {r:.1} times less than bf16")).unwrap_or_default();
+    let merges = status.merge_ratio.map(|r| format!(", {r:.2} times less")).unwrap_or_default();
     let fourth = format!(
-        "activations {}{ratio}  merges {}",
+        "activations {}{ratio}  merges {}{merges}  codecs {}",
         unit::bytes(status.activation_bytes),
-        unit::bytes(status.merge_bytes)
+        unit::bytes(status.merge_bytes),
+        unit::seconds(status.codec_s)
     );
     vec![Line::from(first), Line::from(second), Line::from(third), Line::from(fourth)]
 }
@@ -197,7 +199,7 @@ fn miners(status: &Status, room: usize, width: u16) -> Vec<Line<'static>> {
             ];
             if width >= 80 {
                 spans.push(Span::from(format!(
-                    "  {:>4} micro-batches, step {} of {} each",
+                    "  {:>4} micro-batches in {} steps of {}",
                     miner.micro_batches, miner.steps, miner.accumulate
                 )));
             }

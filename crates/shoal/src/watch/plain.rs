@@ -84,6 +84,9 @@ pub(super) fn status(status: &Status) -> String {
         let _ = write!(line, " ({ratio:.1} times less than bf16)");
     }
     let _ = write!(line, ", merges {}", unit::bytes(status.merge_bytes));
+    if let Some(ratio) = status.merge_ratio {
+        let _ = write!(line, " ({ratio:.2} times less than their numbers)");
+    }
     line
 }
 
@@ -109,7 +112,10 @@ pub(super) fn summary(summary: &Summary) -> String {
     let ratio =
         summary.activation_ratio.map(|r| format!(", {r:.1} times less than bf16")).unwrap_or_default();
     let _ = writeln!(text, "activations     {} sent{ratio}", unit::bytes(summary.activation_bytes));
-    let _ = write!(text, "merges          {} sent and received", unit::bytes(summary.merge_bytes));
+    let ratio = summary.merge_ratio.map(|r| format!(", {r:.2} times less than their numbers"));
+    let (bytes, ratio) = (unit::bytes(summary.merge_bytes), ratio.unwrap_or_default());
+    let _ = writeln!(text, "merges          {bytes} sent and received{ratio}");
+    let _ = write!(text, "codecs          {} of all miners together", unit::seconds(summary.codec_s));
     if let Some(checkpoint) = &summary.checkpoint {
         let _ = write!(text, "\ncheckpoint      {checkpoint}");
         let _ = write!(text, "\ntry it          shoal sample {} --prompt \"…\"", shell(checkpoint));

@@ -56,6 +56,8 @@ fn a_swarm_trains_resumes_and_its_checkpoint_writes_text() {
     place.run(&text).bad(3, &["shoal-runs/run-1 already holds a run", "--resume"]);
 
     // The log follows from its inputs, as `verify` recomputes it.
+    let verified = place.run(&["verify", "shoal-runs/run-1/log.sqlite"]).good();
+    assert!(verified.out.contains("follows:"), "{}", verified.out);
     let verified = place.run(&["verify", "shoal-runs/run-1"]).good();
     assert!(verified.out.contains("follows:"), "{}", verified.out);
 

@@ -79,6 +79,8 @@ impl Traffic {
         self.activations = self.activations.saturating_add(other.activations);
         self.activations_full = self.activations_full.saturating_add(other.activations_full);
         self.merge = self.merge.saturating_add(other.merge);
+        self.merge_full = self.merge_full.saturating_add(other.merge_full);
+        self.codec = Millis(self.codec.0.saturating_add(other.codec.0));
         self.sent = self.sent.saturating_add(other.sent);
         self.received = self.received.saturating_add(other.received);
     }

@@ -1,0 +1,298 @@
+//! The fold: everything the log says, as one value. Inputs are accepted or refused; what follows is due.
+//!
+//! `advance` sets the time, `accept` takes an input, `due` names the next record that follows and `apply` applies it.
+//! The host drives these four through [`crate::block`], every other node replays them through [`crate::verify`]; equal
+//! logs give equal states.
+
+mod accept;
+mod board;
+mod competition;
+mod enter;
+mod entry;
+mod gate;
+mod job;
+mod judge;
+mod reward;
+mod round;
+mod takeover;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use wire::{Hash, Millis, NodeId, RunId};
+
+pub use self::accept::Signatures;
+pub use self::board::{Leader, LeaderMode, ParetoPoint, Profile, ScorePoint, ScoreToBeat};
+pub use self::competition::{BoardRow, Champion, Competition, Note, RoundSummary, Status};
+pub use self::entry::{Code, Entrant, Entry, EntryState, Receipt, Role};
+pub use self::gate::{Artefact, Gate, GateReason, RateStatus};
+pub use self::job::{Job, Slot};
+pub use self::judge::{Judge, Lease, inputs_hash};
+pub use self::reward::{Weights, burn_ppm};
+pub use self::round::{NonceState, Round};
+use crate::record::{Control, Derived, EntryId, LeaseId, Record};
+use crate::spec::{ArenaSpec, CompetitionId, SpecError};
+
+/// Everything that the log says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    run: RunId,
+    spec: ArenaSpec,
+    host: NodeId,
+    /// Time of the newest block.
+    now: Millis,
+    /// Time of the block before.
+    before: Millis,
+    /// No record of the newest block was folded yet.
+    block_start: bool,
+    /// Hash chain over all records.
+    digest: Hash,
+    /// Time, nonce and hash of each key's last accepted statement.
+    last: BTreeMap<NodeId, (Millis, u64, Hash)>,
+    judges: BTreeMap<NodeId, Judge>,
+    competitions: BTreeMap<CompetitionId, Competition>,
+    /// By [`EntryId`].
+    entries: Vec<Entry>,
+    seals: BTreeMap<Hash, EntryId>,
+    /// The earliest entry of each code of a competition.
+    codes: BTreeMap<(CompetitionId, Hash), EntryId>,
+    entrants: BTreeMap<NodeId, Entrant>,
+    receipts: BTreeMap<Hash, Receipt>,
+    leases: BTreeMap<LeaseId, Lease>,
+    next_lease: u64,
+    /// How many entries each judge could take.
+    wants: BTreeMap<NodeId, u16>,
+    notes: VecDeque<Note>,
+}
+
+/// Why a log cannot begin like this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GenesisError {
+    /// Not a genesis record.
+    #[error("the first record is not a genesis")]
+    NotGenesis,
+    /// The spec is another arena's.
+    #[error("the spec is of arena {}, the log of arena {}", theirs.short(), ours.short())]
+    WrongArena {
+        /// Hash of the spec.
+        theirs: RunId,
+        /// Arena of the log.
+        ours: RunId,
+    },
+    /// A spec that no arena can have.
+    #[error("impossible spec: {0}")]
+    Spec(#[from] SpecError),
+}
+
+impl State {
+    /// State after a genesis record.
+    pub fn genesis(run: RunId, control: &Control) -> Result<Self, GenesisError> {
+        let Control::Genesis { spec: text, host } = control else {
+            return Err(GenesisError::NotGenesis);
+        };
+        let spec = ArenaSpec::parse(text)?;
+        let theirs = RunId(Hash::of(text.as_bytes()).0);
+        if theirs != run || spec.run_id() != run {
+            return Err(GenesisError::WrongArena { theirs, ours: run });
+        }
+        let record = Record::Control(control.clone());
+        Ok(Self {
+            run,
+            spec,
+            host: *host,
+            now: Millis(0),
+            before: Millis(0),
+            block_start: false,
+            digest: Hash::of_parts("shoal 2026-11 arena digest", &[&run.0, &wire::to_bytes(&record)]),
+            last: BTreeMap::new(),
+            judges: BTreeMap::new(),
+            competitions: BTreeMap::new(),
+            entries: Vec::new(),
+            seals: BTreeMap::new(),
+            codes: BTreeMap::new(),
+            entrants: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            next_lease: 0,
+            wants: BTreeMap::new(),
+            notes: VecDeque::new(),
+        })
+    }
+
+    /// Begins a block at `now`; time never goes back.
+    pub fn advance(&mut self, now: Millis) {
+        self.before = self.now;
+        self.now = self.now.max(now);
+        self.block_start = true;
+    }
+
+    /// What [`State::advance`] changes.
+    pub(crate) fn clock(&self) -> (Millis, Millis, bool) {
+        (self.now, self.before, self.block_start)
+    }
+
+    /// Undoes [`State::advance`] when nothing happened since.
+    pub(crate) fn rewind(&mut self, clock: (Millis, Millis, bool)) {
+        (self.now, self.before, self.block_start) = clock;
+    }
+
+    /// The next record that follows from the state at its time, if any.
+    pub fn due(&self) -> Option<Derived> {
+        self.expired_due().or_else(|| self.rounds_due()).or_else(|| self.leased_due())
+    }
+
+    /// Applies what [`State::due`] returned, and nothing else.
+    pub fn apply(&mut self, derived: &Derived) {
+        self.block_start = false;
+        self.chain(&Record::Derived(derived.clone()));
+        match derived {
+            Derived::RoundOpened { competition, round, closes } => {
+                self.apply_round_opened(*competition, *round, *closes);
+            }
+            Derived::Advanced { competition, round, step } => {
+                self.apply_advanced(*competition, *round, *step);
+            }
+            Derived::InputsFixed {
+                competition,
+                round,
+                seed,
+                items,
+                challengers,
+                baseline,
+                incumbent,
+                copies,
+            } => {
+                let autos = (*baseline, *incumbent);
+                self.apply_inputs_fixed((*competition, *round), *seed, items, challengers, autos, copies);
+            }
+            Derived::Leased { lease, judge, entry, expires } => {
+                self.apply_leased(*lease, *judge, *entry, *expires);
+            }
+            Derived::Expired { lease } => self.apply_expired(*lease),
+            Derived::VerdictsDue { entry } => self.apply_verdicts_due(*entry),
+            Derived::Referred { entry, need, asked } => self.apply_referred(*entry, *need, *asked),
+            Derived::Settled { entry, settlement } => self.apply_settled(*entry, settlement),
+            Derived::Compared { entry, comparison, sure, .. } => {
+                self.apply_compared(*entry, *comparison, *sure);
+            }
+            Derived::RoundCompleted { competition, round, takeover, stale, .. } => {
+                self.apply_round_completed(*competition, *round, *takeover, stale);
+            }
+            Derived::RoundVoid { competition, round, reason } => {
+                self.apply_round_void(*competition, *round, *reason);
+            }
+            Derived::Completed { competition } => self.apply_completed(*competition),
+        }
+    }
+
+    /// First time after `now` at which [`State::due`] may change by time alone. The state's own time stands still while
+    /// no block is made, so the driver says what its clock shows.
+    pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
+        let leases = self.leases.values().map(|lease| lease.expires);
+        let rounds = self.competitions.values().flat_map(Competition::deadlines);
+        leases.chain(rounds).filter(|at| *at > now.max(self.now) && *at < Millis(u64::MAX)).min()
+    }
+
+    /// Whether `at` has come.
+    fn passed(&self, at: Millis) -> bool {
+        self.now >= at
+    }
+
+    fn chain(&mut self, record: &Record) {
+        let parts = [&self.digest.0[..], &wire::to_bytes(record)];
+        self.digest = Hash::of_parts("shoal 2026-11 arena digest", &parts);
+    }
+
+    /// The arena's id.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// The arena's spec.
+    pub fn spec(&self) -> &ArenaSpec {
+        &self.spec
+    }
+
+    /// Who signs the log.
+    pub fn host(&self) -> NodeId {
+        self.host
+    }
+
+    /// Time of the newest block.
+    pub fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// Hash chain over all records: equal digests mean equal logs.
+    pub fn digest(&self) -> Hash {
+        self.digest
+    }
+
+    /// All competitions, also those that are over.
+    pub fn competitions(&self) -> &BTreeMap<CompetitionId, Competition> {
+        &self.competitions
+    }
+
+    /// One competition.
+    pub fn competition(&self, id: &CompetitionId) -> Option<&Competition> {
+        self.competitions.get(id)
+    }
+
+    /// All entries, in the order of their ids.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// One entry.
+    pub fn entry(&self, id: EntryId) -> Option<&Entry> {
+        self.entries.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// The entry under a seal: how its maker learns its id.
+    pub fn entry_of_seal(&self, seal: &Hash) -> Option<&Entry> {
+        self.entry(*self.seals.get(seal)?)
+    }
+
+    /// Everybody who ever entered.
+    pub fn entrants(&self) -> &BTreeMap<NodeId, Entrant> {
+        &self.entrants
+    }
+
+    /// Judges, also those sent away.
+    pub fn judges(&self) -> &BTreeMap<NodeId, Judge> {
+        &self.judges
+    }
+
+    /// Leases under way.
+    pub fn leases(&self) -> &BTreeMap<LeaseId, Lease> {
+        &self.leases
+    }
+
+    /// Leases of a judge.
+    pub fn leases_of(&self, judge: NodeId) -> impl Iterator<Item = (LeaseId, &Lease)> {
+        self.leases.iter().filter(move |(_, lease)| lease.judge == judge).map(|(id, lease)| (*id, lease))
+    }
+
+    /// Announcements for the whole arena, oldest first.
+    pub fn notes(&self) -> &VecDeque<Note> {
+        &self.notes
+    }
+
+    /// The job of an entry, while its round is judged.
+    pub fn job(&self, id: EntryId) -> Option<&Job> {
+        let entry = self.entry(id)?;
+        self.competitions.get(&entry.competition)?.live.get(&entry.round)?.jobs.get(&id)
+    }
+
+    fn entry_mut(&mut self, id: EntryId) -> Option<&mut Entry> {
+        self.entries.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    fn job_mut(&mut self, id: EntryId) -> Option<&mut Job> {
+        let (competition, round) = self.entry(id).map(|entry| (entry.competition, entry.round))?;
+        self.competitions.get_mut(&competition)?.live.get_mut(&round)?.jobs.get_mut(&id)
+    }
+
+    fn next_entry(&self) -> EntryId {
+        EntryId(self.entries.len() as u64)
+    }
+}

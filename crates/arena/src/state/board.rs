@@ -1,0 +1,324 @@
+//! Leaderboards: of a competition, of the arena, of a key; and the board of what cannot be improved in one figure
+//! without losing in another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use wire::{Millis, NodeId};
+
+use super::State;
+use super::competition::{BoardRow, Competition, RoundSummary};
+use super::entry::{Entry, Role};
+use crate::record::{EntryId, RoundNumber, Step};
+use crate::spec::CompetitionId;
+
+/// What the arena's leaderboard is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaderMode {
+    /// Most rounds won.
+    FirstPlaces,
+    /// Highest mean of normalised scores.
+    MeanScore,
+    /// Highest median of normalised scores.
+    MedianScore,
+    /// Lowest mean of ranks.
+    MeanPlace,
+    /// Lowest median of ranks.
+    MedianPlace,
+    /// Most entries.
+    TotalSubmissions,
+    /// Most earned.
+    Earnings,
+}
+
+/// A row of the arena's leaderboard.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Leader {
+    /// From 1; equal values share a rank.
+    pub rank: u32,
+    /// Key.
+    pub entrant: NodeId,
+    /// Rounds in which an entry of the key, new or automatic, was first.
+    pub first_places: u32,
+    /// Earned, 10⁻⁹ of the arena's rewards × milliseconds.
+    pub earned: u128,
+    /// Entries, without automatic ones.
+    pub submissions: u32,
+    /// Competitions entered.
+    pub competitions: u32,
+    /// When it first entered.
+    pub first_submission_at: Millis,
+    /// Mean of normalised scores.
+    pub mean_score: Option<f64>,
+    /// Lower median of normalised scores.
+    pub median_score: Option<f64>,
+    /// Mean of ranks.
+    pub mean_place: Option<f64>,
+    /// Lower median of ranks.
+    pub median_place: Option<f64>,
+}
+
+/// What a key did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// Its row of the leaderboard, by earnings.
+    pub leader: Leader,
+    /// Entries that were scored.
+    pub scored: u32,
+    /// Best normalised score.
+    pub best_score: Option<f64>,
+    /// Newest entry.
+    pub last_submission_at: Option<Millis>,
+    /// Entries per day (days since 1970, UTC).
+    pub activity: BTreeMap<u64, u32>,
+    /// Competitions and its entries there, oldest first.
+    pub competitions: BTreeMap<CompetitionId, Vec<EntryId>>,
+    /// Competitions that it leads.
+    pub leads: Vec<CompetitionId>,
+}
+
+/// The best of one completed round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScorePoint {
+    /// Round.
+    pub round: RoundNumber,
+    /// When it was completed.
+    pub at: Millis,
+    /// Its first row.
+    pub best: BoardRow,
+}
+
+/// What the next champion needs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScoreToBeat {
+    /// Raw score that takes over.
+    pub raw: f64,
+    /// Round on whose inputs it was measured.
+    pub round: RoundNumber,
+    /// Measured on an earlier round's inputs: the incumbent is judged again on those of the round to come.
+    pub provisional: bool,
+}
+
+/// An entry that no other beats in ratio, speed and fidelity at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ParetoPoint {
+    /// Entry.
+    pub entry: EntryId,
+    /// Its maker.
+    pub entrant: NodeId,
+    /// Original size ÷ compressed size.
+    pub ratio: f64,
+    /// Original bytes per second of compress plus decompress.
+    pub bytes_per_s: u64,
+    /// Mean similarity.
+    pub similarity: f64,
+}
+
+impl ParetoPoint {
+    fn of(row: &BoardRow) -> Option<Self> {
+        let figures = row.scoring.figures?;
+        Some(Self {
+            entry: row.entry,
+            entrant: row.entrant,
+            ratio: figures.ratio,
+            bytes_per_s: row.scoring.bytes_per_s,
+            similarity: figures.similarity,
+        })
+    }
+
+    /// At least as good in all three, better in one.
+    fn dominates(&self, other: &Self) -> bool {
+        let at_least = self.ratio >= other.ratio
+            && self.bytes_per_s >= other.bytes_per_s
+            && self.similarity >= other.similarity;
+        let better = self.ratio > other.ratio
+            || self.bytes_per_s > other.bytes_per_s
+            || self.similarity > other.similarity;
+        at_least && better
+    }
+}
+
+impl RoundSummary {
+    /// The Pareto board of the round: highest ratio first. Of entries that are equal in all three the first counts.
+    pub fn pareto(&self) -> Vec<ParetoPoint> {
+        let all: Vec<ParetoPoint> = self.board.iter().filter_map(ParetoPoint::of).collect();
+        let mut front: Vec<ParetoPoint> = Vec::new();
+        for (index, point) in all.iter().enumerate() {
+            let beaten = all.iter().any(|other| other.dominates(point));
+            let equal = |other: &ParetoPoint| {
+                (other.ratio, other.bytes_per_s, other.similarity)
+                    == (point.ratio, point.bytes_per_s, point.similarity)
+            };
+            if !beaten && !all[..index].iter().any(equal) {
+                front.push(*point);
+            }
+        }
+        front.sort_by(|a, b| b.ratio.total_cmp(&a.ratio).then(a.entry.cmp(&b.entry)));
+        front
+    }
+}
+
+impl Competition {
+    /// The newest round that was judged.
+    pub fn last_judged(&self) -> Option<&RoundSummary> {
+        self.summaries.iter().rev().find(|summary| summary.void.is_none())
+    }
+
+    /// The competition's leaderboard: each key's best row of the newest judged round, ranked anew.
+    pub fn leaderboard(&self) -> Vec<BoardRow> {
+        let Some(summary) = self.last_judged() else { return Vec::new() };
+        let mut seen = BTreeSet::new();
+        let best = summary.board.iter().filter(|row| seen.insert(row.entrant));
+        best.enumerate().map(|(index, row)| BoardRow { rank: index as u32 + 1, ..*row }).collect()
+    }
+
+    /// The best of each judged round, oldest first.
+    pub fn score_series(&self) -> Vec<ScorePoint> {
+        let point = |summary: &RoundSummary| {
+            let best = *summary.board.first()?;
+            Some(ScorePoint { round: summary.round, at: summary.completed_at, best })
+        };
+        self.summaries.iter().filter_map(point).collect()
+    }
+
+    /// What the next champion needs; `None` before anything was judged.
+    pub fn score_to_beat(&self) -> Option<ScoreToBeat> {
+        let direction = self.spec.rule().direction();
+        let judging = self.live.values().find(|round| round.step == Step::Judging);
+        if let Some(round) = judging {
+            let settled = |id| round.jobs.get(&id).is_some_and(|job| job.settlement.is_some());
+            let known = round.automatic().next().is_some() && round.automatic().all(settled);
+            let raws = round.automatic().filter_map(|id| round.scoring(id)).map(|scoring| scoring.score.raw);
+            let top = raws.min_by(|a, b| direction.order(*a, *b));
+            if let Some(top) = top.filter(|_| known) {
+                let raw = self.spec.takeover().threshold(top, direction);
+                return Some(ScoreToBeat { raw, round: round.number, provisional: false });
+            }
+        }
+        let last = self.last_judged()?;
+        Some(ScoreToBeat { raw: last.to_beat?, round: last.round, provisional: true })
+    }
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+impl State {
+    /// The arena's leaderboard, best first. Who has no value (nothing scored) stands last.
+    pub fn leaderboard(&self, mode: LeaderMode, at: Millis) -> Vec<Leader> {
+        let mut by_key: BTreeMap<NodeId, Vec<&Entry>> = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.role != Role::Baseline) {
+            by_key.entry(entry.entrant).or_default().push(entry);
+        }
+        let mut leaders: Vec<(f64, Leader)> = by_key
+            .into_iter()
+            .map(|(key, entries)| {
+                let leader = self.leader(key, &entries, at);
+                (key_of(mode, &leader), leader)
+            })
+            .collect();
+        leaders.sort_by(|(a, x), (b, y)| {
+            let earlier = x.first_submission_at.cmp(&y.first_submission_at);
+            a.total_cmp(b).then(earlier).then(x.entrant.cmp(&y.entrant))
+        });
+        let mut rank = 0;
+        let mut last = None;
+        for (index, (key, leader)) in leaders.iter_mut().enumerate() {
+            if last != Some(*key) {
+                rank = index as u32 + 1;
+                last = Some(*key);
+            }
+            leader.rank = rank;
+        }
+        leaders.into_iter().map(|(_, leader)| leader).collect()
+    }
+
+    fn leader(&self, key: NodeId, entries: &[&Entry], at: Millis) -> Leader {
+        let made: Vec<&&Entry> = entries.iter().filter(|entry| entry.version > 0).collect();
+        let scores: Vec<f64> =
+            made.iter().filter_map(|entry| entry.scoring()).map(|scoring| scoring.score.score).collect();
+        let places: Vec<f64> = made.iter().filter_map(|entry| entry.rank).map(f64::from).collect();
+        let competitions: BTreeSet<CompetitionId> = made.iter().map(|entry| entry.competition).collect();
+        Leader {
+            rank: 0,
+            entrant: key,
+            first_places: entries.iter().filter(|entry| entry.rank == Some(1)).count() as u32,
+            earned: self.earned(key, at),
+            submissions: made.len() as u32,
+            competitions: competitions.len() as u32,
+            first_submission_at: made.first().map_or(Millis(u64::MAX), |entry| entry.submitted_at),
+            mean_score: mean(&scores),
+            median_score: median(&scores),
+            mean_place: mean(&places),
+            median_place: median(&places),
+        }
+    }
+
+    /// What a key did; `None` if it never entered.
+    pub fn profile(&self, key: NodeId, at: Millis) -> Option<Profile> {
+        let entrant = self.entrants.get(&key)?;
+        let leader = self.leaderboard(LeaderMode::Earnings, at).into_iter().find(|row| row.entrant == key)?;
+        let made: Vec<&Entry> = entrant.entries.iter().filter_map(|id| self.entry(*id)).collect();
+        let mut activity: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut competitions: BTreeMap<CompetitionId, Vec<EntryId>> = BTreeMap::new();
+        for entry in &made {
+            *activity.entry(entry.submitted_at.0 / 86_400_000).or_default() += 1;
+            competitions.entry(entry.competition).or_default().push(entry.id);
+        }
+        let scores = made.iter().filter_map(|entry| entry.scoring()).map(|scoring| scoring.score.score);
+        let leads = self
+            .competitions
+            .values()
+            .filter(|found| found.champion.is_some_and(|champion| champion.entrant == key));
+        Some(Profile {
+            leader,
+            scored: made.iter().filter(|entry| entry.scoring().is_some()).count() as u32,
+            best_score: scores.max_by(f64::total_cmp),
+            last_submission_at: made.last().map(|entry| entry.submitted_at),
+            activity,
+            competitions,
+            leads: leads.map(|found| found.id).collect(),
+        })
+    }
+
+    /// An entry's line: itself, its parents, their parents, each once, nearest first.
+    pub fn lineage(&self, id: EntryId) -> Vec<EntryId> {
+        let mut line = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut next = vec![id];
+        while !next.is_empty() {
+            let mut parents = Vec::new();
+            for id in next {
+                let Some(entry) = self.entry(id).filter(|entry| seen.insert(entry.id)) else { continue };
+                line.push(entry.id);
+                parents.extend(entry.origin);
+                parents.extend(&entry.parents);
+            }
+            next = parents;
+        }
+        line
+    }
+}
+
+/// Smaller is better; none is worst.
+fn key_of(mode: LeaderMode, leader: &Leader) -> f64 {
+    let high = |value: Option<f64>| value.map_or(f64::INFINITY, |value| -value);
+    let low = |value: Option<f64>| value.unwrap_or(f64::INFINITY);
+    match mode {
+        LeaderMode::FirstPlaces => -f64::from(leader.first_places),
+        LeaderMode::MeanScore => high(leader.mean_score),
+        LeaderMode::MedianScore => high(leader.median_score),
+        LeaderMode::MeanPlace => low(leader.mean_place),
+        LeaderMode::MedianPlace => low(leader.median_place),
+        LeaderMode::TotalSubmissions => -f64::from(leader.submissions),
+        LeaderMode::Earnings => -(leader.earned as f64),
+    }
+}

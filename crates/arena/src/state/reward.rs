@@ -1,0 +1,203 @@
+//! What places are worth: weights at a moment, and what was earned over time. Integers that never add up to more than
+//! there is.
+
+use std::collections::BTreeMap;
+
+use wire::{Millis, NodeId};
+
+use super::State;
+use super::competition::{BoardRow, Competition};
+use super::entry::Role;
+use super::round::Round;
+use crate::number::{PPB, PPM, ppm_of};
+use crate::record::EntryId;
+use crate::spec::{CompetitionId, Rewards};
+
+/// Weights of an arena at a moment, 10⁻⁹ of its rewards: `burned` and `keys` add up to one exactly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// By key.
+    pub keys: BTreeMap<NodeId, u64>,
+    /// What nobody gets.
+    pub burned: u64,
+}
+
+/// Share that is burned when the champion has led for `age`, 10⁻⁶: from the base linearly to all of it.
+pub fn burn_ppm(rewards: &Rewards, age: Millis) -> u64 {
+    let base = u64::from(rewards.base_burn_ppm);
+    if rewards.decay_s == 0 {
+        return base;
+    }
+    let span = u128::from(rewards.decay_s) * 1000;
+    let part = u128::from(PPM - base) * u128::from(age.0).min(span) / span;
+    base + part as u64
+}
+
+/// ∫ of the unburned weight from age `from` to age `to`, 10⁻⁹ × milliseconds.
+fn unburned(rewards: &Rewards, from: Millis, to: Millis) -> u128 {
+    let weight = u128::from(rewards.weight_ppm) * u128::from(PPB / PPM);
+    let start = weight * u128::from(PPM - u64::from(rewards.base_burn_ppm)) / u128::from(PPM);
+    let decay = u128::from(rewards.decay_s) * 1000;
+    if decay == 0 {
+        return start * u128::from(to.since(from).0);
+    }
+    let (a, b) = (u128::from(from.0).min(decay), u128::from(to.0).min(decay));
+    // ∫ (1 − t/D) dt = (b − a) − (b² − a²) / 2D
+    start * (2 * decay * (b - a) - (b * b - a * a)) / (2 * decay)
+}
+
+impl Competition {
+    fn age(&self, at: Millis) -> Millis {
+        self.champion.map_or(Millis(0), |champion| at.since(champion.since))
+    }
+
+    /// Share of the competition's weight that is burned at a moment, 10⁻⁶; all of it without a champion.
+    pub fn burn_ppm(&self, at: Millis) -> u64 {
+        if self.champion.is_none() || self.completed_at.is_some() {
+            return PPM;
+        }
+        burn_ppm(&self.spec.reward, self.age(at))
+    }
+
+    /// Who is paid, and their shares of what is not burned, 10⁻⁶.
+    pub fn payees(&self) -> &BTreeMap<NodeId, u64> {
+        &self.payees
+    }
+
+    /// Earned by each payee since the last completed round, 10⁻⁹ × milliseconds.
+    fn pending(&self, now: Millis) -> BTreeMap<NodeId, u128> {
+        let paid = unburned(&self.spec.reward, self.age(self.paid_from), self.age(now));
+        self.payees.iter().map(|(key, share)| (*key, paid * u128::from(*share) / u128::from(PPM))).collect()
+    }
+}
+
+impl State {
+    /// Weights at a moment that is not before the newest block.
+    pub fn weights(&self, at: Millis) -> Weights {
+        let mut keys: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for competition in self.competitions.values().filter(|found| found.completed_at.is_none()) {
+            let weight = u64::from(competition.spec.reward.weight_ppm) * (PPB / PPM);
+            let paid = ppm_of(weight, PPM - competition.burn_ppm(at));
+            for (key, share) in &competition.payees {
+                *keys.entry(*key).or_default() += ppm_of(paid, *share);
+            }
+        }
+        keys.retain(|_, weight| *weight > 0);
+        let burned = PPB - keys.values().sum::<u64>();
+        Weights { keys, burned }
+    }
+
+    /// What a key has earned, 10⁻⁹ of the arena's rewards × milliseconds.
+    pub fn earned(&self, key: NodeId, at: Millis) -> u128 {
+        let past = self.entrants.get(&key).map_or(0, |entrant| entrant.earned);
+        let pending = |found: &Competition| found.pending(at).get(&key).copied().unwrap_or(0);
+        past + self.competitions.values().map(pending).sum::<u128>()
+    }
+
+    /// Books what was earned up to now.
+    pub(super) fn accrue(&mut self, id: CompetitionId) {
+        let now = self.now;
+        let Some(competition) = self.competitions.get_mut(&id) else { return };
+        let earned = competition.pending(now);
+        competition.paid_from = now;
+        for (key, amount) in earned {
+            self.entrants.entry(key).or_default().earned += amount;
+        }
+    }
+
+    /// Places of a completed round and their shares. The champion is first; behind it the board's makers, each once,
+    /// without copies and without what does not beat the baseline.
+    pub(super) fn payees(
+        &self,
+        competition: &Competition,
+        round: &Round,
+        board: &[BoardRow],
+    ) -> BTreeMap<NodeId, u64> {
+        let Some(champion) = competition.champion else { return BTreeMap::new() };
+        let direction = competition.spec.rule().direction();
+        let floor = round.baseline.and_then(|id| round.scoring(id)).map(|scoring| scoring.score.raw);
+        let mut places: Vec<(NodeId, EntryId)> = vec![(champion.entrant, champion.entry)];
+        for row in board {
+            let baseline = self.entry(row.entry).is_none_or(|entry| entry.role == Role::Baseline);
+            let beats = floor.is_none_or(|floor| direction.better(row.scoring.score.raw, floor));
+            let new = places.iter().all(|(entrant, _)| *entrant != row.entrant);
+            if !baseline && beats && new && row.echo_of.is_none() {
+                places.push((row.entrant, row.entry));
+            }
+        }
+        let rewards = &competition.spec.reward;
+        let mut shares: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for ((entrant, entry), share) in places.into_iter().zip(&rewards.split_ppm) {
+            let parents = self.parents_of(entry, entrant);
+            let lineage =
+                if parents.is_empty() { 0 } else { ppm_of(u64::from(*share), rewards.lineage_ppm.into()) };
+            *shares.entry(entrant).or_default() += u64::from(*share) - lineage;
+            for (parent, part) in parents.iter().zip(ledger::split::split(lineage, &vec![1; parents.len()])) {
+                *shares.entry(*parent).or_default() += part;
+            }
+        }
+        shares.retain(|_, share| *share > 0);
+        shares
+    }
+
+    /// Makers of the entries that an entry names as its parents, without its own maker.
+    fn parents_of(&self, id: EntryId, entrant: NodeId) -> Vec<NodeId> {
+        let first = self.entry(id).and_then(|entry| entry.origin).unwrap_or(id);
+        let parents = self.entry(first).map_or(&[][..], |entry| &entry.parents);
+        parents
+            .iter()
+            .filter_map(|id| self.entry(*id))
+            .map(|entry| entry.entrant)
+            .filter(|other| *other != entrant)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: u64 = 86_400_000;
+
+    fn apex() -> Rewards {
+        Rewards {
+            weight_ppm: 20_000,
+            base_burn_ppm: 900_000,
+            decay_s: 864_000,
+            split_ppm: vec![1_000_000],
+            lineage_ppm: 0,
+        }
+    }
+
+    #[test]
+    fn golden_burn_of_ten_days() {
+        let burn = |days_tenths: u64| burn_ppm(&apex(), Millis(DAY * days_tenths / 10));
+        assert_eq!(
+            (burn(0), burn(10), burn(50), burn(100), burn(500)),
+            (900_000, 910_000, 950_000, 1_000_000, 1_000_000)
+        );
+        assert_eq!(burn_ppm(&Rewards { decay_s: 0, ..apex() }, Millis(DAY)), 900_000);
+    }
+
+    #[test]
+    fn the_integral_is_the_triangle() {
+        // 2 % × 10 % over 10 days, falling to nothing: half of the rectangle.
+        let all = unburned(&apex(), Millis(0), Millis(20 * DAY));
+        assert_eq!(all, 2_000_000 * u128::from(10 * DAY) / 2);
+        let parts: u128 =
+            (0..20).map(|day| unburned(&apex(), Millis(day * DAY), Millis((day + 1) * DAY))).sum();
+        assert_eq!(parts, all);
+    }
+
+    proptest! {
+        #[test]
+        fn burn_rises_and_stays_in_bounds(base in 0_u32..=1_000_000, decay in 0_u64..1 << 33, age: u64, later: u64) {
+            let rewards = Rewards { base_burn_ppm: base, decay_s: decay, ..apex() };
+            let (a, b) = (age.min(later), age.max(later));
+            let (first, second) = (burn_ppm(&rewards, Millis(a)), burn_ppm(&rewards, Millis(b)));
+            prop_assert!(u64::from(base) <= first && first <= second && second <= PPM);
+        }
+    }
+}
