@@ -84,7 +84,8 @@ pub fn codec_round_trip(input: &[u8]) {
     let target = Target::similarity(least).expect("within 0 and 1");
     for codec in [CodecId::Uniform, CodecId::Int8] {
         let mut payload = Vec::new();
-        encode_lossy(Level::detect(), codec, target, tensor, &mut payload).expect("falls back where it cannot serve");
+        encode_lossy(Level::detect(), codec, target, tensor, &mut payload)
+            .expect("falls back where it cannot serve");
         let out = back(&payload);
         if out != bytes {
             let got = Tensor::new(dtype, shape.to_vec(), out).expect("sizes agree");

@@ -62,7 +62,8 @@ pub(crate) fn heads() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn tickets() -> Vec<Vec<u8>> {
-    let address = PeerAddress::new(vec!["127.0.0.1:4433".parse().expect("an address")], None).expect("one address");
+    let address =
+        PeerAddress::new(vec!["127.0.0.1:4433".parse().expect("an address")], None).expect("one address");
     vec![wire::to_bytes(&address), b"shoal1aew3ve2wey6bdvwdkafbatiekb".to_vec()]
 }
 

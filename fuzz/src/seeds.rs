@@ -4,8 +4,8 @@ use codec::{CodecId, DType, Level, Target, TensorRef, encode_at, encode_lossy};
 use ledger::Chain;
 use ledger::file::{LogHeader, block_bytes};
 use wire::{
-    Direction, Envelope, Epoch, FrameHeader, Hash, Head, LeaseId, MicroBatch, Millis, PROTOCOL_VERSION, Receipt,
-    RunId, Seq, SignedFrame, SigningKey, StageIndex,
+    Direction, Envelope, Epoch, FrameHeader, Hash, Head, LeaseId, MicroBatch, Millis, PROTOCOL_VERSION,
+    Receipt, RunId, Seq, SignedFrame, SigningKey, StageIndex,
 };
 
 /// A tensor with rows that resemble each other, as 16-bit words.

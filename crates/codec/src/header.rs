@@ -35,7 +35,7 @@ pub enum CodecId {
     Context = 3,
     /// Lossless: every column predicted from those before it by a shared [`Predictor`](crate::Predictor).
     Predictive = 4,
-    /// Lossy: one uniform step, codes in the context of row and column.
+    /// Lossy: one uniform step, codes less what similar rows before say, in the context of row and column.
     Uniform = 5,
     /// Lossy: bytes in blocks with a scale.
     Int8 = 6,

@@ -42,7 +42,8 @@ fn mutate(r: &mut Random, seeds: usize, pool: &[Vec<u8>]) -> Vec<u8> {
             1 => input[at] = r.next() as u8,
             2 => input[at] = [0, 1, 0x7f, 0x80, 0xfe, 0xff][r.below(6)],
             3 => {
-                let number = [0_u32, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX, r.next() as u32 & 0xffff][r.below(6)];
+                let number =
+                    [0_u32, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX, r.next() as u32 & 0xffff][r.below(6)];
                 for (b, v) in input[at..].iter_mut().zip(number.to_le_bytes()) {
                     *b = v;
                 }
@@ -77,7 +78,8 @@ fn run(&(name, target, seeds): &Target, time: Duration, seed: u64) -> Result<u64
         let input = mutate(&mut r, seed_count, &pool);
         if catch_unwind(AssertUnwindSafe(|| target(&input))).is_err() {
             let path = format!("corpus/{name}/seed-{seed}-{tried}.bin");
-            let saved = std::fs::create_dir_all(format!("corpus/{name}")).and_then(|()| std::fs::write(&path, &input));
+            let saved = std::fs::create_dir_all(format!("corpus/{name}"))
+                .and_then(|()| std::fs::write(&path, &input));
             return Err(format!("{name}: input {tried} of seed {seed} panics ({path}: {saved:?})"));
         }
         tried += 1;

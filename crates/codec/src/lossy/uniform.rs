@@ -1,4 +1,5 @@
-//! One uniform step with a dead zone, codes in the context of their row's and column's size.
+//! One uniform step with a dead zone; rows of codes predicted from similar rows before them, the rest in the context of
+//! its row's and column's size.
 //!
 //! Body (integers little-endian):
 //!
