@@ -25,7 +25,7 @@
 //!   the round, and that is counted.
 //! - A verdict is bound before it is shown, and shown only when all judges asked are bound: it cannot be copied. `agree`
 //!   judges of different operators must find the same, else one more is asked, up to `max`. A takeover needs `takeover`
-//!   judges on the challenger and on whoever holds the bar.
+//!   judges on the challenger and on whoever holds the bar; a score that they contradict is struck from the board.
 //! - A lease that runs out goes to another judge; the one that lost it comes last, each time for one lease longer.
 //! - The champion is judged again in each round, as an automatic entry of version 0, on the inputs of that round. So is
 //!   the baseline. A round is judged while the next one is open.

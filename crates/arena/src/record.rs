@@ -312,6 +312,8 @@ pub enum Derived {
         champion: Option<EntryId>,
         /// Entries that nobody judged in time.
         stale: Vec<EntryId>,
+        /// Entries whose scores further judges contradicted when a takeover hung on them: they count no more.
+        disputed: Vec<EntryId>,
     },
     /// A round ends without being judged. The champion stays, entries count as never made.
     RoundVoid {

@@ -174,8 +174,8 @@ impl State {
             Derived::Compared { entry, comparison, sure, .. } => {
                 self.apply_compared(*entry, *comparison, *sure);
             }
-            Derived::RoundCompleted { competition, round, takeover, stale, .. } => {
-                self.apply_round_completed(*competition, *round, *takeover, stale);
+            Derived::RoundCompleted { competition, round, takeover, stale, disputed, .. } => {
+                self.apply_round_completed((*competition, *round), *takeover, stale, disputed);
             }
             Derived::RoundVoid { competition, round, reason } => {
                 self.apply_round_void(*competition, *round, *reason);

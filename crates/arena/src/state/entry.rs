@@ -87,7 +87,7 @@ pub enum EntryState {
     Queued,
     /// Before at least one judge.
     Judging,
-    /// Judged. Final.
+    /// Judged. Final when the round is completed: a takeover asks further judges, who may contradict.
     Scored(Scoring),
     /// Judges agree that it failed. Final.
     Failed(Failure),

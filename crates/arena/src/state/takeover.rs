@@ -7,6 +7,7 @@ use wire::{Hash, NodeId};
 use super::State;
 use super::competition::{BoardRow, Champion, Competition, RoundSummary};
 use super::entry::{Entry, EntryState, Role};
+use super::job::Job;
 use super::round::Round;
 use crate::limits;
 use crate::record::{Derived, EntryId, RoundNumber, Settlement};
@@ -80,6 +81,7 @@ impl State {
             takeover,
             champion: takeover.or(competition.champion.map(|champion| champion.entry)),
             stale,
+            disputed: Self::contradicted(competition, round),
         })
     }
 
@@ -181,6 +183,17 @@ impl State {
         }
     }
 
+    /// Entries on which as many judges as can be asked were asked, and too few of them agree with what was settled.
+    fn contradicted(competition: &Competition, round: &Round) -> Vec<EntryId> {
+        let rules = &competition.spec.judges;
+        let contradicted = |job: &Job| {
+            let settled = matches!(job.settlement, Some(Settlement::Scored { .. } | Settlement::Failed(_)));
+            let exhausted = job.is_complete() && job.asked >= rules.max;
+            settled && exhausted && job.agreeing(rules.tolerance_ppm) < job.need
+        };
+        round.jobs.iter().filter(|(_, job)| contradicted(job)).map(|(id, _)| *id).collect()
+    }
+
     pub(super) fn apply_compared(&mut self, id: EntryId, comparison: crate::rule::Comparison, sure: bool) {
         if let Some(job) = self.job_mut(id) {
             job.comparison = Some((comparison, sure));
@@ -189,14 +202,14 @@ impl State {
 
     pub(super) fn apply_round_completed(
         &mut self,
-        id: CompetitionId,
-        number: RoundNumber,
+        (id, number): (CompetitionId, RoundNumber),
         takeover: Option<EntryId>,
         stale: &[EntryId],
+        disputed: &[EntryId],
     ) {
         self.accrue(id);
         let Some(mut competition) = self.competitions.remove(&id) else { return };
-        if let Some(round) = competition.live.remove(&number) {
+        if let Some(mut round) = competition.live.remove(&number) {
             self.count_judges(&competition, &round);
             self.leases.retain(|_, lease| !round.jobs.contains_key(&lease.entry));
             for id in stale {
@@ -204,6 +217,14 @@ impl State {
                     entry.state = EntryState::Stale;
                 }
                 self.refund(*id);
+            }
+            for id in disputed {
+                if let Some(job) = round.jobs.get_mut(id) {
+                    job.settlement = Some(Settlement::Disputed);
+                }
+                if let Some(entry) = self.entry_mut(*id) {
+                    entry.state = EntryState::Disputed;
+                }
             }
             let board = self.rank(&competition, &round);
             self.crown(&mut competition, &round, takeover);

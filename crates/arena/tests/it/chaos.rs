@@ -2,8 +2,11 @@
 //! block that no entry is judged twice or changes after its end, no round ends twice or has two winners, weights add up
 //! to one and nothing is shown before its gate; at the end the log folds to the same state.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
-use shoal_arena::record::{Control, Input, LeaseId, PoolItem, RoundNumber, Statement};
+use shoal_arena::measure::Failure;
+use shoal_arena::record::{Control, Derived, Input, LeaseId, PoolItem, Record, RoundNumber, Statement};
 use shoal_arena::spec::CompetitionId;
 use wire::{Envelope, Hash, Millis};
 
@@ -25,8 +28,10 @@ fn spec_of(world: &mut World, number: u64) -> String {
             "per_round_max = 100",
             &format!("per_round_max = 100\nlatest_only = {}", world.random.percent(30)),
         );
-    if world.random.percent(50) {
-        text.push_str("agree = 1\ntakeover = 1\nmax = 3\n");
+    match world.random.below(3) {
+        0 => text.push_str("agree = 1\ntakeover = 1\nmax = 3\n"),
+        1 => text.push_str("agree = 2\ntakeover = 2\nmax = 2\n"),
+        _ => {}
     }
     if world.random.percent(50) {
         text += "[baseline]\nname = \"b\"\ncode = \"";
@@ -59,16 +64,21 @@ fn step(world: &mut World, competitions: &mut u64) {
         }
         0..=29 => {
             let Some(id) = any_competition(world) else { return };
-            let size = 300_000 + world.random.below(50) * 10_000;
+            // Few different codes, so that somebody copies.
             let variant = world.random.below(60);
+            let size = 300_000 + variant * 37 % 50 * 10_000;
             let entrant = world.random.below(8);
             let parents = world.state.entries().iter().rev().find(|entry| entry.scoring().is_some());
             let parents =
                 parents.map(|entry| vec![entry.id]).filter(|_| variant.is_multiple_of(3)).unwrap_or_default();
-            let _ = world.submit_with(entrant, id, Quality::of(size, variant), parents, None);
+            let failure = variant.is_multiple_of(20).then_some(Failure::Trap);
+            let quality = Quality { failure, ..Quality::of(size, variant) };
+            let _ = world.submit_with(entrant, id, quality, parents, None);
         }
         30..=44 => {
-            if !world.sealed.is_empty() {
+            if world.random.percent(40) {
+                world.unseal();
+            } else if !world.sealed.is_empty() {
                 let at = world.random.below(world.sealed.len() as u64) as usize;
                 world.unseal_one(at);
             }
@@ -115,7 +125,8 @@ fn step(world: &mut World, competitions: &mut u64) {
             let _ = world.control(control);
         }
         78 => {
-            let down = Millis(world.random.below(90 * MINUTE));
+            let longest = if world.random.percent(20) { 90 * MINUTE } else { MINUTE };
+            let down = Millis(world.random.below(longest));
             world.now = world.now.plus(down);
             world.control(Control::Resumed { down }).unwrap();
         }
@@ -131,7 +142,10 @@ fn step(world: &mut World, competitions: &mut u64) {
         _ => {
             let longest = [MINUTE / 6, 2 * MINUTE, 40 * MINUTE][world.random.below(3) as usize];
             let ms = world.random.below(longest);
-            world.pass(ms);
+            // Mostly no further than to the next thing that happens by itself: steps of a round are short.
+            let next = world.state.next_deadline(world.now).map_or(ms, |at| at.since(world.now).0);
+            let soon = world.random.percent(80);
+            world.pass(if soon { next.min(4 * longest) } else { ms });
         }
     }
 }
@@ -190,30 +204,78 @@ fn finish(world: &mut World) {
     }
 }
 
+/// Plays a seed to its end; every entry came to one, no lease is left, every competition is over.
+fn play(seed: u64, steps: u32) -> World {
+    let mut world = World::new(seed);
+    world.judges(4);
+    world.pass(59 * MINUTE);
+    let mut competitions = 0;
+    for _ in 0..2 {
+        competitions += 1;
+        let text = spec_of(&mut world, competitions);
+        let _ = world.open_by(&owner(), &text);
+    }
+    for _ in 0..steps {
+        step(&mut world, &mut competitions);
+    }
+    finish(&mut world);
+    for entry in world.state.entries() {
+        assert!(entry.state.is_final(), "seed {seed} entry {} is {:?}", entry.id, entry.state);
+    }
+    assert!(world.state.leases().is_empty());
+    assert!(world.state.competitions().values().all(|found| found.completed_at.is_some()));
+    world.verify();
+    world
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 0, ..ProptestConfig::default() })]
     #[test]
     fn any_interleaving_keeps_the_promises(seed: u64, steps in 50_u32..400) {
-        let mut world = World::new(seed);
-        world.judges(4);
-        world.pass(59 * MINUTE);
-        let mut competitions = 0;
-        for _ in 0..2 {
-            competitions += 1;
-            let text = spec_of(&mut world, competitions);
-            let _ = world.open_by(&owner(), &text);
+        play(seed, steps);
+    }
+}
+
+/// The interleavings are no empty play: nearly every end of an entry and of a round is among them (a dispute is rare).
+#[test]
+fn interleavings_reach_every_end() {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for seed in 0..30 {
+        let world = play(seed, 400);
+        seen.extend(world.state.entries().iter().map(|entry| entry.state.name().to_owned()));
+        for record in world.log.iter().flat_map(|(_, records)| records) {
+            match record {
+                Record::Derived(Derived::RoundCompleted { takeover, .. }) => {
+                    seen.insert(format!("takeover {}", takeover.is_some()));
+                }
+                Record::Derived(Derived::RoundVoid { reason, .. }) => {
+                    seen.insert(format!("{reason:?}"));
+                }
+                other => {
+                    seen.insert(other.name().to_owned());
+                }
+            }
         }
-        for _ in 0..steps {
-            step(&mut world, &mut competitions);
-        }
-        finish(&mut world);
-        // Nothing hangs: every entry came to an end, no lease is left, every competition is over.
-        for entry in world.state.entries() {
-            prop_assert!(entry.state.is_final(), "seed {} entry {} is {:?}", seed, entry.id, entry.state);
-        }
-        prop_assert!(world.state.leases().is_empty());
-        prop_assert!(world.state.competitions().values().all(|found| found.completed_at.is_some()));
-        world.verify();
+    }
+    for end in [
+        "scored",
+        "failed",
+        "copy",
+        "stale",
+        "unopened",
+        "replaced",
+        "takeover true",
+        "takeover false",
+        "NoEntries",
+        "NoPool",
+        "NoJudges",
+        "Referred",
+        "Compared",
+        "Expired",
+        "Dismissed",
+        "Resumed",
+    ] {
+        assert!(seen.contains(end), "{end} is not in {seen:?}");
     }
 }
 

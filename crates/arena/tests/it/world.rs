@@ -75,6 +75,8 @@ pub(crate) enum Manner {
     Honest,
     /// Shows other figures than it measured, its own each time.
     Lies,
+    /// Shows a far too good figure for key 1's entries: the same as all who do so.
+    Colludes,
     /// Binds and never shows.
     Hides,
     /// Neither takes leases nor opens nonces.
@@ -357,6 +359,14 @@ impl World {
                 *nano += self.random.below(1000) as i64;
             }
         }
+        let favourite = self.state.entry(id).unwrap().entrant == key(1).node_id();
+        if let (Manner::Colludes, true, Outcome::Measured { measures: Measures::Codec(items), .. }) =
+            (manner, favourite, &mut outcome)
+        {
+            for item in items.iter_mut() {
+                item.compressed_bytes /= 10;
+            }
+        }
         if manner == Manner::Lies {
             let lie = self.random.below(1_000_000);
             match &mut outcome {
@@ -501,7 +511,8 @@ impl World {
             assert_eq!(&self.state.entry(*id).unwrap().state, before, "entry {id} changed after its end");
         }
         for entry in self.state.entries() {
-            if entry.state.is_final() {
+            let live = &self.state.competition(&entry.competition).unwrap().live;
+            if entry.state.is_final() && !live.contains_key(&entry.round) {
                 self.finals.insert(entry.id, entry.state);
             }
         }
