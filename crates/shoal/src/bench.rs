@@ -1,4 +1,7 @@
-//! `shoal bench`: measures in one process.
+//! `shoal bench`: measures in one process, or from the log of a run.
+
+mod alone;
+mod log;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -25,8 +28,11 @@ const HELD_OUT_TOKENS: usize = 65_536;
 
 /// `shoal bench`.
 pub(crate) fn run(args: BenchArgs, json: bool) -> Result<ExitCode> {
-    let BenchCommand::Cuts(args) = args.command;
-    bench_cuts(&args, json)
+    match args.command {
+        BenchCommand::Cuts(args) => bench_cuts(&args, json),
+        BenchCommand::Alone(args) => alone::run(&args, json),
+        BenchCommand::Log(args) => log::run(&args, json),
+    }
 }
 
 fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {

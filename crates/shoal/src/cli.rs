@@ -337,6 +337,28 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchCommand {
     /// Loss gaps of the cuts at equal tokens, beside a control that sends nothing.
     Cuts(BenchCutsArgs),
+    /// Train the model of a run in this process: what a swarm's tokens per second are compared with.
+    Alone(BenchAloneArgs),
+    /// Times of a run's phases and of each step of its merges, and who did what, from its log.
+    Log(BenchLogArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchAloneArgs {
+    /// A run folder.
+    pub(crate) run: PathBuf,
+    /// Epochs to train. Default: those of the run.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) epochs: Option<u32>,
+    /// Threads. Default: all cores.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchLogArgs {
+    /// A run folder.
+    pub(crate) run: PathBuf,
 }
 
 #[derive(Args, Debug)]

@@ -127,7 +127,8 @@ fn of_run(folder: &Path) -> Result<(Check, Option<Wrong>)> {
     Ok((check, wrong))
 }
 
-fn header_of(folder: &Path) -> Result<LogHeader> {
+/// Run and orchestrator of a run folder.
+pub(crate) fn header_of(folder: &Path) -> Result<LogHeader> {
     let folder = RunFolder::new(folder);
     let spec = read_spec(&folder)?;
     Ok(LogHeader { run: spec.run_id(), orchestrator: node::key::load(&folder.key())?.node_id() })
@@ -152,7 +153,7 @@ pub(crate) fn write_log(folder: &Path, to: &Path) -> Result<u64> {
 }
 
 /// Hands over the blocks of a run folder until `take` has enough.
-fn read_run(folder: &Path, mut take: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+pub(crate) fn read_run(folder: &Path, mut take: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
     let path = RunFolder::new(folder).log();
     if !path.exists() {
         return Err(bad_input(format!(

@@ -9,7 +9,7 @@ use wire::StageIndex;
 
 use super::MinerError;
 use crate::limits;
-use crate::spec::RunSpec;
+use crate::spec::{RunSpec, TensorCodec};
 
 /// Memory and disk of a miner that has a certain stage, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,11 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
         // Trained weights and the residual to come; own upload, uploads and results of own shards (two thirds of the
         // vector each at worst, with two replicas the whole of it), all results.
         let transit = 4 + 4 + 4 * encoded;
+        // Encoded copies under way: the upload to two owners, the state to the keeper.
+        let packed = |codec: TensorCodec, bytes: u64| if codec == TensorCodec::Raw { 0 } else { bytes };
+        let transit = transit
+            + packed(spec.codec.pseudo_gradients, 2 * encoded)
+            + packed(spec.codec.weights, 4 + momentum);
         MinerMemory {
             stage: index as u16,
             training: stage.memory(spec.batch.sequences, in_flight, threads),

@@ -365,7 +365,8 @@ impl Default for CodecSpec {
             activations: TensorCodec::Huffman,
             gradients: TensorCodec::Huffman,
             pseudo_gradients: TensorCodec::Huffman,
-            weights: TensorCodec::Huffman,
+            // Few bits of f32 weights can be saved, and encoded copies take memory.
+            weights: TensorCodec::Raw,
             merge: MergeCodec::Bf16,
         }
     }

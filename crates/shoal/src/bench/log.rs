@@ -1,0 +1,261 @@
+//! `shoal bench log`: how long each phase and each step of each merge took, and who did what, from a run's log.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use node::follow::Fold;
+use serde::Serialize;
+use swarm::record::{Derived, Record, Statement, Traffic};
+use wire::{Millis, NodeId};
+
+use crate::cli::BenchLogArgs;
+use crate::verify::{header_of, read_run};
+use crate::watch::print;
+
+/// Times of one epoch, seconds from the block that opened it, and its training work.
+#[derive(Debug, Serialize)]
+struct EpochTimes {
+    epoch: u32,
+    micro_batches: usize,
+    tokens: u64,
+    /// When it opened, seconds since the first epoch did.
+    opened_s: f64,
+    /// Length of training.
+    training_s: Option<f64>,
+    stages: Vec<MergeTimes>,
+    members: Vec<MemberTimes>,
+}
+
+/// Ends of the steps of one stage's merge, seconds since the end of training.
+#[derive(Clone, Debug, Default, Serialize)]
+struct MergeTimes {
+    stage: usize,
+    uploaders: usize,
+    commits_closed_s: Option<f64>,
+    set_fixed_s: Option<f64>,
+    inputs_fixed_s: Option<f64>,
+    claims_due_s: Option<f64>,
+    manifest_s: Option<f64>,
+    /// From closed commitments to the manifest.
+    merge_s: Option<f64>,
+}
+
+/// What one miner reported in one epoch.
+#[derive(Clone, Debug, Serialize)]
+struct MemberTimes {
+    node: String,
+    stage: u16,
+    /// Micro-batches per 1000 s that routes were drawn by.
+    capacity: u64,
+    accumulate: u32,
+    /// Forwards and backwards.
+    items: usize,
+    steps: usize,
+    busy_s: f64,
+}
+
+/// What one miner reported in all.
+#[derive(Debug, Default, Serialize)]
+struct Totals {
+    event: &'static str,
+    node: String,
+    stage: u16,
+    activation_bytes: u64,
+    activation_full_bytes: u64,
+    merge_bytes: u64,
+    sent_bytes: u64,
+    received_bytes: u64,
+}
+
+/// Follows the records of a log.
+#[derive(Debug, Default)]
+struct Times {
+    began: Option<Millis>,
+    opened: Millis,
+    closed: Millis,
+    epochs: Vec<EpochTimes>,
+    index: BTreeMap<NodeId, usize>,
+    totals: BTreeMap<NodeId, Totals>,
+}
+
+/// `shoal bench log`.
+pub(super) fn run(args: &BenchLogArgs, json: bool) -> Result<ExitCode> {
+    let times = of_run(&args.run)?;
+    for epoch in &times.epochs {
+        print(&if json { serde_json::to_string(epoch)? } else { epoch.words() })?;
+    }
+    for totals in times.totals.values() {
+        print(&if json { serde_json::to_string(totals)? } else { totals.words() })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_run(folder: &Path) -> Result<Times> {
+    let header = header_of(folder)?;
+    let mut fold = Fold::new(header.run, header.orchestrator);
+    let mut times = Times::default();
+    read_run(folder, |block| {
+        let records = fold.push(block)?;
+        if let Some(view) = fold.view() {
+            let spec = view.state.spec();
+            for record in &records {
+                times.record(view.state.now(), spec.stages.len(), spec.tokens_per_micro_batch, record);
+            }
+        }
+        Ok(true)
+    })?;
+    Ok(times)
+}
+
+fn seconds(from: Millis, to: Millis) -> f64 {
+    to.since(from).0 as f64 / 1000.0
+}
+
+impl Times {
+    fn record(&mut self, now: Millis, stages: usize, tokens: u64, record: &Record) {
+        match record {
+            Record::Stated(envelope) => {
+                if let Ok(Statement::Work(work)) = wire::from_bytes(&envelope.body) {
+                    let reported = (work.items.len(), work.steps.len(), work.busy);
+                    self.work(envelope.sender, reported, &work.traffic);
+                }
+            }
+            Record::Derived(Derived::Opened { epoch, members, micro_batches, .. }) => {
+                self.opened = now;
+                let began = *self.began.get_or_insert(now);
+                self.index = members.iter().enumerate().map(|(at, member)| (member.node, at)).collect();
+                for member in members {
+                    let totals = self.totals.entry(member.node).or_default();
+                    totals.event = "totals";
+                    totals.node = member.node.short();
+                    totals.stage = member.stage.0;
+                }
+                let members = members.iter().map(|member| MemberTimes {
+                    node: member.node.short(),
+                    stage: member.stage.0,
+                    capacity: member.capacity,
+                    accumulate: member.accumulate,
+                    items: 0,
+                    steps: 0,
+                    busy_s: 0.0,
+                });
+                self.epochs.push(EpochTimes {
+                    epoch: epoch.0,
+                    micro_batches: micro_batches.len(),
+                    tokens: micro_batches.len() as u64 * tokens,
+                    opened_s: seconds(began, now),
+                    training_s: None,
+                    stages: (0..stages).map(|stage| MergeTimes { stage, ..MergeTimes::default() }).collect(),
+                    members: members.collect(),
+                });
+            }
+            Record::Derived(Derived::Closed { .. }) => {
+                self.closed = now;
+                if let Some(epoch) = self.epochs.last_mut() {
+                    epoch.training_s = Some(seconds(self.opened, now));
+                }
+            }
+            Record::Derived(derived) => self.merge(now, derived),
+            Record::Control(_) => {}
+        }
+    }
+
+    fn work(&mut self, node: NodeId, (items, steps, busy): (usize, usize, Millis), traffic: &Traffic) {
+        if let (Some(epoch), Some(at)) = (self.epochs.last_mut(), self.index.get(&node))
+            && let Some(member) = epoch.members.get_mut(*at)
+        {
+            member.items += items;
+            member.steps += steps;
+            member.busy_s += busy.0 as f64 / 1000.0;
+        }
+        let Some(totals) = self.totals.get_mut(&node) else { return };
+        totals.activation_bytes += traffic.activations;
+        totals.activation_full_bytes += traffic.activations_full;
+        totals.merge_bytes += traffic.merge;
+        totals.sent_bytes += traffic.sent;
+        totals.received_bytes += traffic.received;
+    }
+
+    fn merge(&mut self, now: Millis, derived: &Derived) {
+        let (Derived::CommitsClosed { stage, .. }
+        | Derived::SetFixed { stage, .. }
+        | Derived::InputsFixed { stage, .. }
+        | Derived::ClaimsDue { stage, .. }
+        | Derived::Manifest { stage, .. }) = derived
+        else {
+            return;
+        };
+        let at = seconds(self.closed, now);
+        let stages = self.epochs.last_mut().map(|epoch| &mut epoch.stages);
+        let Some(times) = stages.and_then(|stages| stages.get_mut(usize::from(stage.0))) else { return };
+        match derived {
+            Derived::CommitsClosed { .. } => times.commits_closed_s = Some(at),
+            Derived::SetFixed { nodes, .. } => {
+                times.uploaders = nodes.len();
+                times.set_fixed_s = Some(at);
+            }
+            Derived::InputsFixed { .. } => times.inputs_fixed_s = Some(at),
+            Derived::ClaimsDue { .. } => times.claims_due_s = Some(at),
+            _ => {
+                times.manifest_s = Some(at);
+                times.merge_s = times.commits_closed_s.map(|from| at - from);
+            }
+        }
+    }
+}
+
+impl EpochTimes {
+    fn words(&self) -> String {
+        let some = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |time| format!("{time:.3}"));
+        let mut text = format!(
+            "epoch {} opened at {:.3} s, trained {} s, {} tokens",
+            self.epoch,
+            self.opened_s,
+            some(self.training_s),
+            self.tokens
+        );
+        for member in &self.members {
+            text += &format!(
+                "\n  stage {} {}: {} items, {} steps of {}, busy {:.3} s, capacity {}",
+                member.stage,
+                member.node,
+                member.items,
+                member.steps,
+                member.accumulate,
+                member.busy_s,
+                member.capacity
+            );
+        }
+        for times in &self.stages {
+            text += &format!(
+                "\n  stage {} of {} uploads: commits {}, set {}, inputs {}, claims {}, manifest {}; merge {} s",
+                times.stage,
+                times.uploaders,
+                some(times.commits_closed_s),
+                some(times.set_fixed_s),
+                some(times.inputs_fixed_s),
+                some(times.claims_due_s),
+                some(times.manifest_s),
+                some(times.merge_s)
+            );
+        }
+        text
+    }
+}
+
+impl Totals {
+    fn words(&self) -> String {
+        format!(
+            "stage {} {}: activations {} (full width {}), merges {}, sent {}, received {} bytes",
+            self.stage,
+            self.node,
+            self.activation_bytes,
+            self.activation_full_bytes,
+            self.merge_bytes,
+            self.sent_bytes,
+            self.received_bytes
+        )
+    }
+}
