@@ -1,6 +1,7 @@
 //! `shoal bench log`: how long each phase and each step of each merge took, and who did what, from a run's log.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -217,7 +218,8 @@ impl EpochTimes {
             self.tokens
         );
         for member in &self.members {
-            text += &format!(
+            let _ = write!(
+                text,
                 "\n  stage {} {}: {} items, {} steps of {}, busy {:.3} s, capacity {}",
                 member.stage,
                 member.node,
@@ -229,7 +231,8 @@ impl EpochTimes {
             );
         }
         for times in &self.stages {
-            text += &format!(
+            let _ = write!(
+                text,
                 "\n  stage {} of {} uploads: commits {}, set {}, inputs {}, claims {}, manifest {}; merge {} s",
                 times.stage,
                 times.uploaders,
