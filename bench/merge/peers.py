@@ -43,13 +43,14 @@ def hivemind_peer(index, initial, parameters, rounds, barrier, queue):
 
     torch.set_num_threads(1)
     peers = [] if index == 0 else initial
-    dht = hivemind.DHT(start=True, initial_peers=peers, host_maddrs=["/ip4/127.0.0.1/tcp/0"])
+    dht = hivemind.DHT(start=True, initial_peers=peers, host_maddrs=["/ip4/127.0.0.1/tcp/0"], use_relay=False,
+                       use_auto_relay=False)
     if index == 0:
         for _ in range(PEERS - 1):
-            queue.put([str(address) for address in dht.get_visible_maddrs()])
+            queue.put([str(address) for address in dht.get_visible_maddrs(latest=True)])
     averager = hivemind.averaging.DecentralizedAverager(
         [torch.randn(parameters)], dht, prefix="shoal-bench", target_group_size=PEERS, min_group_size=PEERS,
-        min_matchmaking_time=2.0, request_timeout=1.0, compression=hivemind.Float16Compression(), start=True,
+        min_matchmaking_time=2.0, request_timeout=1.0, compression=hivemind.compression.Float16Compression(), start=True,
     )
     from hivemind.averaging.control import AveragingStage
 
@@ -102,7 +103,7 @@ def free_port():
 
 
 if __name__ == "__main__":
-    mp.set_start_method("spawn")
+    mp.set_start_method("fork")  # hivemind starts processes of its own, which spawn cannot hand over
     parameters, rounds = int(sys.argv[1]), int(sys.argv[2])
     run_gloo(parameters, rounds, "float32", free_port())
     run_gloo(parameters, rounds, "bfloat16", free_port())
