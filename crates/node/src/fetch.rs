@@ -1,6 +1,6 @@
 //! Fetching things in pieces from whoever has them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use net::{Link, LinkError};
@@ -86,23 +86,25 @@ pub async fn fetch_within(
         let answer = link.call(&peer, message, deadline).await?;
         let reply = Reply::parse(&answer).map_err(|error| wrong(error.to_string()))?;
         wire += answer.payload.len();
-        let (total, piece) = match reply {
-            Reply::Piece { total } => (total, answer.payload),
-            Reply::Packed { total, len } => {
-                let start = Instant::now();
-                let piece = packed::unpack(answer.payload, len).await.map_err(wrong)?;
-                decoding += start.elapsed();
-                (total, piece)
-            }
+        let (total, len) = match reply {
+            Reply::Piece { total } => (total, answer.payload.len() as u64),
+            Reply::Packed { total, len } => (total, len),
             other => return Err(wrong(ReplyError::Unexpected(other.name()).to_string())),
         };
-        let end = whole.len() as u64 + piece.len() as u64;
+        let end = whole.len() as u64 + len;
         if total > limit {
             return Err(wrong(format!("{total} bytes where at most {limit} belong")));
         }
-        if end > total || (piece.is_empty() && end < total) {
-            return Err(wrong(format!("a piece of {} bytes at {} of {total}", piece.len(), whole.len())));
+        if end > total || (len == 0 && end < total) {
+            return Err(wrong(format!("a piece of {len} bytes at {} of {total}", whole.len())));
         }
+        let piece = if matches!(reply, Reply::Packed { .. }) {
+            let (piece, time) = packed::unpack(answer.payload, len).await.map_err(wrong)?;
+            decoding += time;
+            piece
+        } else {
+            answer.payload
+        };
         if whole.is_empty() && end == total {
             return Ok(Fetched { bytes: piece, wire, decoding }); // the usual case: nothing to put together
         }

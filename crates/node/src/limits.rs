@@ -41,6 +41,8 @@ pub const GROUP_COMMIT_BYTES: usize = 1 << 20;
 pub const GROUP_COMMIT_INPUTS: usize = 4096;
 /// Largest piece of a blob, upload, result or state part in one answer, bytes.
 pub const PIECE_BYTES: u64 = 64 << 20;
+/// Pieces that are encoded or decoded at a time.
+pub const PACKED_LANES: usize = 4;
 /// Shortest piece that is worth encoding, bytes.
 pub const PACKED_MIN_BYTES: usize = 4096;
 /// Largest thing that is put together from pieces, bytes.

@@ -169,6 +169,7 @@ impl Miner {
             tokens: OnceLock::new(),
             merging: RwLock::new(None),
             meter: Arc::default(),
+            most: OnceLock::new(),
         };
         Self { parts, door: Arc::new(door), inbox }
     }
@@ -225,6 +226,7 @@ impl Miner {
         memory::check(&needs, stage, allowed)?;
         let tokens = TokenSource::new(&spec, Arc::clone(&blobs), Arc::clone(&link), run, orchestrator)?;
         let tokens = Arc::new(tokens);
+        let _ = door.most.set(frames::most_bytes(&spec));
         drop(door.tokens.set(Arc::clone(&tokens)));
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
@@ -234,7 +236,12 @@ impl Miner {
         let measured = Arc::clone(&pool);
         let mflops = tokio::task::spawn_blocking(move || speed::mflops(&measured)).await;
         let mflops = mflops.map_err(|error| MinerError::Task(error.to_string()))?;
-        let (told, fitting) = allowed.map_or((0, None), |allowed| memory::told(&needs, &stages, allowed));
+        let (told, fitting) = match (allowed, stage) {
+            (None, _) => (0, None),
+            // Checked above: the stage asked for fits.
+            (Some(allowed), Some(_)) => (allowed, None),
+            (Some(allowed), None) => memory::told(&needs, &stages, allowed),
+        };
         let join = Join {
             role: Role::Miner,
             address: wire::to_bytes(&link.address()),

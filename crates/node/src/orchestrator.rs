@@ -223,7 +223,9 @@ impl Orchestrator {
         observer.look(&state);
         let head = shared.head().map(|head| head.hash.to_string());
         let summary = observer.summary(&state, checkpoint.map(|path| path.display().to_string()), head);
-        drop(progress.try_send(Progress::Summary(Box::new(summary.clone()))));
+        // The last event is worth a wait for a slow reader.
+        let last = Progress::Summary(Box::new(summary.clone()));
+        drop(tokio::time::timeout(limits::CLOSE, progress.send(last)).await);
         Ok(summary)
     }
 }
@@ -364,7 +366,13 @@ async fn observe(
         }
         let again = status_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => {
+                // What came since the last look is told before the summary.
+                for event in observer.look(&states.borrow()) {
+                    drop(progress.try_send(event));
+                }
+                return Ok(());
+            }
             changed = states.changed() => if changed.is_err() { return Ok(()) },
             () = tokio::time::sleep(again) => {}
         }

@@ -3,11 +3,13 @@
 //! Hashes and commitments are over the numbers themselves, so the receiver's checks are the same either way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use codec::{DType, TensorRef};
 use net::Message;
+use tokio::sync::Semaphore;
+use wire::Millis;
 
 use crate::limits;
 use crate::rpc::Reply;
@@ -34,23 +36,47 @@ impl Meter {
     }
 
     /// Merge bytes on the wire, of their numbers, and the codecs' time, all since the last call.
-    pub(crate) fn take(&self) -> (u64, u64, Duration) {
+    pub(crate) fn take(&self) -> (u64, u64, Millis) {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        (take(&self.merge), take(&self.merge_full), Duration::from_micros(take(&self.codec_us)))
+        // What is less than a millisecond stays for the next report.
+        let whole = self.codec_us.load(Ordering::Relaxed) / 1000;
+        self.codec_us.fetch_sub(whole * 1000, Ordering::Relaxed);
+        (take(&self.merge), take(&self.merge_full), Millis(whole))
     }
 }
 
+/// Pieces that are encoded or decoded at a time. A permit goes with the work: that of a call which was given up goes on.
+static LANES: Semaphore = Semaphore::const_new(limits::PACKED_LANES);
+
+/// Runs `work` off the main task and off the threads that compute; returns its time too.
+async fn apart<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<(R, Duration)> {
+    let lane = LANES.acquire().await.ok()?;
+    let timed = move || {
+        let _lane = lane;
+        let start = Instant::now();
+        (work(), start.elapsed())
+    };
+    tokio::task::spawn_blocking(timed).await.ok()
+}
+
 /// The answer that carries `piece` of a thing of `total` bytes: numbers of type `dtype`, encoded if that is shorter.
-pub(crate) async fn answer(codec: TensorCodec, dtype: DType, total: u64, piece: Bytes) -> Message {
+pub(crate) async fn answer(
+    codec: TensorCodec,
+    dtype: DType,
+    total: u64,
+    piece: Bytes,
+) -> (Message, Duration) {
     let plain = Reply::Piece { total };
     if codec == TensorCodec::Raw || piece.len() < limits::PACKED_MIN_BYTES {
-        return plain.with_payload(piece);
+        return (plain.with_payload(piece), Duration::ZERO);
     }
     let numbers = piece.clone();
-    // Off the main task, and off the threads that compute.
-    match tokio::task::spawn_blocking(move || pack(codec, dtype, &numbers)).await {
-        Ok(Some(packed)) => Reply::Packed { total, len: piece.len() as u64 }.with_payload(packed),
-        Ok(None) | Err(_) => plain.with_payload(piece),
+    match apart(move || pack(codec, dtype, &numbers)).await {
+        Some((Some(packed), time)) => {
+            (Reply::Packed { total, len: piece.len() as u64 }.with_payload(packed), time)
+        }
+        Some((None, time)) => (plain.with_payload(piece), time),
+        None => (plain.with_payload(piece), Duration::ZERO),
     }
 }
 
@@ -63,19 +89,19 @@ fn pack(codec: TensorCodec, dtype: DType, numbers: &[u8]) -> Option<Bytes> {
     (len < numbers.len()).then(|| packed.into())
 }
 
-/// The `len` bytes that were packed.
-pub(crate) async fn unpack(packed: Bytes, len: u64) -> Result<Bytes, String> {
+/// The `len` bytes that were packed, and the time that took.
+pub(crate) async fn unpack(packed: Bytes, len: u64) -> Result<(Bytes, Duration), String> {
     let decode = move || {
         let limits =
             codec::Limits { verify_checksum: false, ..codec::Limits::with_max_decoded_bytes(len as usize) };
         codec::decode(&packed, &limits).map_err(|error| error.to_string())
     };
-    let tensor = tokio::task::spawn_blocking(decode).await.map_err(|error| error.to_string())??;
-    let bytes = tensor.into_bytes();
+    let (tensor, time) = apart(decode).await.ok_or("decoding failed")?;
+    let bytes = tensor?.into_bytes();
     if bytes.len() as u64 != len {
         return Err(format!("a packed piece of {} bytes where {len} were announced", bytes.len()));
     }
-    Ok(bytes.into())
+    Ok((bytes.into(), time))
 }
 
 #[cfg(test)]
@@ -95,7 +121,7 @@ mod tests {
         for dtype in [DType::Bf16, DType::F32] {
             for codec in TensorCodec::ALL {
                 let bytes = numbers(dtype);
-                let message = answer(codec, dtype, bytes.len() as u64, bytes.clone()).await;
+                let (message, _) = answer(codec, dtype, bytes.len() as u64, bytes.clone()).await;
                 let got = match Reply::parse(&message).unwrap() {
                     Reply::Piece { .. } => {
                         assert_eq!(codec, TensorCodec::Raw);
@@ -103,7 +129,7 @@ mod tests {
                     }
                     Reply::Packed { len, .. } => {
                         assert!(message.payload.len() * 10 < bytes.len() * 9, "{codec:?} {dtype:?}");
-                        unpack(message.payload, len).await.unwrap()
+                        unpack(message.payload, len).await.unwrap().0
                     }
                     other => panic!("{}", other.name()),
                 };
@@ -121,7 +147,7 @@ mod tests {
         assert!(unpack(packed.slice(..packed.len() / 2), bytes.len() as u64).await.is_err());
         // Not whole numbers, and nothing to gain: as they are.
         assert!(pack(TensorCodec::Huffman, DType::F32, &bytes[..1023]).is_none());
-        let message = answer(TensorCodec::Huffman, DType::Bf16, 3, Bytes::from_static(b"abc")).await;
+        let (message, _) = answer(TensorCodec::Huffman, DType::Bf16, 3, Bytes::from_static(b"abc")).await;
         assert_eq!(Reply::parse(&message).unwrap(), Reply::Piece { total: 3 });
     }
 }

@@ -143,6 +143,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
         opening: None,
         measured: None,
         measuring: Measuring::default(),
+        replayed: false,
     };
     let over = validator.log.clone();
     let outcome = tokio::select! {
@@ -177,6 +178,8 @@ struct Validator {
     opening: Option<Opening>,
     measured: Option<Epoch>,
     measuring: Measuring,
+    /// The last thing done was a replay.
+    replayed: bool,
 }
 
 /// Held-out micro-batches of an epoch that were measured so far.
@@ -236,13 +239,19 @@ impl Validator {
         if self.opening.as_ref().is_none_or(|opening| opening.epoch != epoch) {
             return Next::Load;
         }
-        // Miners keep what is to be replayed for a few heartbeats only; held-out text can wait.
+        // In turns: miners keep what is to be replayed for a few heartbeats only, but whoever never answers must not
+        // keep this node from measuring.
+        let measure = self.measured != Some(epoch);
+        if measure && std::mem::take(&mut self.replayed) {
+            return Next::Measure;
+        }
         while let Some(item) = self.queue.pop_front() {
             if item.epoch == epoch {
+                self.replayed = true;
                 return Next::Replay(item);
             }
         }
-        if self.measured != Some(epoch) {
+        if measure {
             return Next::Measure;
         }
         if over { Next::Over } else { Next::Wait }
@@ -357,7 +366,8 @@ impl Validator {
 
     /// None if there is nothing to compare.
     async fn outcome(&self, item: &Item) -> Result<Option<Outcome>, ValidatorError> {
-        let opened = match replay::open(self.link.as_ref(), self.run, item).await {
+        let most = crate::miner::frames::most_bytes(&self.spec);
+        let opened = match replay::open(self.link.as_ref(), self.run, item, most).await {
             Ok(opened) => opened,
             Err(replay::NotOpened::Version) => return Ok(None),
             Err(replay::NotOpened::Reason(reason)) => {

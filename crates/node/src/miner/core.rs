@@ -467,7 +467,7 @@ impl Miner {
                 activations_full: std::mem::take(&mut self.activations_full),
                 merge,
                 merge_full,
-                codec: Millis(codec.as_millis() as u64),
+                codec,
                 sent: sent - self.reported.0.min(sent),
                 received: received - self.reported.1.min(received),
             };

@@ -52,6 +52,8 @@ pub(super) struct Door {
     pub(super) tokens: OnceLock<Arc<TokenSource>>,
     pub(super) merging: RwLock<Option<Arc<Merging>>>,
     pub(super) meter: Arc<Meter>,
+    /// Most bytes of a frame's tensor.
+    pub(super) most: OnceLock<usize>,
 }
 
 fn not_here(reason: &str) -> Refusal {
@@ -97,11 +99,11 @@ impl Door {
         let tokens =
             self.tokens.get().ok_or_else(|| not_here("this miner has not read the run's spec yet"))?;
         let (node, run, checked, bytes) = (self.node, self.run, frame.clone(), payload.clone());
-        let meter = Arc::clone(&self.meter);
+        let (meter, most) = (Arc::clone(&self.meter), self.most.get().copied().unwrap_or(0));
         let decoded = tokio::task::spawn_blocking(move || {
             checked.verify(&run, &node, &from, &bytes)?;
             let start = Instant::now();
-            let tensor = frames::decode(&checked.header, &bytes);
+            let tensor = frames::decode(&checked.header, &bytes, most);
             meter.codec_time(start.elapsed());
             tensor
         });

@@ -1,12 +1,12 @@
 //! Tensors as frames: encoded, hashed, signed on the way out; verified and decoded on the way in.
 
 use bytes::Bytes;
-use codec::{CodecError, DType, Limits, TensorRef};
+use codec::{CodecError, CodecId, DType, Limits, TensorRef};
 use model::config::{Dtype, Message};
 use wire::{FrameHeader, Hash, SignedFrame, SigningKey};
 
 use crate::limits;
-use crate::spec::TensorCodec;
+use crate::spec::{RunSpec, TensorCodec};
 
 /// Why a peer's frame is refused before the protocol looks at it.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +61,24 @@ pub fn encode(codec: TensorCodec, message: &Message) -> Result<Encoded, CodecErr
     Ok(Encoded { payload: payload.into(), hash, tensor, codec: codec.id().name() })
 }
 
-/// Decodes a payload whose hash was checked against `header`, and checks the tensor.
-pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Message, BadFrame> {
+/// Most bytes of a tensor that crosses a run's cuts.
+pub fn most_bytes(spec: &RunSpec) -> usize {
+    let rows = spec.batch.sequences * spec.model.sequence;
+    let (forward, backward) = spec.cut.message_bytes(&spec.model, rows);
+    forward.max(backward)
+}
+
+/// Decodes a payload whose hash was checked against `header`, and checks the tensor, which has at most `most` bytes.
+pub fn decode(header: &FrameHeader, payload: &[u8], most: usize) -> Result<Message, BadFrame> {
     if !TensorCodec::ALL.iter().any(|codec| codec.id().name() == header.codec) {
         return Err(BadFrame::Unknown(header.codec.clone()));
     }
-    let limits = Limits { verify_checksum: false, ..Limits::default() };
+    let limits = Limits { verify_checksum: false, ..Limits::with_max_decoded_bytes(most) };
+    let found = codec::Header::parse(payload, &limits)?.codec;
+    // What would not become smaller crosses as it is.
+    if found != CodecId::Raw && found.name() != header.codec {
+        return Err(BadFrame::Unknown(found.name().to_owned()));
+    }
     let tensor = codec::decode(payload, &limits)?;
     let dtype = match tensor.dtype() {
         DType::F32 => Dtype::F32,
@@ -146,14 +158,16 @@ mod tests {
                     codec: encoded.codec.to_owned(),
                     ..header()
                 };
-                let decoded = decode(&header, &encoded.payload).unwrap();
+                let most = message.bytes.len();
+                let decoded = decode(&header, &encoded.payload, most).unwrap();
+                assert!(matches!(decode(&header, &encoded.payload, most - 1), Err(BadFrame::Codec(_))));
                 assert_eq!((decoded.dtype, &decoded.shape), (dtype, &message.shape));
                 assert!(decoded.bytes == message.bytes, "{codec:?} {dtype:?}");
                 if codec != TensorCodec::Raw && dtype != Dtype::U8 {
                     assert!(encoded.payload.len() < message.bytes.len(), "{codec:?} {dtype:?}");
                 }
                 let other = FrameHeader { codec: "klt".into(), ..header };
-                assert!(matches!(decode(&other, &encoded.payload), Err(BadFrame::Unknown(_))));
+                assert!(matches!(decode(&other, &encoded.payload, most), Err(BadFrame::Unknown(_))));
             }
         }
     }

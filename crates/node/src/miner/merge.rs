@@ -57,9 +57,8 @@ impl Merging {
             What::Upload { .. } | What::Result { .. } => (self.codec.pseudo_gradients, narrow),
             What::Weights { .. } | What::Momentum { .. } => (self.codec.weights, DType::F32),
         };
-        let start = std::time::Instant::now();
-        let answer = packed::answer(codec, dtype, whole.len() as u64, piece).await;
-        self.meter.codec_time(start.elapsed());
+        let (answer, time) = packed::answer(codec, dtype, whole.len() as u64, piece).await;
+        self.meter.codec_time(time);
         self.meter.merge(answer.payload.len(), full);
         Ok(answer)
     }

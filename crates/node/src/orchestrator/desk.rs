@@ -142,7 +142,7 @@ impl Desk {
         };
         let piece = span.of(&whole)?;
         let codec = if matches!(what, What::Blob(_)) { TensorCodec::Raw } else { self.weights };
-        Ok(packed::answer(codec, DType::F32, whole.len() as u64, piece).await)
+        Ok(packed::answer(codec, DType::F32, whole.len() as u64, piece).await.0)
     }
 }
 

@@ -34,8 +34,13 @@ pub(super) struct Evidence {
     opened: Opened,
 }
 
-/// Asks a miner to open an item, and checks what it shows.
-pub(super) async fn open(link: &dyn Link, run: RunId, item: &Item) -> Result<Evidence, NotOpened> {
+/// Asks a miner to open an item, and checks what it shows; its tensors have at most `most` bytes.
+pub(super) async fn open(
+    link: &dyn Link,
+    run: RunId,
+    item: &Item,
+    most: usize,
+) -> Result<Evidence, NotOpened> {
     let reason = |words: String| NotOpened::Reason(words);
     let Item { epoch, micro_batch, direction, .. } = *item;
     let request = Request::Open { epoch, micro_batch, direction };
@@ -50,7 +55,7 @@ pub(super) async fn open(link: &dyn Link, run: RunId, item: &Item) -> Result<Evi
     let mut check = |frame: &Option<OpenedFrame>, role: Role| {
         let Some(frame) = frame else { return Ok(None) };
         let payload = payloads.next().unwrap_or_default();
-        verify(run, item, frame, &payload, role)
+        verify(run, item, frame, &payload, role, most)
     };
     // In the order of their payloads.
     let forward_in = check(&opened.forward_in, Role::In(Direction::Forward))?;
@@ -73,6 +78,7 @@ fn verify(
     shown: &OpenedFrame,
     payload: &Bytes,
     role: Role,
+    most: usize,
 ) -> Result<Option<Message>, NotOpened> {
     let reason = |words: &str| NotOpened::Reason(words.to_owned());
     let header = &shown.frame.header;
@@ -94,7 +100,7 @@ fn verify(
     }
     let holds = shown.frame.verify(&run, &item.node, &header.from, payload);
     holds.map_err(|error| NotOpened::Reason(error.to_string()))?;
-    decode(header, payload).map(Some).map_err(|error| NotOpened::Reason(error.to_string()))
+    decode(header, payload, most).map(Some).map_err(|error| NotOpened::Reason(error.to_string()))
 }
 
 /// All stages of the model, on this machine.

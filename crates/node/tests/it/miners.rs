@@ -212,7 +212,7 @@ async fn a_miner_that_is_killed_and_comes_back_takes_part_again() {
 async fn a_miner_that_drains_leaves_after_the_merge() {
     let mut swarm = Swarm::start(1, |spec| {
         spec.phases.miners_min = 2;
-        spec.phases.epochs = 4;
+        spec.phases.epochs = 12;
     })
     .await;
     swarm.miners(2).await;
@@ -233,7 +233,7 @@ async fn a_miner_that_drains_leaves_after_the_merge() {
         .await;
     assert_eq!(lost, Some(false));
     let (summary, _) = swarm.end().await;
-    assert_eq!(summary.epochs, 4);
+    assert_eq!(summary.epochs, 12);
     assert!(summary.coverage.unwrap() > 0.9, "{:?}", summary.coverage);
 }
 
