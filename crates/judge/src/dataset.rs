@@ -9,7 +9,7 @@
 //! | `bytes` | its length | not checked |
 //! | `rows`, `cols` | shape | one row |
 //! | `dtype` | `bf16`, little-endian and row-major: the only one | `bf16` |
-//! | `direction` | `forward`, `backward` or `merge` | `forward` |
+//! | `direction` | `forward` or `backward` | `forward` |
 //! | `operator` | node id of who computed it | nobody's |
 //!
 //! A manifest without that first row is read as a list of file names, as the samples of Apex have it (arena specs §10.4).

@@ -11,25 +11,22 @@ use wire::Hash;
 /// Where a tensor comes from. A codec is told, since the swarm's frames say so too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
-    /// An activation on its way forward.
+    /// An activation on its way forward, a weight, data of no swarm.
     #[default]
     Forward,
     /// A gradient on its way back.
     Backward,
-    /// A pseudo-gradient, a weight, a momentum: what a merge moves.
-    Merge,
 }
 
 impl Direction {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Forward, Self::Backward, Self::Merge];
+    pub const ALL: [Self; 2] = [Self::Forward, Self::Backward];
 
     /// Name in a manifest.
     pub fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
             Self::Backward => "backward",
-            Self::Merge => "merge",
         }
     }
 }
@@ -73,7 +70,7 @@ impl fmt::Debug for Input {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InputError {
     /// Empty, or too long.
-    #[error("{0} bytes: an input has 2 to {max}", max = crate::limits::INPUT_BYTES_MAX)]
+    #[error("{0} bytes: an input has 1 (a tensor 2) to {max}", max = crate::limits::INPUT_BYTES_MAX)]
     Length(usize),
     /// The shape asks for another length.
     #[error("shape {shape:?} takes {expected} bytes of bf16, there are {found}")]
@@ -115,6 +112,16 @@ impl Input {
         }
         let hash = Hash::of(&bytes);
         Ok(Self { name: name.into(), shape, direction, bytes, hash })
+    }
+
+    /// Any bytes, as programs get them.
+    pub fn plain(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Result<Self, InputError> {
+        let bytes = bytes.into();
+        if bytes.is_empty() || bytes.len() > crate::limits::INPUT_BYTES_MAX {
+            return Err(InputError::Length(bytes.len()));
+        }
+        let (hash, shape) = (Hash::of(&bytes), vec![bytes.len() as u32]);
+        Ok(Self { name: name.into(), shape, direction: Direction::Forward, bytes, hash })
     }
 
     /// What a codec made of this input.

@@ -92,7 +92,7 @@ impl Manifest {
             _ => return Err("rows without cols, or cols without rows".to_owned()),
         };
         let direction = cell("direction").map_or(Ok(Direction::default()), |cell| {
-            cell.parse().map_err(|()| format!("direction = {cell:?}: expected forward, backward or merge"))
+            cell.parse().map_err(|()| format!("direction = {cell:?}: expected forward or backward"))
         })?;
         let hash = cell("blake3").map(|cell| cell.parse::<Hash>().map_err(|error| format!("blake3: {error}")));
         let operator =
