@@ -12,7 +12,7 @@ use arena::measure::Failure;
 use crate::limits;
 
 /// A connection whose reads and writes end at a deadline.
-pub trait Connection: Read + Write {
+pub(crate) trait Connection: Read + Write {
     /// Sets when reads and writes give up.
     fn deadline(&mut self, at: Instant) -> io::Result<()>;
 }
@@ -36,7 +36,7 @@ socket!(std::net::TcpStream);
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum HttpError {
+pub(crate) enum HttpError {
     /// Nobody answered in time.
     Time,
     /// More than was allowed.
@@ -47,7 +47,7 @@ pub enum HttpError {
 
 impl HttpError {
     /// The failure that it is for an entry that was ready before.
-    pub fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         match self {
             Self::Time => Failure::Time,
             Self::TooLarge => Failure::OutputTooLarge,
@@ -81,7 +81,7 @@ fn io_error(error: &io::Error) -> HttpError {
 }
 
 /// `GET path`; true if the answer is 200.
-pub fn get(connection: &mut impl Connection, path: &str, until: Instant) -> Result<bool, HttpError> {
+pub(crate) fn get(connection: &mut impl Connection, path: &str, until: Instant) -> Result<bool, HttpError> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: entry\r\nConnection: close\r\n\r\n");
     send(connection, &[head.as_bytes()], until)?;
     match receive(connection, limits::HTTP_HEAD_BYTES, until) {
@@ -92,7 +92,7 @@ pub fn get(connection: &mut impl Connection, path: &str, until: Instant) -> Resu
 }
 
 /// `POST path` with parts of a form (name, content); the body of the answer, of at most `most` bytes.
-pub fn post(
+pub(crate) fn post(
     connection: &mut impl Connection,
     path: &str,
     parts: &[(&str, &[u8])],

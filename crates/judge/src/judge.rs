@@ -14,7 +14,7 @@ use crate::coder::{Coder, ComponentCoder, Contract, ProgramCoder, Stop};
 use crate::environment::Environment;
 use crate::error::JudgeError;
 use crate::input::Input;
-use crate::kind::{self, Kind, Measured};
+use crate::kind::{self, Measured};
 use crate::limits;
 use crate::log::RunLog;
 

@@ -14,6 +14,7 @@ pub mod judge;
 mod kind;
 pub mod limits;
 mod log;
+pub mod pack;
 mod pair;
 mod plan;
 pub mod synthetic;

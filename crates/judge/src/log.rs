@@ -6,14 +6,14 @@ use crate::limits;
 
 /// A bounded text.
 #[derive(Clone, Debug, Default)]
-pub struct RunLog {
+pub(crate) struct RunLog {
     text: String,
     dropped: u64,
 }
 
 impl RunLog {
     /// Adds a line of the judge's own.
-    pub fn line(&mut self, line: &str) {
+    pub(crate) fn line(&mut self, line: &str) {
         if self.text.len() + line.len() + 1 > limits::LOG_BYTES_MAX {
             self.dropped += 1;
             return;
@@ -23,7 +23,7 @@ impl RunLog {
     }
 
     /// Adds what an entry wrote: cut to a length, without control characters, marked as the entry's.
-    pub fn entry(&mut self, what: &str, written: &str) {
+    pub(crate) fn entry(&mut self, what: &str, written: &str) {
         for line in written.lines() {
             let shown = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
             let cut: String = line.chars().take(limits::LOG_LINE_CHARS).map(shown).collect();
@@ -32,7 +32,7 @@ impl RunLog {
     }
 
     /// The log as it is stored.
-    pub fn into_bytes(mut self) -> Vec<u8> {
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         if self.dropped > 0 {
             _ = writeln!(self.text, "… and {} lines more", self.dropped);
         }

@@ -2,30 +2,25 @@
 
 /// Times of an entry and of the baseline on the same inputs, nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pairs {
+pub(crate) struct Pairs {
     pairs: Vec<(u64, u64)>,
 }
 
 impl Pairs {
     /// Adds a pair; a time of zero is below the clock's grain and counts as one nanosecond.
-    pub fn push(&mut self, entry_ns: u64, baseline_ns: u64) {
+    pub(crate) fn push(&mut self, entry_ns: u64, baseline_ns: u64) {
         self.pairs.push((entry_ns.max(1), baseline_ns.max(1)));
     }
 
     /// Number of pairs.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pairs.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
     }
 
     /// Lower 95 % bound of the median of entry ÷ baseline, from the order of the ratios alone (the sign test's
     /// confidence interval; W. J. Conover, Practical Nonparametric Statistics, §3.2): a few calls that the machine
     /// delayed move it by nothing. With fewer than 5 pairs there is no such bound, and the least ratio is taken.
-    pub fn lower_bound(&self) -> Option<f64> {
+    pub(crate) fn lower_bound(&self) -> Option<f64> {
         let mut ratios: Vec<f64> =
             self.pairs.iter().map(|(entry, baseline)| *entry as f64 / *baseline as f64).collect();
         ratios.sort_by(f64::total_cmp);

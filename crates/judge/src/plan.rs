@@ -9,7 +9,7 @@ use crate::limits;
 
 /// One call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
+pub(crate) enum Call {
     /// Compress an input, for the first time or once more.
     Compress(usize),
     /// Decompress what the input's first compression gave.
@@ -50,7 +50,7 @@ impl Random {
 }
 
 /// Calls for `inputs` inputs: each compressed and decompressed, some twice, in an order that only `seed` tells.
-pub fn calls(inputs: usize, seed: &Hash) -> Vec<Call> {
+pub(crate) fn calls(inputs: usize, seed: &Hash) -> Vec<Call> {
     let mut random = Random::new(seed);
     let mut order: Vec<usize> = (0..inputs).collect();
     random.shuffle(&mut order);
