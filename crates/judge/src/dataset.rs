@@ -12,6 +12,8 @@
 //! | `direction` | `forward` or `backward` | `forward` |
 //! | `operator` | node id of who computed it | nobody's |
 //!
+//! A file that begins with the head of [`crate::input`] says its shape and direction itself; [`write()`] makes such files.
+//!
 //! A manifest without that first row is read as a list of file names, as the samples of Apex have it (arena specs §10.4).
 
 mod manifest;
@@ -84,10 +86,10 @@ impl Dataset {
         let place = format!("{}/{}", self.place, item.file);
         let location = Location::parse(&item.file).map_err(|error| fault(&place, error.to_string()))?;
         let location = self.prefix.parts().chain(location.parts()).collect();
-        let bytes = read(&self.store, &location, limits::INPUT_BYTES_MAX)
+        let bytes = read(&self.store, &location, limits::INPUT_BYTES_MAX + 64)
             .await
             .map_err(|reason| fault(&place, reason))?;
-        let input = Input::new(item.file.clone(), item.shape.clone(), item.direction, bytes)
+        let input = Input::of_blob(item.file.clone(), &bytes, item.shape.clone(), item.direction)
             .map_err(|error| fault(&place, error.to_string()))?;
         match item.hash {
             Some(expected) if expected != input.hash => {
@@ -134,7 +136,7 @@ pub fn write(folder: &Path, inputs: &[(Input, Option<wire::NodeId>)]) -> Result<
         let item = Item {
             file: input.name.clone(),
             hash: Some(input.hash),
-            bytes: Some(input.bytes.len() as u64),
+            bytes: Some(input.to_blob().len() as u64),
             shape: Some(input.shape.clone()),
             direction: input.direction,
             operator: *operator,
@@ -144,7 +146,7 @@ pub fn write(folder: &Path, inputs: &[(Input, Option<wire::NodeId>)]) -> Result<
         if let Some(parent) = file.parent() {
             std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
         }
-        std::fs::write(&file, &input.bytes).map_err(|error| failed(&file, error))?;
+        std::fs::write(&file, input.to_blob()).map_err(|error| failed(&file, error))?;
         items.push(item);
     }
     let manifest = Manifest { items };

@@ -1,4 +1,17 @@
 //! One input of a round: a tensor as raw little-endian bf16, with what both sides of a codec are told about it.
+//!
+//! As a blob, which is what a pool names by its hash, a tensor has a head, so that every judge tells an entry the same:
+//!
+//! | offset | bytes | field (little-endian) |
+//! |---|---|---|
+//! | 0 | 8 | magic `shoaltn1` |
+//! | 8 | 4 | direction: 0 forward, 1 backward |
+//! | 12 | 4 | rows |
+//! | 16 | 4 | columns |
+//! | 20 | 4 | zero |
+//! | 24 | 2 × rows × columns | bf16 |
+//!
+//! A blob without that head is one row of bf16, forward, unless a manifest says otherwise.
 
 use std::fmt;
 use std::str::FromStr;
@@ -56,9 +69,14 @@ pub struct Input {
     pub direction: Direction,
     /// bf16, little-endian, row-major.
     pub bytes: Arc<[u8]>,
-    /// BLAKE3 of the bytes: the item's name in a pool.
+    /// BLAKE3 of the blob: the item's name in a pool.
     pub hash: Hash,
 }
+
+/// First bytes of a blob with a head.
+const MAGIC: &[u8; 8] = b"shoaltn1";
+/// Bytes of the head.
+const HEAD_BYTES: usize = 24;
 
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,6 +100,9 @@ pub enum InputError {
         /// Bytes given.
         found: usize,
     },
+    /// A head with impossible fields.
+    #[error("the head of the blob is none: direction 0 or 1, then rows, columns and zero")]
+    Head,
     /// An infinity, or no number: nothing is like it.
     #[error("element {0} is not a finite number")]
     NotFinite(usize),
@@ -110,8 +131,44 @@ impl Input {
         if let Some(index) = bytes.as_chunks::<2>().0.iter().position(broken) {
             return Err(InputError::NotFinite(index));
         }
-        let hash = Hash::of(&bytes);
-        Ok(Self { name: name.into(), shape, direction, bytes, hash })
+        let mut input = Self { name: name.into(), shape, direction, bytes, hash: Hash([0; 32]) };
+        input.hash = Hash::of(&input.to_blob());
+        Ok(input)
+    }
+
+    /// Reads a blob. `shape` and `direction` are what a manifest says, for a blob without a head.
+    pub fn of_blob(
+        name: impl Into<String>,
+        blob: &[u8],
+        shape: Option<Vec<u32>>,
+        direction: Direction,
+    ) -> Result<Self, InputError> {
+        let hash = Hash::of(blob);
+        let input = match blob.split_first_chunk::<HEAD_BYTES>() {
+            Some((head, bytes)) if head.starts_with(MAGIC) => {
+                let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+                let direction = *Direction::ALL.get(word(8) as usize).ok_or(InputError::Head)?;
+                if word(20) != 0 {
+                    return Err(InputError::Head);
+                }
+                Self::new(name, Some(vec![word(12), word(16)]), direction, bytes)?
+            }
+            _ => Self::new(name, shape, direction, blob)?,
+        };
+        Ok(Self { hash, ..input })
+    }
+
+    /// The tensor as a blob with a head; dimensions before the last count as rows.
+    pub fn to_blob(&self) -> Vec<u8> {
+        let cols = self.shape.last().copied().unwrap_or(1);
+        let rows = (self.bytes.len() / 2) as u32 / cols.max(1);
+        let mut blob = Vec::with_capacity(HEAD_BYTES + self.bytes.len());
+        blob.extend_from_slice(MAGIC);
+        for word in [self.direction as u32, rows, cols, 0] {
+            blob.extend_from_slice(&word.to_le_bytes());
+        }
+        blob.extend_from_slice(&self.bytes);
+        blob
     }
 
     /// Any bytes, as programs get them.
@@ -178,6 +235,20 @@ mod tests {
         assert!(matches!(make(Some(vec![u32::MAX; 3]), &[0; 8]), Err(InputError::Shape { .. })));
         assert_eq!(make(None, &[0, 0, 0x80, 0x7f]).unwrap_err(), InputError::NotFinite(1));
         assert_eq!(make(None, &[0, 0, 0xc1, 0xff]).unwrap_err(), InputError::NotFinite(1));
+    }
+
+    #[test]
+    fn a_blob_tells_shape_and_direction() {
+        let input = Input::new("x", Some(vec![1, 2]), Direction::Backward, to_bf16(&[3.0, 4.0])).unwrap();
+        let blob = input.to_blob();
+        assert_eq!(Input::of_blob("x", &blob, None, Direction::Forward).unwrap(), input);
+        assert_eq!(input.hash, Hash::of(&blob));
+        let raw = Input::of_blob("x", &input.bytes, None, Direction::Forward).unwrap();
+        assert_eq!((raw.shape, raw.hash), (vec![2], Hash::of(&input.bytes)));
+        let mut bad = blob.clone();
+        bad[8] = 2;
+        assert_eq!(Input::of_blob("x", &bad, None, Direction::Forward).unwrap_err(), InputError::Head);
+        assert!(Input::of_blob("x", &blob[..blob.len() - 2], None, Direction::Forward).is_err());
     }
 
     #[test]

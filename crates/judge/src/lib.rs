@@ -13,6 +13,7 @@ pub mod input;
 pub mod judge;
 mod kind;
 pub mod limits;
+pub mod local;
 mod log;
 pub mod pack;
 mod pair;
