@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use arena::block::{self, Committed};
+use arena::commit::{self, Committed};
 use arena::record::{
     Control, EntryId, Input as ArenaInput, LeaseId, PoolItem, Record, RoundNumber, STATEMENT_KIND, Statement,
     Step, entry_seal,
 };
 use arena::spec::{ArenaSpec, CompetitionId, CompetitionSpec, Form};
 use arena::state::{EntryState, Role};
-use arena::{Refusal, State, verify};
+use arena::{Fold, Refusal, State, verify};
 use wire::{Envelope, Hash, Millis, NodeId, SigningKey};
 
 use crate::docket::{Abilities, Docket, Task};
@@ -85,7 +85,7 @@ impl LocalArena {
     /// A new arena whose host is `host`.
     pub fn new(spec: &ArenaSpec, host: &SigningKey, now: Millis) -> Result<Self, LocalError> {
         let control = Control::Genesis { spec: spec.canonical(), host: host.node_id() };
-        let (state, records) = block::genesis(spec.run_id(), now, control)
+        let (state, records) = commit::genesis::<State>(spec.run_id(), now, control)
             .map_err(|error| LocalError::Genesis(error.to_string()))?;
         Ok(Self {
             state,
@@ -272,7 +272,7 @@ impl LocalArena {
     fn wait(&mut self, round: RoundNumber) -> Result<(), LocalError> {
         let deadline = self.state.next_deadline(self.now).ok_or(LocalError::Stuck(round))?;
         self.now = deadline;
-        let Committed { records, .. } = block::commit(&mut self.state, self.now, Vec::new());
+        let Committed { records, .. } = commit::commit(&mut self.state, self.now, Vec::new());
         if !records.is_empty() {
             self.log.push((self.now, records));
         }
@@ -292,7 +292,7 @@ impl LocalArena {
     }
 
     fn input(&mut self, what: &'static str, input: ArenaInput) -> Result<(), LocalError> {
-        let Committed { records, outcomes } = block::commit(&mut self.state, self.now, vec![input]);
+        let Committed { records, outcomes } = commit::commit(&mut self.state, self.now, vec![input]);
         if !records.is_empty() {
             self.log.push((self.now, records));
         }
@@ -303,7 +303,7 @@ impl LocalArena {
     pub fn verify(&self) -> Result<(), LocalError> {
         let fault = |error: &dyn std::fmt::Display| LocalError::Verify(error.to_string());
         let (time, records) = &self.log[0];
-        let mut state = verify::start(self.state.run(), *time, records).map_err(|error| fault(&error))?;
+        let mut state = verify::start::<State>(self.state.run(), *time, records).map_err(|error| fault(&error))?;
         for (time, records) in &self.log[1..] {
             verify::replay(&mut state, *time, records).map_err(|error| fault(&error))?;
         }

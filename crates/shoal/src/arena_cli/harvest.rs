@@ -46,7 +46,7 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
         let shown = || file.display().to_string();
         match file.extension().and_then(|name| name.to_str()) {
             Some("safetensors") => tensors(file, &mut found).with_context(shown)?,
-            Some("frame") => found.push(frame(file).with_context(shown)?),
+            Some("frame") => found.extend(frame(file).with_context(shown)?),
             _ => {}
         }
     }
@@ -81,11 +81,23 @@ fn find(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// A frame that a miner kept: a blob of the judge's own form.
-fn frame(file: &Path) -> Result<Input> {
-    let blob = std::fs::read(file)?;
+/// A frame that a miner kept: a payload of the codecs, its direction in its name.
+fn frame(file: &Path) -> Result<Option<Input>> {
+    let tensor = codec::decode(&std::fs::read(file)?, &codec::Limits::default())?;
     let name = plain(file.file_stem().and_then(|name| name.to_str()).unwrap_or("frame"));
-    Ok(Input::of_blob(name, &blob, None, Direction::Forward)?)
+    let direction = if name.starts_with("backward") { Direction::Backward } else { Direction::Forward };
+    let bytes = match tensor.dtype() {
+        codec::DType::Bf16 => tensor.bytes().to_vec(),
+        codec::DType::F32 => {
+            let values: Vec<f32> =
+                tensor.bytes().as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+            to_bf16(&values)
+        }
+        // Codes that a cut has packed already are no numbers.
+        _ => return Ok(None),
+    };
+    let (rows, cols) = tensor.view().rows_cols();
+    Ok(Some(Input::new(name, Some(vec![rows as u32, cols as u32]), direction, bytes)?))
 }
 
 /// Matrices of a checkpoint, large ones in pieces of whole rows.
