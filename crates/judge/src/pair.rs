@@ -28,7 +28,7 @@ impl Pairs {
     }
 }
 
-/// Largest r with P(Binomial(n, ½) < r + 1) ≤ 5 %, minus nothing: the r-th smallest (from 0) is below the median with
+/// Largest r with P(Binomial(n, ½) < r + 1) ≤ 5 %: the r-th smallest (from 0) is below the median with
 /// at least 95 %. 0 if there is none.
 fn rank(n: usize) -> usize {
     let mut term = 0.5_f64.powi(n as i32);
@@ -52,8 +52,8 @@ mod tests {
 
     #[test]
     fn ranks_of_the_sign_test() {
-        // Conover, table A3: n = 8 → second smallest, n = 20 → sixth, n = 64 → twenty-sixth (from 1).
-        assert_eq!([1, 4, 5, 8, 20, 64].map(rank), [0, 0, 0, 1, 5, 25]);
+        // Tails of the binomial distribution: n = 8 → second smallest, n = 20 → sixth, n = 64 → twenty-fifth (from 1).
+        assert_eq!([1, 4, 5, 8, 20, 64].map(rank), [0, 0, 0, 1, 5, 24]);
     }
 
     #[test]

@@ -73,5 +73,5 @@ mod tests {
         assert_eq!(Hash::of_parts("golden", &all).short(), GOLDEN);
     }
 
-    const GOLDEN: &str = "golden";
+    const GOLDEN: &str = "6ef1e9d097";
 }
