@@ -65,7 +65,8 @@ fn an_honest_archive() {
 
 #[test]
 fn names_that_lead_out() {
-    for name in [b"../canary".as_slice(), b"/etc/cron.d/x", b"a/../../canary", b"a/b/../../../canary", b".."] {
+    for name in [b"../canary".as_slice(), b"/etc/cron.d/x", b"a/../../canary", b"a/b/../../../canary", b".."]
+    {
         refused(&archive(&[(name, FILE, b"", b"x")]), Fault::Forbidden);
     }
 }
@@ -104,13 +105,18 @@ fn too_much_of_anything() {
     refused(&archive(&[(b"a", FILE, b"", &[0; 10_001])]), Fault::Invalid);
     refused(&archive(&[(b"a", FILE, b"", &[0; 6000]), (b"b", FILE, b"", &[0; 6000])]), Fault::Invalid);
     let names: Vec<String> = (0..30).map(|n| format!("f{n}")).collect();
-    let many: Vec<_> = names.iter().map(|name| (name.as_bytes(), FILE, b"".as_slice(), b"".as_slice())).collect();
+    let many: Vec<_> =
+        names.iter().map(|name| (name.as_bytes(), FILE, b"".as_slice(), b"".as_slice())).collect();
     refused(&archive(&many), Fault::Invalid);
     refused(&archive(&[("d/".repeat(40).as_bytes(), EntryType::Directory, b"", b"")]), Fault::Invalid);
     // A header that promises more than is there.
     let mut short = archive(&[(b"a", FILE, b"", b"1")]);
     short[124..135].copy_from_slice(b"77777777777");
-    let sum: u32 = short[..512].iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+    let sum: u32 = short[..512]
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+        .sum();
     short[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     refused(&short, Fault::Invalid);
 }
@@ -132,7 +138,11 @@ fn a_folder_is_copied_but_for_what_leads_out() {
     fs::set_permissions(from.join("run"), fs::Permissions::from_mode(0o4777)).unwrap();
     assert_eq!(copy_folder(&from, &to, &LIMITS).unwrap(), 7);
     assert_eq!(fs::read(to.join("sub/sub/a")).unwrap(), b"12345");
-    assert_eq!(fs::metadata(to.join("run")).unwrap().permissions().mode() & 0o7022, 0, "no set-user-id, not for others");
+    assert_eq!(
+        fs::metadata(to.join("run")).unwrap().permissions().mode() & 0o7022,
+        0,
+        "no set-user-id, not for others"
+    );
 
     let again = |name: &str, make: &dyn Fn(&Path)| {
         make(&from.join(name));
@@ -147,8 +157,10 @@ fn a_folder_is_copied_but_for_what_leads_out() {
     again("pipe", &|path| {
         assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
     });
-    let error = copy_folder(&from, &folder.path().join("small"), &EntryLimits { bytes: 6, files: 20 }).unwrap_err();
+    let error =
+        copy_folder(&from, &folder.path().join("small"), &EntryLimits { bytes: 6, files: 20 }).unwrap_err();
     assert_eq!(error.fault(), Some(Fault::Invalid), "{error}");
-    let error = copy_folder(&from, &folder.path().join("few"), &EntryLimits { bytes: 100, files: 3 }).unwrap_err();
+    let error =
+        copy_folder(&from, &folder.path().join("few"), &EntryLimits { bytes: 100, files: 3 }).unwrap_err();
     assert_eq!(error.fault(), Some(Fault::Invalid), "{error}");
 }

@@ -93,9 +93,12 @@ fn signals_do_not_get_out() {
     let mut sleeper = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
     let (theirs, ours) = (sleeper.id().to_string(), std::process::id().to_string());
     outside.shut("signal", &[&theirs, &ours]);
-    // To everybody it sees: its supervisor dies, which ends the run; nobody else does.
-    outside.ends("signal-all", &[], limits(), Fault::Escape);
-    outside.ends("signal-supervisor", &[], limits(), Fault::Escape);
+    // To all it sees. Where landlock knows signals (6.12) they reach nobody; elsewhere they end the supervisor, and so
+    // the run.
+    for what in ["signal-all", "signal-supervisor"] {
+        let report = outside.run(what, &[], limits());
+        assert!(matches!(report.end, End::Exited(0) | End::Failed(Fault::Escape)), "{what}: {report:?}");
+    }
     assert!(sleeper.try_wait().unwrap().is_none() && lives(sleeper.id()));
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
@@ -106,7 +109,7 @@ fn a_stopped_supervisor_does_not_stop_the_clock() {
     let Some(outside) = outside() else { return };
     let limits = shoal_sandbox::JailLimits { wall: std::time::Duration::from_millis(500), ..limits() };
     let report = outside.run("stop-supervisor", &[], limits);
-    assert_eq!(report.end, End::Failed(Fault::Time), "{report:?}");
+    assert!(matches!(report.end, End::Exited(0) | End::Failed(Fault::Time)), "{report:?}");
 }
 
 #[test]
