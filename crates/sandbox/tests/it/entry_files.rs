@@ -29,7 +29,10 @@ fn item(builder: &mut Builder<Vec<u8>>, name: &[u8], kind: EntryType, link: &[u8
     builder.append(&header, data).unwrap();
 }
 
-fn archive(items: &[(&[u8], EntryType, &[u8], &[u8])]) -> Vec<u8> {
+/// Name, kind, link and data.
+type Item<'a> = (&'a [u8], EntryType, &'a [u8], &'a [u8]);
+
+fn archive(items: &[Item<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (name, kind, link, data) in items {
         item(&mut builder, name, *kind, link, data);

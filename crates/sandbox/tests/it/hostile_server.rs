@@ -104,9 +104,9 @@ fn a_server_that_ends_in_the_middle() {
     let mut stream = jail.connect_tcp(8001, WITHIN).unwrap();
     assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0);
     let error = loop {
-        match jail.connect_tcp(8001, WITHIN) {
-            Err(error) => break error,
-            Ok(_) => {} // the kernel may take one more before the program is gone
+        // The kernel may take one more before the program is gone.
+        if let Err(error) = jail.connect_tcp(8001, WITHIN) {
+            break error;
         }
     };
     assert_eq!(error.fault(), Some(Fault::Trap), "{error}");

@@ -37,6 +37,7 @@ impl std::ops::Deref for Turn {
 }
 
 /// `None`, with the reason printed, where programs cannot be jailed: no test of the jail runs there.
+#[expect(clippy::print_stdout, reason = "says why tests are skipped")]
 pub(super) fn outside() -> Option<Turn> {
     static OUTSIDE: OnceLock<Option<Outside>> = OnceLock::new();
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
