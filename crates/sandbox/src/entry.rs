@@ -36,11 +36,11 @@ pub fn copy_folder(from: &Path, to: &Path, limits: &EntryLimits) -> Result<u64, 
     let mut layout = Layout::new(to, limits)?;
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        let listed = fs::read_dir(from.join(&folder)).map_err(unreadable)?;
+        let listed = fs::read_dir(from.join(&folder)).map_err(|error| unreadable(&error))?;
         for item in listed {
-            let item = item.map_err(unreadable)?;
+            let item = item.map_err(|error| unreadable(&error))?;
             let path = folder.join(item.file_name());
-            let kind = item.file_type().map_err(unreadable)?;
+            let kind = item.file_type().map_err(|error| unreadable(&error))?;
             if kind.is_dir() {
                 layout.folder(&path)?;
                 folders.push(path);
@@ -50,8 +50,8 @@ pub fn copy_folder(from: &Path, to: &Path, limits: &EntryLimits) -> Result<u64, 
                     .read(true)
                     .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                     .open(from.join(&path))
-                    .map_err(unreadable)?;
-                let metadata = file.metadata().map_err(unreadable)?;
+                    .map_err(|error| unreadable(&error))?;
+                let metadata = file.metadata().map_err(|error| unreadable(&error))?;
                 if !metadata.is_file() {
                     return Err(special(&path));
                 }
@@ -91,7 +91,7 @@ pub fn unpack_tar(archive: &[u8], to: &Path, limits: &EntryLimits) -> Result<u64
     Ok(layout.bytes)
 }
 
-fn unreadable(error: std::io::Error) -> Error {
+fn unreadable(error: &std::io::Error) -> Error {
     Error::entry(Fault::Invalid, format!("a file of the entry cannot be read: {error}"))
 }
 
@@ -143,13 +143,13 @@ impl<'a> Layout<'a> {
         Ok(clean)
     }
 
-    fn count(&mut self, path: PathBuf) -> Result<(), Error> {
+    fn count(&mut self, path: &Path) -> Result<(), Error> {
         if self.seen.len() >= self.limits.files {
             let log = format!("more than {} files and folders", self.limits.files);
             return Err(Error::entry(Fault::Invalid, log));
         }
-        if !self.seen.insert(path.clone()) {
-            return Err(Error::entry(Fault::Invalid, format!("{:?} comes twice", shown(&path))));
+        if !self.seen.insert(path.to_path_buf()) {
+            return Err(Error::entry(Fault::Invalid, format!("{:?} comes twice", shown(path))));
         }
         Ok(())
     }
@@ -161,12 +161,12 @@ impl<'a> Layout<'a> {
             .filter(|folder| !folder.as_os_str().is_empty() && !self.seen.contains(*folder))
             .map(Path::to_path_buf)
             .collect();
-        missing.into_iter().rev().try_for_each(|folder| self.make(folder))
+        missing.into_iter().rev().try_for_each(|folder| self.make(&folder))
     }
 
-    fn make(&mut self, folder: PathBuf) -> Result<(), Error> {
-        self.count(folder.clone())?;
-        fs::create_dir(self.to.join(&folder)).map_err(|error| clash(&folder, &error))
+    fn make(&mut self, folder: &Path) -> Result<(), Error> {
+        self.count(folder)?;
+        fs::create_dir(self.to.join(folder)).map_err(|error| clash(folder, &error))
     }
 
     fn folder(&mut self, path: &Path) -> Result<(), Error> {
@@ -175,7 +175,7 @@ impl<'a> Layout<'a> {
             return Ok(());
         }
         self.parents(&path)?;
-        self.make(path)
+        self.make(&path)
     }
 
     fn file(&mut self, path: &Path, from: &mut impl Read, runs: bool) -> Result<(), Error> {
@@ -184,7 +184,7 @@ impl<'a> Layout<'a> {
             return Err(Error::entry(Fault::Invalid, "a file without a name"));
         }
         self.parents(&path)?;
-        self.count(path.clone())?;
+        self.count(&path)?;
         let mut file: File = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -192,10 +192,10 @@ impl<'a> Layout<'a> {
             .open(self.to.join(&path))
             .map_err(|error| clash(&path, &error))?;
         let room = self.limits.bytes - self.bytes;
-        let mut buffer = [0_u8; 64 << 10];
+        let mut buffer = vec![0_u8; 64 << 10];
         let mut written = 0_u64;
         loop {
-            let read = from.read(&mut buffer).map_err(unreadable)?;
+            let read = from.read(&mut buffer).map_err(|error| unreadable(&error))?;
             if read == 0 {
                 break;
             }

@@ -77,12 +77,12 @@ pub struct HostError {
 }
 
 impl HostError {
-    pub(crate) fn new(what: &'static str, reason: impl ToString, next: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, reason: impl std::fmt::Display, next: &'static str) -> Self {
         Self { what, reason: reason.to_string(), next }
     }
 
     /// For failures of the system that have no better advice.
-    pub(crate) fn system(what: &'static str, reason: impl ToString) -> Self {
+    pub(crate) fn system(what: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::new(what, reason, "look at the machine's memory, disk space and open files")
     }
 }

@@ -65,8 +65,8 @@ impl Default for JailLimits {
         Self {
             memory_bytes: 2 << 30,
             processes: 64,
-            cpu: Duration::from_secs(60),
-            wall: Duration::from_secs(120),
+            cpu: Duration::from_mins(1),
+            wall: Duration::from_mins(2),
             cpus: None,
             disk_bytes: 256 << 20,
             open_files: 256,

@@ -14,9 +14,9 @@ pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
 /// Address space of the child that compiles, bytes.
 pub const COMPILE_MEMORY_BYTES: u64 = 3 << 30;
 /// Processor time of the child that compiles.
-pub const COMPILE_CPU: Duration = Duration::from_secs(60);
+pub const COMPILE_CPU: Duration = Duration::from_mins(1);
 /// Wall-clock time of the child that compiles: generous, since a loaded machine is not the entry's fault.
-pub const COMPILE_WALL: Duration = Duration::from_secs(300);
+pub const COMPILE_WALL: Duration = Duration::from_mins(5);
 /// Stack of one call, bytes. Part of the settings: another stack is another verdict.
 pub const WASM_STACK_BYTES: usize = 512 << 10;
 /// Core and component instances in one store.

@@ -110,7 +110,7 @@ impl Machine {
             .hierarchy
             .create(&program.limits)
             .map_err(|error| HostError::system("no cgroup for a jail", error))?;
-        monitor::start(&self.inner.bubblewrap, arguments, self.job(program), program, group)
+        monitor::start(&self.inner.bubblewrap, arguments, Self::job(program), program, group)
     }
 
     /// Runs a program to its end.
@@ -121,7 +121,7 @@ impl Machine {
         self.start(program)?.wait()
     }
 
-    fn job(&self, program: &Program) -> Job {
+    fn job(program: &Program) -> Job {
         let base = [("PATH", PATH), ("HOME", "/tmp"), ("LANG", "C.UTF-8")];
         let mut env: Vec<(String, String)> =
             base.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -189,7 +189,7 @@ struct Arguments(Vec<OsString>);
 
 impl Arguments {
     fn add<const N: usize, T: AsRef<OsStr>>(&mut self, words: [T; N]) {
-        self.0.extend(words.iter().map(|word| word.as_ref().to_owned()));
+        self.0.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
     }
 }
 

@@ -199,8 +199,8 @@ impl Log {
 
     /// Reads what is there, at most a few buffers, so that a flood does not hide the clock.
     fn read(&mut self, from: &OwnedFd) {
-        let mut buffer = [0_u8; 64 << 10];
-        for _ in 0..16 {
+        let mut buffer = [0_u8; 16 << 10];
+        for _ in 0..64 {
             match rustix::io::read(from, &mut buffer) {
                 Ok(0) => {
                     self.open = false;

@@ -23,7 +23,14 @@ pub(super) const WRITABLE: [&str; 2] = ["/tmp", "/dev/shm"];
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
 /// Runs as supervisor; the control socket is standard input. Returns the exit code.
+///
+/// All of it happens in a second thread: landlock lets a program signal whatever lives in its own domain, and the first
+/// thread, at which signals to a process are judged, stays outside of that.
 pub(crate) fn run() -> i32 {
+    std::thread::spawn(work).join().unwrap_or(1)
+}
+
+fn work() -> i32 {
     let Ok(control) = std::io::stdin().as_fd().try_clone_to_owned() else { return 1 };
     let control = Arc::new(control);
     let Some((ToSupervisor::Start(job), streams)) = receive(&*control) else { return 1 };

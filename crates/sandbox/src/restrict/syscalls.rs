@@ -27,7 +27,8 @@ pub(super) fn programs() -> Result<[BpfProgram; 2], String> {
     killed.insert(libc::SYS_clone, spaces.into_iter().collect::<Result<_, _>>().map_err(fail)?);
     let kill =
         SeccompFilter::new(killed, SeccompAction::Allow, SeccompAction::KillProcess, arch).map_err(fail)?;
-    Ok([allow.try_into().map_err(fail)?, kill.try_into().map_err(fail)?])
+    // The second is put in place under the first, which must still allow that.
+    Ok([kill.try_into().map_err(fail)?, allow.try_into().map_err(fail)?])
 }
 
 fn every(calls: &[c_long]) -> impl Iterator<Item = (i64, Vec<SeccompRule>)> + '_ {
