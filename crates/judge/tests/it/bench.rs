@@ -35,7 +35,7 @@ pub(crate) fn spec(extra: &str) -> CompetitionSpec {
 }
 
 pub(crate) fn small_spec() -> CompetitionSpec {
-    spec("[inputs]\nitems = 3\n[resources]\nfuel = 2000000000\nmemory_bytes = 268435456\ncall_s = 20\n")
+    spec("[inputs]\nitems = 3\n[resources]\nfuel = 1000000000\nmemory_bytes = 268435456\ncall_s = 20\n")
 }
 
 pub(crate) fn inputs(count: u32) -> Vec<Input> {
@@ -55,11 +55,7 @@ pub(crate) fn evaluate(
     judge().evaluate(&case(spec, entry, baseline), inputs).unwrap()
 }
 
-pub(crate) fn case<'a>(
-    spec: &'a CompetitionSpec,
-    entry: Code<'a>,
-    baseline: Option<Code<'a>>,
-) -> Case<'a> {
+pub(crate) fn case<'a>(spec: &'a CompetitionSpec, entry: Code<'a>, baseline: Option<Code<'a>>) -> Case<'a> {
     Case { spec, seed: Hash::of(b"seed"), entry, baseline, reference: None, environment: None }
 }
 

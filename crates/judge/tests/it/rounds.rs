@@ -13,8 +13,8 @@ use super::bench::{inputs, judge, packed};
 const SPEC: &str = r#"
 name = "matrix-compression"
 kind = "codec"
-[takeover]
-alpha_ppm = 0
+[rule]
+name = "apex-2026-01-13"
 [schedule]
 start = "2026-01-13T00:00:00Z"
 every_s = 7200
@@ -57,20 +57,32 @@ fn the_best_codec_leads_and_every_judge_finds_what_eval_finds() {
     let component = |name| named(name).unwrap().component;
     let huffman = local.submit(&key(3), id, Form::Component, component("huffman")).unwrap();
     let lossy = local.submit(&key(4), id, Form::Component, component("uniform-99")).unwrap();
-    let broken = local.submit(&key(5), id, Form::Component, &packed("", "(unreachable)", "(unreachable)")).unwrap();
+    let broken =
+        local.submit(&key(5), id, Form::Component, &packed("", "(unreachable)", "(unreachable)")).unwrap();
     let copy = local.submit(&key(6), id, Form::Component, component("huffman")).unwrap();
     let mut verdicts = Vec::new();
     local
-        .play(&judge, id, &opener, || Ok(inputs(6)), |bound| {
-            verdicts.push((bound.judge, bound.task.entry, bound.task.clone(), bound.evaluation.verdict.clone()));
-        })
+        .play(
+            &judge,
+            id,
+            &opener,
+            || Ok(inputs(6)),
+            |bound| {
+                verdicts.push((
+                    bound.judge,
+                    bound.task.entry,
+                    bound.task.clone(),
+                    bound.evaluation.verdict.clone(),
+                ));
+            },
+        )
         .unwrap();
     local.verify().unwrap();
     let competition = local.state().competition(&id).unwrap();
     let summary = competition.summaries.back().unwrap();
     assert_eq!(summary.void, None);
     assert_eq!(summary.items.len(), 4);
-    assert_eq!(competition.champion.unwrap().entry, lossy, "{summary:?}");
+    assert_eq!(competition.champion.map(|champion| champion.entry), Some(lossy), "{summary:#?}");
     let state = |entry| local.state().entry(entry).unwrap().state;
     assert!(matches!(state(huffman), EntryState::Scored(_)));
     assert_eq!(state(broken), EntryState::Failed(Failure::Trap));
@@ -85,8 +97,11 @@ fn the_best_codec_leads_and_every_judge_finds_what_eval_finds() {
     // Anybody evaluates the same entry on the round's inputs, now public, and finds the same.
     let (_, _, task, verdict) = verdicts.iter().find(|(_, of, _, _)| *of == lossy).unwrap();
     let pool = inputs(6);
-    let items: Vec<_> =
-        task.items.iter().map(|hash| pool.iter().find(|input| input.hash == *hash).unwrap().clone()).collect();
+    let items: Vec<_> = task
+        .items
+        .iter()
+        .map(|hash| pool.iter().find(|input| input.hash == *hash).unwrap().clone())
+        .collect();
     let case = Case {
         spec: &spec,
         seed: Hash::of(b"not the round's"),

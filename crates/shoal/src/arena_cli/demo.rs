@@ -20,7 +20,7 @@ use judge::local::LocalArena;
 use serde_json::json;
 use wire::{Hash, Millis, SigningKey};
 
-use super::eval::judge;
+use super::eval::{LINK_BYTES_PER_S, judge};
 
 /// Arguments of `shoal arena demo`.
 #[derive(Debug, Args)]
@@ -52,9 +52,14 @@ struct Row {
 
 fn spec(args: &DemoArgs, start: Millis, baseline: &Baseline) -> Result<CompetitionSpec> {
     let start = arena::calendar::Moment(Millis(start.0 / 1000 * 1000));
+    let link = if args.rule.starts_with("shoal-link") {
+        format!("link_bytes_per_s = {LINK_BYTES_PER_S}\n")
+    } else {
+        String::new()
+    };
     let text = format!(
         "name = \"matrix-compression\"\ntitle = \"Matrix Compression\"\nkind = \"codec\"\n\
-         [rule]\nname = \"{}\"\n[schedule]\nstart = \"{start}\"\nevery_s = {}\nrounds = 1\npool_s = 600\nopening_s = 600\njudging_s = 3600\n\
+         [rule]\nname = \"{}\"\n{link}[schedule]\nstart = \"{start}\"\nevery_s = {}\nrounds = 1\npool_s = 600\nopening_s = 600\njudging_s = 3600\n\
          [inputs]\nsource = \"pool\"\nitems = {}\noperator_share_ppm = 1000000\n\
          [resources]\nruntime = \"{}\"\n\
          [baseline]\nname = \"{}\"\ncode = \"{}\"\nbytes = {}\n",
@@ -82,8 +87,7 @@ pub(super) fn run(args: &DemoArgs, json: bool) -> Result<String> {
     let spec = spec(args, now, baseline)?;
     let progress = progress();
     let judge = judge()?;
-    let mut arena =
-        LocalArena::new(&ArenaSpec::parse("name = \"demo\"")?, &key(&secret, "host"), now)?;
+    let mut arena = LocalArena::new(&ArenaSpec::parse("name = \"demo\"")?, &key(&secret, "host"), now)?;
     for number in 0..JUDGES {
         let abilities = Abilities { kinds: vec![Kind::Codec], forms: vec![Form::Component], leases: 1 };
         let name = format!("judge {number}");
@@ -100,10 +104,13 @@ pub(super) fn run(args: &DemoArgs, json: bool) -> Result<String> {
     }
     let pool = || {
         progress.set_message("closed; training a model, to harvest what nobody could know");
-        harvest::tensors(&secret, args.items + args.items / 4, args.threads)
-            .map_err(|error| judge::JudgeError::Dataset { place: "training".into(), reason: format!("{error:#}") })
+        harvest::tensors(&secret, args.items + args.items / 4, args.threads).map_err(|error| {
+            judge::JudgeError::Dataset { place: "training".into(), reason: format!("{error:#}") }
+        })
     };
-    let name_of = |id: EntryId| submitted.iter().find(|(entry, _)| *entry == id).map_or(baseline.name, |(_, name)| name);
+    let name_of = |id: EntryId| {
+        submitted.iter().find(|(entry, _)| *entry == id).map_or(baseline.name, |(_, name)| name)
+    };
     arena.play(&judge, id, &opener, pool, |bound| {
         let found = &bound.evaluation.verdict.outcome;
         tracing::info!(judge = bound.judge, entry = name_of(bound.task.entry), ?found, "verdict bound");
@@ -169,8 +176,10 @@ fn as_json(rows: &[Row]) -> String {
 
 fn as_text(rows: &[Row], arena: &LocalArena, args: &DemoArgs) -> String {
     let mut text = format!(
-        "Matrix Compression, round 0: {} tensors of a model trained just now, rule {}\n\n",
-        args.items, args.rule
+        "Matrix Compression, round 0: {} tensors of a model trained just now, rule {}{}\n\n",
+        args.items,
+        args.rule,
+        if args.rule.starts_with("shoal-link") { " on a link of 10 Mbit/s" } else { "" },
     );
     _ = writeln!(
         text,

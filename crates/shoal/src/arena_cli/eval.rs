@@ -20,7 +20,7 @@ use crate::failure::bad_input;
 pub(crate) struct EvalArgs {
     /// A component or core module (.wasm), a Python file, a native program, or the name of a built-in codec.
     entry: PathBuf,
-    /// Spec of the competition, in TOML. Default: a codec competition with the default rule, zstd-3 as baseline.
+    /// Spec of the competition, in TOML. Default: a codec competition with the default rule on a link of 10 Mbit/s, zstd-3 as baseline.
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
     /// Folder with inputs and manifest.csv. Default: tensors from --seed.
@@ -43,9 +43,12 @@ pub(crate) struct EvalArgs {
     environment: Option<PathBuf>,
     /// Also print the log that a judge would store.
     #[arg(long)]
-    log: bool,
+    show_log: bool,
 }
 
+/// The link of the demo, and of evaluations without a spec: 10 Mbit/s, what a home sends. At the rule's own 100 Mbit/s,
+/// where fuel is dear, only a codec of hundreds of megabytes per second gains anything.
+pub(super) const LINK_BYTES_PER_S: u64 = 1_250_000;
 /// Inputs of a round where neither spec nor data say how many.
 const ITEMS: u32 = 16;
 
@@ -53,7 +56,7 @@ const ITEMS: u32 = 16;
 fn default_spec(items: u32) -> Result<CompetitionSpec> {
     let baseline = zstd();
     let text = format!(
-        "name = \"local\"\nkind = \"codec\"\n[takeover]\nalpha_ppm = 0\n[schedule]\nstart = \"2026-01-01T00:00:00Z\"\ndays = 2\n[inputs]\nitems = {items}\n[submission]\nforms = [\"component\", \"native\", \"python\"]\n[baseline]\nname = \"{}\"\ncode = \"{}\"\nbytes = {}\n",
+        "name = \"local\"\nkind = \"codec\"\n[rule]\nlink_bytes_per_s = {LINK_BYTES_PER_S}\n[takeover]\nalpha_ppm = 0\n[schedule]\nstart = \"2026-01-01T00:00:00Z\"\ndays = 2\n[inputs]\nitems = {items}\n[submission]\nforms = [\"component\", \"native\", \"python\"]\n[baseline]\nname = \"{}\"\ncode = \"{}\"\nbytes = {}\n",
         baseline.name,
         baseline.hash(),
         baseline.component.len()
@@ -126,7 +129,7 @@ struct Found {
 /// What to print, and whether the entry has measurements.
 pub(super) fn run(args: &EvalArgs, json: bool) -> Result<(String, bool)> {
     let found = evaluate(args)?;
-    let text = if json { as_json(&found, args.log).to_string() } else { as_text(&found, args.log) };
+    let text = if json { as_json(&found, args.show_log).to_string() } else { as_text(&found, args.show_log) };
     Ok((text, found.scoring.is_some()))
 }
 

@@ -16,7 +16,8 @@ fn only(ran: Ran) -> Value {
 #[test]
 fn the_demo_judges_every_baseline_and_names_a_champion() {
     let place = Place::new();
-    let rows: Value = serde_json::from_str(place.run(&["arena", "demo", "--json"]).good().out.trim()).unwrap();
+    let rows: Value =
+        serde_json::from_str(place.run(&["arena", "demo", "--json"]).good().out.trim()).unwrap();
     let rows = rows.as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row["submission"].as_str().unwrap()).collect();
     for name in ["zstd-3 (baseline)", "fast", "huffman", "context", "uniform-99"] {
@@ -54,7 +55,8 @@ fn eval_finds_the_same_again_and_says_what_is_wrong() {
     // By another rule, from the spec.
     let spec = "name = \"m\"\nkind = \"codec\"\n[rule]\nname = \"apex-2026-01-13\"\n[schedule]\nstart = \"2026-01-13T00:00:00Z\"\ndays = 2\n[inputs]\nitems = 1\n";
     std::fs::write(place.path("spec.toml"), spec).unwrap();
-    let apex = only(place.run(&["arena", "eval", "huffman", "--spec", "spec.toml", "--data", "samples", "--json"]));
+    let apex =
+        only(place.run(&["arena", "eval", "huffman", "--spec", "spec.toml", "--data", "samples", "--json"]));
     let ratio = apex["compression_ratio"].as_f64().unwrap();
     assert!((raw(&apex) - (1.0 - 1.0 / ratio)).abs() < 1e-12, "{apex}");
     // What cannot be judged, and what cannot be read.
@@ -70,7 +72,8 @@ fn eval_finds_the_same_again_and_says_what_is_wrong() {
 fn samples_are_drawn_and_checkpoints_are_harvested() {
     let place = Place::new();
     place.run(&["arena", "samples", "--items", "4", "-o", "all"]).good();
-    let drawn = place.run(&["arena", "samples", "all", "--items", "2", "--seed", "x", "-o", "some", "--json"]).good();
+    let drawn =
+        place.run(&["arena", "samples", "all", "--items", "2", "--seed", "x", "-o", "some", "--json"]).good();
     assert_eq!(drawn.objects().len(), 2);
     let again = place.run(&["arena", "samples", "all", "--items", "2", "--seed", "x", "--json"]).good();
     assert_eq!(drawn.objects(), again.objects());
