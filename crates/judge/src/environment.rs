@@ -16,8 +16,11 @@ use crate::limits;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     interpreter: PathBuf,
-    folders: Vec<PathBuf>,
+    mounts: Vec<(PathBuf, PathBuf)>,
 }
+
+/// Where a built environment stands inside a jail.
+const INSIDE: &str = "/env";
 
 /// An interpreter of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +48,10 @@ impl Python {
         Err("no python3 with venv and pip: install one (Debian: python3-venv)".to_owned())
     }
 
-    fn folders(&self) -> Vec<PathBuf> {
+    fn mounts(&self) -> Vec<(PathBuf, PathBuf)> {
         // `/usr` is in every jail.
-        if self.prefix.starts_with("/usr") { Vec::new() } else { vec![self.prefix.clone()] }
+        let there = self.prefix.starts_with("/usr");
+        if there { Vec::new() } else { vec![(self.prefix.clone(), self.prefix.clone())] }
     }
 }
 
@@ -55,7 +59,7 @@ impl Environment {
     /// The interpreter alone.
     pub fn bare() -> Result<Self, JudgeError> {
         let python = Python::find().map_err(JudgeError::NoJail)?;
-        Ok(Self { folders: python.folders(), interpreter: python.program })
+        Ok(Self { mounts: python.mounts(), interpreter: python.program })
     }
 
     /// What a lock file asks for, built below `cache` unless it is there.
@@ -69,19 +73,19 @@ impl Environment {
         if !folder.join("complete").is_file() {
             make(&python, lock, &folder).map_err(fault)?;
         }
-        let mut folders = python.folders();
-        folders.push(folder.clone());
-        Ok(Self { interpreter: folder.join("bin/python"), folders })
+        let mut mounts = python.mounts();
+        mounts.push((folder, INSIDE.into()));
+        Ok(Self { interpreter: Path::new(INSIDE).join("bin/python"), mounts })
     }
 
-    /// Path of the interpreter, the same inside a jail.
+    /// Path of the interpreter inside a jail.
     pub fn interpreter(&self) -> &Path {
         &self.interpreter
     }
 
-    /// Folders that the interpreter needs, to be mounted at the same paths.
-    pub fn folders(&self) -> &[PathBuf] {
-        &self.folders
+    /// Folders that the interpreter needs: here, and inside a jail.
+    pub fn mounts(&self) -> &[(PathBuf, PathBuf)] {
+        &self.mounts
     }
 }
 

@@ -90,7 +90,7 @@ impl ProgramCoder {
         let mut mounts = vec![sandbox::Mount { from: folder.path().to_owned(), to: ENTRY.into() }];
         if code.form == Form::Python {
             argv.push(environment.python());
-            mounts.extend(environment.mounts());
+            mounts.extend(environment.in_jail());
         }
         argv.extend([format!("{ENTRY}/{name}"), "--host".into(), "127.0.0.1".into()]);
         argv.extend(["--port".to_owned(), PORT.to_string()]);
@@ -242,7 +242,7 @@ fn unpack(code: Code<'_>) -> Result<(TempDir, &'static str), JudgeError> {
 /// What the jail of Python programs sees beside the entry.
 trait InJail {
     fn python(&self) -> String;
-    fn mounts(&self) -> Vec<sandbox::Mount>;
+    fn in_jail(&self) -> Vec<sandbox::Mount>;
     fn variables(&self) -> Vec<(String, String)>;
 }
 
@@ -251,11 +251,9 @@ impl InJail for Environment {
         self.interpreter().display().to_string()
     }
 
-    fn mounts(&self) -> Vec<sandbox::Mount> {
-        self.folders()
-            .iter()
-            .map(|folder| sandbox::Mount { from: folder.clone(), to: folder.clone() })
-            .collect()
+    fn in_jail(&self) -> Vec<sandbox::Mount> {
+        let mount = |(from, to): &(PathBuf, PathBuf)| sandbox::Mount { from: from.clone(), to: to.clone() };
+        self.mounts().iter().map(mount).collect()
     }
 
     fn variables(&self) -> Vec<(String, String)> {
