@@ -348,9 +348,13 @@ mod tests {
         let found = candidates("0::/user.slice/app.scope\n", &mounts);
         assert_eq!(found.len(), 2);
         assert!(found.iter().all(|hierarchy| hierarchy.version == Version::V2));
-        assert_eq!((found[0].memory.as_path(), found[0].has_quota(), found[1].has_quota()), (own.as_path(), false, true));
+        assert_eq!(
+            (found[0].memory.as_path(), found[0].has_quota(), found[1].has_quota()),
+            (own.as_path(), false, true)
+        );
 
-        let limits = JailLimits { cpus: Some(0.5), processes: 3, memory_bytes: 1 << 20, ..JailLimits::default() };
+        let limits =
+            JailLimits { cpus: Some(0.5), processes: 3, memory_bytes: 1 << 20, ..JailLimits::default() };
         let group = found[1].create(&limits).unwrap();
         let read = |name| fs::read_to_string(group.memory.join(name)).unwrap();
         assert_eq!(read("pids.max"), (3 + limits::OWN_PROCESSES).to_string());

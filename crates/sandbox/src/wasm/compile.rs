@@ -181,7 +181,8 @@ fn explain(status: ExitStatus, reason: &str) -> Error {
             Error::entry(Fault::Memory, limit("memory", format!("{} bytes", limits::COMPILE_MEMORY_BYTES)))
         }
         (_, Some(libc::SIGKILL)) => {
-            HostError::system("the compiling child was killed", "by another process, or for want of memory").into()
+            HostError::system("the compiling child was killed", "by another process, or for want of memory")
+                .into()
         }
         // A compiler that crashes on an entry is the entry's end: it must not stop a judge.
         (_, Some(signal)) => {
