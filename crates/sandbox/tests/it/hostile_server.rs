@@ -201,7 +201,7 @@ ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
     for _ in 0..3 {
         let mut stream = jail.connect_tcp(8001, WITHIN).unwrap();
         stream.set_read_timeout(Some(WITHIN)).unwrap();
-        let body = [7; 50_000];
+        let body = vec![7; 50_000];
         write!(stream, "POST /compress HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
         stream.write_all(&body).unwrap();
         let mut answer = Vec::new();
