@@ -174,7 +174,9 @@ impl Jail {
     /// # Errors
     /// [`Fault::Startup`] if nothing listens in time; the program's own fault if it has ended.
     pub fn connect_tcp(&self, port: u16, within: Duration) -> Result<TcpStream, Error> {
-        Ok(self.connect(&ToSupervisor::ConnectTcp { port }, within)?.into())
+        let stream = TcpStream::from(self.connect(&ToSupervisor::ConnectTcp { port }, within)?);
+        drop(stream.set_nodelay(true)); // only costs time where it fails
+        Ok(stream)
     }
 
     /// Connects to a Unix socket at a path inside the jail; otherwise as [`Jail::connect_tcp`].

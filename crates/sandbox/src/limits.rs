@@ -7,8 +7,9 @@ pub const LOG_BYTES_MAX: usize = 64 << 10;
 
 // WebAssembly.
 
-/// A component, bytes. Larger ones are refused before anything reads them.
-pub const COMPONENT_BYTES_MAX: usize = 16 << 20;
+/// A component, bytes. Larger ones are refused before anything reads them. Ordinary code of this size compiles in a
+/// quarter of [`COMPILE_CPU`], so that only code made to be slow can meet that limit on one judge and not on another.
+pub const COMPONENT_BYTES_MAX: usize = 4 << 20;
 /// Compiled code of one component, bytes.
 pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
 /// Address space of the child that compiles, bytes.

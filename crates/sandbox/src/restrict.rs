@@ -42,7 +42,9 @@ fn limit(name: &'static str, resource: Resource, value: u64) -> Result<(), Restr
 
 pub(crate) fn resources(of: Resources) -> Result<(), RestrictError> {
     limit("core", Resource::Core, 0)?;
-    limit("cpu", Resource::Cpu, of.cpu_seconds)?;
+    // The signal of the softer limit says what happened; the harder one ends those who ignore it.
+    setrlimit(Resource::Cpu, Rlimit { current: Some(of.cpu_seconds), maximum: Some(of.cpu_seconds + 1) })
+        .map_err(|error| RestrictError::Limit("cpu", error))?;
     limit("file size", Resource::Fsize, of.file_bytes)?;
     limit("open files", Resource::Nofile, of.open_files)?;
     limit("message queues", Resource::Msgqueue, 0)?;

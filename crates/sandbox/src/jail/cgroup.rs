@@ -336,6 +336,43 @@ mod tests {
         assert_eq!(field("oom 3\n", "oom_kill"), 0);
     }
 
+    /// Version 2 as files in a folder: what is written where, and how counters are read.
+    #[test]
+    fn version_2_is_one_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let own = root.path().join("user.slice/app.scope");
+        fs::create_dir_all(&own).unwrap();
+        fs::write(root.path().join("user.slice/cgroup.controllers"), "cpuset cpu memory pids\n").unwrap();
+        fs::write(own.join("cgroup.controllers"), "memory pids\n").unwrap();
+        let mounts = format!("cgroup2 {} cgroup2 rw,nosuid 0 0\n", root.path().display());
+        let found = candidates("0::/user.slice/app.scope\n", &mounts);
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|hierarchy| hierarchy.version == Version::V2));
+        assert_eq!(
+            (found[0].memory.as_path(), found[0].has_quota(), found[1].has_quota()),
+            (own.as_path(), false, true)
+        );
+
+        let limits =
+            JailLimits { cpus: Some(0.5), processes: 3, memory_bytes: 1 << 20, ..JailLimits::default() };
+        let group = found[1].create(&limits).unwrap();
+        let read = |name| fs::read_to_string(group.memory.join(name)).unwrap();
+        assert_eq!(read("pids.max"), (3 + limits::OWN_PROCESSES).to_string());
+        assert_eq!(read("memory.max"), ((1 << 20) + limits::OWN_MEMORY_BYTES).to_string());
+        assert_eq!((read("memory.oom.group"), read("cpu.max")), ("1".to_owned(), "50000 100000".to_owned()));
+        for (name, text) in [
+            ("pids.events", "max 4\n"),
+            ("memory.events", "low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 1\n"),
+            ("memory.peak", "12345\n"),
+            ("cpu.stat", "usage_usec 2500\nuser_usec 2000\nsystem_usec 500\n"),
+        ] {
+            fs::write(group.memory.join(name), text).unwrap();
+        }
+        let counters = group.counters().unwrap();
+        assert_eq!((counters.out_of_memory, counters.forks_refused), (2, 4));
+        assert_eq!((counters.memory_peak_bytes, counters.cpu), (12345, Duration::from_micros(2500)));
+    }
+
     #[test]
     fn a_machine_without_controllers_offers_nothing() {
         assert!(candidates("0::/\n", "proc /proc proc rw 0 0\n").is_empty());

@@ -355,7 +355,13 @@ impl Monitor {
         if self.shared.with(|state| state.stop) {
             self.found.stopped = true;
         }
-        let Ok(counters) = self.group.counters() else { return };
+        let counters = match self.group.counters() {
+            Ok(counters) => counters,
+            Err(error) => {
+                self.found.broken = Some(format!("its cgroup cannot be read: {error}"));
+                return;
+            }
+        };
         let Some(started) = self.started else {
             if self.began.elapsed() > limits::SUPERVISOR_START {
                 self.found.gone = true;
@@ -400,9 +406,9 @@ impl Monitor {
         let complaint = String::from_utf8_lossy(&self.complaint.kept).trim().to_owned();
         if let Some(reason) = found.broken {
             return Err(HostError::new(
-                "a jail cannot be restricted",
+                "a jail does not hold its program",
                 reason,
-                "use a kernel with seccomp, 5.13 or later for landlock",
+                "use a kernel with seccomp, and leave its cgroups alone",
             ));
         }
         if self.started.is_none() && found.not_started.is_none() && !found.stopped {

@@ -170,7 +170,7 @@ fn explain(status: ExitStatus, reason: &str) -> Error {
             Error::entry(Fault::Memory, reason)
         }
         (Some(REFUSED), _) => Error::entry(Fault::Invalid, reason),
-        (_, Some(libc::SIGXCPU | libc::SIGKILL)) => {
+        (_, Some(libc::SIGXCPU)) => {
             Error::entry(Fault::Time, limit("processor time", format!("{:?}", limits::COMPILE_CPU)))
         }
         (_, Some(libc::SIGXFSZ)) => Error::entry(
@@ -179,6 +179,10 @@ fn explain(status: ExitStatus, reason: &str) -> Error {
         ),
         _ if reason.contains("memory allocation of") || reason.contains("out of memory") => {
             Error::entry(Fault::Memory, limit("memory", format!("{} bytes", limits::COMPILE_MEMORY_BYTES)))
+        }
+        (_, Some(libc::SIGKILL)) => {
+            HostError::system("the compiling child was killed", "by another process, or for want of memory")
+                .into()
         }
         // A compiler that crashes on an entry is the entry's end: it must not stop a judge.
         (_, Some(signal)) => {

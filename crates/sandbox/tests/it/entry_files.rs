@@ -50,6 +50,13 @@ fn refused(archive: &[u8], fault: Fault) {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "something lies beside the entry");
 }
 
+/// Makes a header's checksum right, so that what else is wrong with it is looked at.
+fn checksum(header: &mut [u8]) {
+    let sum = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) };
+    let sum: u32 = header[..512].iter().enumerate().map(sum).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
 const FILE: EntryType = EntryType::Regular;
 
 #[test]
@@ -115,12 +122,7 @@ fn too_much_of_anything() {
     // A header that promises more than is there.
     let mut short = archive(&[(b"a", FILE, b"", b"1")]);
     short[124..135].copy_from_slice(b"77777777777");
-    let sum: u32 = short[..512]
-        .iter()
-        .enumerate()
-        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
-        .sum();
-    short[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    checksum(&mut short);
     refused(&short, Fault::Invalid);
 }
 
@@ -166,4 +168,44 @@ fn a_folder_is_copied_but_for_what_leads_out() {
     let error =
         copy_folder(&from, &folder.path().join("few"), &EntryLimits { bytes: 100, files: 3 }).unwrap_err();
     assert_eq!(error.fault(), Some(Fault::Invalid), "{error}");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever an archive holds, nothing is written beside its folder, and there are only plain files in it.
+    #[test]
+    fn damaged_archives(changes in proptest::collection::vec((0_usize..3000, proptest::num::u8::ANY), 0..12)) {
+        let mut bytes = archive(&[
+            (b"lib/", EntryType::Directory, b"", b""),
+            (b"./lib/a.py", FILE, b"../canary", b"print()"),
+            (b"b", FILE, b"", &[7; 600]),
+        ]);
+        for (at, byte) in changes {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        for block in bytes.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+            checksum(block);
+        }
+        let (folder, to) = place();
+        let result = unpack_tar(&bytes, &to, &LIMITS);
+        proptest::prop_assert!(result.as_ref().err().is_none_or(|error| error.fault().is_some()), "{result:?}");
+        proptest::prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mut folders = vec![to];
+        let mut sum = 0;
+        while let Some(folder) = folders.pop() {
+            for item in fs::read_dir(folder).unwrap() {
+                let metadata = fs::symlink_metadata(item.as_ref().unwrap().path()).unwrap();
+                proptest::prop_assert!(metadata.is_dir() || metadata.is_file());
+                if metadata.is_dir() {
+                    folders.push(item.unwrap().path());
+                } else {
+                    sum += metadata.len();
+                }
+            }
+        }
+        proptest::prop_assert!(sum <= LIMITS.bytes);
+    }
 }

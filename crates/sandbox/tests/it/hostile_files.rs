@@ -1,6 +1,6 @@
 //! Programs that read what they should not, or leave something behind.
 
-use super::outside::outside;
+use super::outside::{limits, outside};
 
 #[test]
 fn files_of_others() {
@@ -73,4 +73,23 @@ fn state_does_not_pass_from_run_to_run() {
     let Some(outside) = outside() else { return };
     outside.shut("remember", &[]);
     outside.shut("remember", &[]);
+}
+
+/// Nothing tells a program which run this is, on what input, or whether it is measured: two runs see the same.
+#[test]
+fn every_run_looks_the_same() {
+    let Some(outside) = outside() else { return };
+    let look = "env | sort; id; uname -n; pwd; ls -a / /tmp /dev /dev/shm /entry /etc; cat /proc/self/cgroup /etc/passwd; \
+        grep -v -e Mem -e :[[:space:]] /proc/self/mounts | cut -d' ' -f2-3; ls /proc | grep '^[0-9]'; ulimit -a";
+    let mut program = outside.program("exit", &["0"], limits()).0;
+    program.argv = ["/bin/sh", "-c", look].map(str::to_owned).to_vec();
+    program.limits.log_bytes = 1 << 16;
+    let reports = [0; 2].map(|_| outside.machine.run(&program).unwrap());
+    let text = String::from_utf8_lossy(&reports[0].stdout).into_owned();
+    assert_eq!(text, String::from_utf8_lossy(&reports[1].stdout));
+    assert!(text.contains("uid=1000(entry)") && text.contains("HOME=/tmp"), "{text}");
+    let judge = outside.folder.path().to_str().unwrap();
+    for word in ["shoal", "judge", "SANDBOX", judge] {
+        assert!(!text.replace("/.shoal", "").replace("\n.shoal\n", "").contains(word), "{word} in {text}");
+    }
 }

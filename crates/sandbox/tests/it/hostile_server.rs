@@ -165,3 +165,53 @@ fn unix_sockets_of_the_host() {
     outside.shut("path-socket", &[path.to_str().unwrap()]);
     assert!(listener.accept().is_err());
 }
+
+/// An interpreter with threads, a mounted script and number libraries' usual calls lives under these rules.
+#[test]
+fn an_honest_python_server() {
+    let Some(outside) = outside() else { return };
+    let python = ["/usr/bin/python3", "/usr/local/bin/python3"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).is_file());
+    let Some(python) = python else {
+        println!("skipped: no Python among the system's programs");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let script = "
+import sys, zlib, threading, tempfile, random, multiprocessing.synchronize, concurrent.futures
+from http.server import ThreadingHTTPServer, BaseHTTPRequestHandler
+pool = concurrent.futures.ThreadPoolExecutor(4)
+lock = multiprocessing.Lock()
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        with lock, tempfile.TemporaryFile() as file:
+            file.write(body); file.seek(0)
+            answer = pool.submit(zlib.compress, file.read()).result()
+        self.send_response(200); self.send_header('Content-Length', str(len(answer))); self.end_headers()
+        self.wfile.write(answer)
+ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
+";
+    std::fs::write(folder.path().join("solution.py"), script).unwrap();
+    let mut program = shoal_sandbox::Program::new([python, "/entry/solution.py", "8001"]);
+    program.mounts = vec![shoal_sandbox::Mount { from: folder.path().to_owned(), to: "/entry".into() }];
+    program.limits = shoal_sandbox::JailLimits { memory_bytes: 256 << 20, ..limits() };
+    let jail = outside.machine.start(&program).unwrap();
+    for _ in 0..3 {
+        let mut stream = jail.connect_tcp(8001, WITHIN).unwrap();
+        stream.set_read_timeout(Some(WITHIN)).unwrap();
+        let body = vec![7; 50_000];
+        write!(stream, "POST /compress HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+        stream.write_all(&body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(
+            answer.starts_with(b"HTTP/1.0 200") && answer.len() < 1000,
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    let report = jail.stop().unwrap();
+    assert_eq!(report.end, End::Stopped, "{report:?}");
+}

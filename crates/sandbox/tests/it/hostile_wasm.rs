@@ -428,3 +428,30 @@ fn compile_bomb_of_live_values() {
     let body = format!("{} {} drop {IDENTITY}", loads.concat(), "i64.add ".repeat(1999));
     bounded(&component::bytes(&Parts { compress: &body, ..Parts::default() }));
 }
+
+/// Flips bytes all over a good component: it is refused as the entry's fault, or runs within its limits.
+#[test]
+fn damaged_components() {
+    let good = component::bytes(&Parts::default());
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    for round in 0..60 {
+        let mut bytes = good.clone();
+        for _ in 0..=round % 4 {
+            let at = 8 + random(bytes.len() - 8);
+            bytes[at] = random(256) as u8;
+        }
+        match component::runtime().compile(&bytes) {
+            Err(error) => assert!(error.fault().is_some(), "round {round}: {error}"),
+            Ok(codec) => {
+                let call = codec.call(Task::Compress, b"some input", &meta(&[10]), &LIMITS).unwrap();
+                assert!(call.fuel <= LIMITS.fuel, "round {round}");
+            }
+        }
+    }
+}
