@@ -16,7 +16,7 @@ pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
 pub const COMPILE_MEMORY_BYTES: u64 = 3 << 30;
 /// Processor time of the child that compiles.
 pub const COMPILE_CPU: Duration = Duration::from_mins(1);
-/// Wall-clock time of the child that compiles: generous, since a loaded machine is not the entry's fault.
+/// Wall-clock time of the child that compiles. Beyond it the machine is to blame, not the entry.
 pub const COMPILE_WALL: Duration = Duration::from_mins(5);
 /// Stack of one call, bytes. Part of the settings: another stack is another verdict.
 pub const WASM_STACK_BYTES: usize = 512 << 10;

@@ -132,7 +132,8 @@ fn in_child(child: &Child, component: &[u8]) -> Result<Vec<u8>, Error> {
         .spawn()
         .map_err(|error| HostError::system("the compiling child does not start", error))?;
     let Some(status) = wait(&mut process, limits::COMPILE_WALL).map_err(host)? else {
-        return Err(Error::entry(Fault::Time, "compiling took too long"));
+        // An entry meets the limit of processor time long before.
+        return Err(HostError::system("compiling does not end", "the machine is overloaded").into());
     };
     if status.success() {
         let mut code = Vec::new();

@@ -1,14 +1,15 @@
 //! Programs that serve, and programs that look for servers.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use shoal_sandbox::{End, Fault};
+use shoal_sandbox::{End, Fault, Machine};
 
-use super::outside::{limits, outside};
+use super::outside::{groups, limits, outside, processes};
 
 const WITHIN: Duration = Duration::from_secs(15);
 const PORT: &str = "8001";
@@ -68,6 +69,7 @@ fn a_server_that_starts_late_or_never() {
     let jail = outside.machine.start(&program).unwrap();
     let error = jail.connect_tcp(8001, Duration::from_millis(100)).unwrap_err();
     assert_eq!(error.fault(), Some(Fault::Startup), "{error}");
+    drop(jail.connect_unix("/tmp/go", WITHIN).unwrap());
     echoes(jail.connect_tcp(8001, WITHIN).unwrap());
     drop(jail);
     let (program, token) = outside.program("sleep", &[], limits());
@@ -164,6 +166,49 @@ fn unix_sockets_of_the_host() {
     listener.set_nonblocking(true).unwrap();
     outside.shut("path-socket", &[path.to_str().unwrap()]);
     assert!(listener.accept().is_err());
+}
+
+/// Not a test but the judge of the next one, which starts it with this variable and kills it.
+const VICTIM: &str = "SHOAL_TEST_VICTIM";
+
+#[test]
+fn a_judge_to_be_killed() {
+    let Some(token) = std::env::var_os(VICTIM) else { return };
+    let Some(outside) = outside() else { return };
+    let (mut program, _) = outside.program("serve", &[PORT], limits());
+    program.argv[2] = token.into_string().unwrap();
+    let jail = outside.machine.start(&program).unwrap();
+    let mut stream = jail.connect_tcp(8001, WITHIN).unwrap();
+    println!("\nserving");
+    stream.read_exact(&mut [0]).unwrap(); // for ever
+}
+
+#[test]
+fn a_killed_judge_leaves_no_process_and_the_next_one_sweeps() {
+    let Some(outside) = outside() else { return };
+    let token = format!("victim-{}", std::process::id());
+    let mut judge = Command::new(std::env::current_exe().unwrap())
+        .args(["it::hostile_server::a_judge_to_be_killed", "--exact", "--nocapture"])
+        .env(VICTIM, &token)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(judge.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line == "serving")));
+    let pid = judge.id();
+    assert!(!processes(&token).is_empty() && !groups(pid).is_empty());
+    judge.kill().unwrap();
+    judge.wait().unwrap();
+    let deadline = Instant::now() + WITHIN;
+    while !processes(&token).is_empty() {
+        assert!(Instant::now() < deadline, "{:?} outlive their judge", processes(&token));
+        std::thread::yield_now();
+    }
+    while !groups(pid).is_empty() {
+        assert!(Instant::now() < deadline, "{:?} are not swept", groups(pid));
+        Machine::probe(super::component::child()).unwrap();
+    }
+    drop(outside);
 }
 
 /// An interpreter with threads, a mounted script and number libraries' usual calls lives under these rules.

@@ -133,15 +133,9 @@ impl Outside {
 
     /// No process of the run, no cgroup of this test, no change to the judge's files.
     pub(super) fn nothing_is_left(&self, token: &str) {
-        let mut left = Vec::new();
-        for process in std::fs::read_dir("/proc").unwrap().flatten() {
-            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            if line.windows(token.len()).any(|window| window == token.as_bytes()) {
-                left.push(process.path());
-            }
-        }
+        let left = processes(token);
         assert!(left.is_empty(), "processes are left: {left:?}");
-        let groups = groups();
+        let groups = groups(std::process::id());
         assert!(groups.is_empty(), "cgroups are left: {groups:?}");
         let entry = std::fs::read_dir(self.folder.path().join("entry")).unwrap().count();
         let judge = std::fs::read_dir(self.folder.path()).unwrap().count();
@@ -150,10 +144,19 @@ impl Outside {
     }
 }
 
-/// Groups of this process, in any hierarchy.
-fn groups() -> Vec<PathBuf> {
+/// Processes with this token in their arguments.
+pub(super) fn processes(token: &str) -> Vec<PathBuf> {
+    let has = |process: &PathBuf| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        line.windows(token.len()).any(|window| window == token.as_bytes())
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().map(|process| process.path()).filter(has).collect()
+}
+
+/// Groups of a process, in any hierarchy.
+pub(super) fn groups(judge: u32) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let prefix = format!("shoal-{}-", std::process::id());
+    let prefix = format!("shoal-{judge}-");
     let mut folders = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
     while let Some((folder, depth)) = folders.pop() {
         for item in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
