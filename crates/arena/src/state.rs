@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use wire::{Hash, Millis, NodeId, RunId};
 
 pub use self::accept::Signatures;
-pub use self::board::{Leader, LeaderMode, ParetoPoint, Profile, ScorePoint, ScoreToBeat};
+pub use self::board::{Leader, LeaderMode, ParetoPoint, Profile, ScorePoint, ScoreToBeat, rank_leaders};
 pub use self::competition::{BoardRow, Champion, Competition, Note, RoundSummary, Status};
 pub use self::entry::{Code, Entrant, Entry, EntryState, Receipt, Role};
 pub use self::gate::{Artefact, Gate, GateReason, RateStatus};

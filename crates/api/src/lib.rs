@@ -1,0 +1,2 @@
+//! The arena over HTTP.
+//! must never
