@@ -1,2 +1,15 @@
-//! The arena over HTTP.
-//! must never
+//! The arena over HTTP: a host around the pure fold, an OpenAPI server, a client, the loops of judges and entrants.
+//!
+//! It must never decide what the fold decides, nor know how an entry is run: it signs, stores, serves, and asks a judge's
+//! [`judge::Evaluate`] for its finding.
+
+pub mod clock;
+pub mod epistula;
+pub mod host;
+pub mod limits;
+pub mod model;
+mod replay;
+pub mod request;
+mod server;
+
+pub use host::{Host, HostError, Parts};
