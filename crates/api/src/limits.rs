@@ -95,3 +95,5 @@ pub const JUDGE_BLOB_BYTES: u64 = 1 << 30;
 pub const CLOSE: Duration = Duration::from_secs(5);
 /// Pause before the keeper of entrusted seals looks again, if nothing wakes it.
 pub const CUSTODY_LOOK: Duration = Duration::from_secs(5);
+/// Statements in one batch.
+pub const BATCH: usize = 256;

@@ -20,7 +20,7 @@ pub use competition::{
 };
 pub use event::{Event, EventKind};
 pub use judging::{
-    AdmitJudge, Due, FindingView, LeaseView, NonceDue, PaymentEntry, RoundInputs, StatementAnswer, UploadAnswer, WorkAnswer,
+    AdmitJudge, BatchAnswer, Due, FindingView, LeaseView, NonceDue, PaymentEntry, RoundInputs, StatementAnswer, UploadAnswer, WorkAnswer,
 };
 pub use submission::{
     CodePage, EntryRole, Failed, FileKind, FileList, FilePage, FileRow, Filter, JudgementView, Lines, Metric,

@@ -17,11 +17,11 @@ use arena::record::Input;
 use arena::state::{Leader, LeaderMode, rank_leaders};
 use governor::DefaultKeyedRateLimiter;
 use store::{Blobs, LogStore};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use utoipa::OpenApi;
 use wire::{Millis, NodeId, RunId, Seq, SigningKey};
 
-use crate::host::{Custody, HostError, Inputs, Parts, Shared, submit};
+use crate::host::{Custody, HostError, Inputs, Outcome, Parts, Pending, Shared};
 use crate::limits;
 use crate::replay::Replays;
 pub(crate) use listen::listen;
@@ -96,7 +96,18 @@ impl App {
 
     /// Commits an input; the answer comes when it is durable.
     async fn commit(&self, input: Input, len: usize) -> Result<Seq, ApiError> {
-        let outcome = submit(&self.inputs, input, len).await.ok_or(ApiError::Busy)?;
+        self.outcome(self.hand_in(input, len)).await
+    }
+
+    /// Puts an input in the queue; none if that is full.
+    fn hand_in(&self, input: Input, len: usize) -> Option<oneshot::Receiver<Outcome>> {
+        let (answer, outcome) = oneshot::channel();
+        self.inputs.try_send(Pending { input, len, answer }).ok()?;
+        Some(outcome)
+    }
+
+    async fn outcome(&self, outcome: Option<oneshot::Receiver<Outcome>>) -> Result<Seq, ApiError> {
+        let outcome = outcome.ok_or(ApiError::Busy)?.await.map_err(|_| ApiError::Busy)?;
         self.metrics.inputs(outcome.is_ok());
         Ok(outcome?)
     }

@@ -128,3 +128,14 @@ pub struct PaymentEntry {
     /// How much, in the smallest unit of the currency.
     pub amount: u64,
 }
+
+/// What became of one statement of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BatchAnswer {
+    /// Status that the statement alone would have had.
+    pub status: u16,
+    /// It was accepted.
+    pub accepted: Option<StatementAnswer>,
+    /// It was refused.
+    pub problem: Option<super::Problem>,
+}

@@ -141,6 +141,18 @@ pub(crate) fn reason_name(reason: GateReason) -> &'static str {
     }
 }
 
+impl ApiError {
+    /// Status and body, but for gates.
+    pub(crate) fn problem(&self) -> (StatusCode, Problem) {
+        let refusal = match self {
+            Self::Refused(refusal) => serde_json::to_value(refusal).ok(),
+            _ => None,
+        };
+        let body = Problem { reason: self.reason().to_owned(), message: self.to_string(), refusal };
+        (self.status(), body)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, message) = (self.status(), self.to_string());
@@ -157,17 +169,12 @@ impl IntoResponse for ApiError {
             };
             return (status, Json(body)).into_response();
         }
-        let refusal = match &self {
-            Self::Refused(refusal) => serde_json::to_value(refusal).ok(),
-            _ => None,
-        };
         let retry = match &self {
             Self::TooMany(seconds) => Some(*seconds),
             Self::Busy => Some(1),
             _ => None,
         };
-        let body = Problem { reason: self.reason().to_owned(), message, refusal };
-        let mut response = (status, Json(body)).into_response();
+        let mut response = (status, Json(self.problem().1)).into_response();
         if let Some(seconds) = retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

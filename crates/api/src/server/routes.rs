@@ -58,6 +58,8 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(files::page))
         .routes(routes!(files::raw))
         .routes(routes!(statements::state))
+        .routes(routes!(statements::batch))
+        .routes(routes!(submissions::by_seal))
         .routes(routes!(statements::log))
         .routes(routes!(judging::work))
         .routes(routes!(judging::round_inputs))

@@ -4,7 +4,7 @@ pub(crate) mod boards;
 pub(crate) mod detail;
 
 use arena::State;
-use arena::calendar::{DAY_S, civil_from_days};
+use arena::calendar::civil_from_days;
 use arena::record::{EntryId, RoundNumber, Step};
 use arena::rule::{Direction, Scoring, info};
 use arena::spec::{CompetitionId, Kind};

@@ -67,9 +67,20 @@ impl App {
         limit: u64,
         check: impl FnOnce(u64) -> Result<(), ApiError>,
     ) -> Result<u64, ApiError> {
-        let mut writer = self.blobs.create().await?;
         let mut chunks = body.into_data_stream();
         let mut len = 0;
+        if let Some(stored) = self.blobs.size(hash).await? {
+            // There already: the body is read to its end, so that the connection stays of use.
+            while let Some(Ok(chunk)) = chunks.next().await {
+                len += chunk.len() as u64;
+                if len > limit {
+                    return Err(ApiError::TooLarge { what: "the upload", found: len, limit });
+                }
+            }
+            check(stored)?;
+            return Ok(stored);
+        }
+        let mut writer = self.blobs.create().await?;
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| ApiError::BadRequest("the upload was cut off".into()))?;
             len += chunk.len() as u64;
@@ -80,11 +91,8 @@ impl App {
             writer.write(chunk).await?;
         }
         check(len)?;
-        let known = self.blobs.has(hash).await?;
         writer.finish(Some(hash)).await?;
-        if !known {
-            self.stored.fetch_add(len, Ordering::Relaxed);
-        }
+        self.stored.fetch_add(len, Ordering::Relaxed);
         Ok(len)
     }
 }

@@ -18,7 +18,7 @@ use super::super::App;
 use super::super::auth::{Viewer, read};
 use super::super::problem::ApiError;
 use crate::limits;
-use crate::model::{Problem, StatementAnswer};
+use crate::model::{BatchAnswer, Problem, StatementAnswer};
 
 /// A statement: a signed envelope in the protocol's binary encoding. Answered when its block is durable; the same
 /// envelope again gets the same answer.
@@ -33,37 +33,93 @@ pub(in super::super) async fn state(
     let body = read(body).await?;
     let malformed = |reason: String| ApiError::from(Refusal::Malformed { reason });
     let envelope: Envelope = wire::from_bytes(&body).map_err(|error| malformed(error.to_string()))?;
-    // A signature that does not verify must not use up somebody's rate.
-    envelope.verify(&app.run()).map_err(|error| ApiError::from(Refusal::from(error)))?;
-    app.rate(envelope.sender)?;
-    if envelope.kind != STATEMENT_KIND {
-        return Err(Refusal::Kind { kind: envelope.kind }.into());
+    let statement = app.examined(&envelope).await?;
+    let len = body.len();
+    let block = app.commit(Input::Stated(envelope), len).await?;
+    Ok(Json(app.told(block, &statement)))
+}
+
+/// Several statements in the order given, in one block where they fit; an answer each.
+#[utoipa::path(post, path = "/v1/statements/batch", tag = "statements",
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, body = Vec<BatchAnswer>), (status = 400, body = Problem)))]
+pub(in super::super) async fn batch(
+    State(app): State<Arc<App>>,
+    body: Body,
+) -> Result<Json<Vec<BatchAnswer>>, ApiError> {
+    let body = read(body).await?;
+    let malformed = |reason: String| ApiError::from(Refusal::Malformed { reason });
+    let envelopes: Vec<Envelope> = wire::from_bytes(&body).map_err(|error| malformed(error.to_string()))?;
+    if envelopes.len() > limits::BATCH {
+        return Err(ApiError::BadRequest(format!("at most {} statements in a batch", limits::BATCH)));
     }
-    let statement: Statement =
-        wire::from_bytes(&envelope.body).map_err(|error| malformed(error.to_string()))?;
-    if let Statement::Unseal { entry, code, .. } = &statement
-        && !app.blobs.has(*code).await?
-    {
-        return Err(ApiError::BadRequest(format!(
-            "upload the code of entry {entry} first: judges could not fetch it"
-        )));
+    // All are examined, then handed in one after the other; only then the answers are awaited.
+    let mut examined = Vec::with_capacity(envelopes.len());
+    for envelope in envelopes {
+        examined.push((app.examined(&envelope).await, envelope));
     }
-    let block = app.commit(Input::Stated(envelope), body.len()).await?;
-    let mut answer =
-        StatementAnswer { block: block.0, submission_id: None, round_number: None, competition_id: None };
-    match statement {
-        Statement::Submit { seal, .. } => {
-            let view = app.shared.view();
-            let entry = view.state.entry_of_seal(&seal);
-            answer.submission_id = entry.map(|entry| entry.id.0);
-            answer.round_number = entry.map(|entry| entry.round.0);
+    let mut waiting = Vec::with_capacity(examined.len());
+    for (statement, envelope) in examined {
+        waiting.push(statement.map(|statement| {
+            let len = envelope.body.len() + 256;
+            (app.hand_in(Input::Stated(envelope), len), statement)
+        }));
+    }
+    let mut answers = Vec::with_capacity(waiting.len());
+    for waiting in waiting {
+        let answer = match waiting {
+            Ok((outcome, statement)) => app.outcome(outcome).await.map(|block| app.told(block, &statement)),
+            Err(error) => Err(error),
+        };
+        answers.push(match answer {
+            Ok(accepted) => BatchAnswer { status: 200, accepted: Some(accepted), problem: None },
+            Err(error) => {
+                let (status, problem) = error.problem();
+                BatchAnswer { status: status.as_u16(), accepted: None, problem: Some(problem) }
+            }
+        });
+    }
+    Ok(Json(answers))
+}
+
+impl App {
+    /// Checks what the fold cannot: rates, and that judges can fetch the code.
+    async fn examined(&self, envelope: &Envelope) -> Result<Statement, ApiError> {
+        // A signature that does not verify must not use up somebody's rate.
+        envelope.verify(&self.run()).map_err(|error| ApiError::from(Refusal::from(error)))?;
+        self.rate(envelope.sender)?;
+        if envelope.kind != STATEMENT_KIND {
+            return Err(Refusal::Kind { kind: envelope.kind }.into());
         }
-        Statement::Open { spec } => {
-            answer.competition_id = CompetitionSpec::parse(&spec).ok().map(|spec| spec.id().to_string());
+        let statement: Statement = wire::from_bytes(&envelope.body)
+            .map_err(|error| ApiError::from(Refusal::Malformed { reason: error.to_string() }))?;
+        if let Statement::Unseal { entry, code, .. } = &statement
+            && !self.blobs.has(*code).await?
+        {
+            return Err(ApiError::BadRequest(format!(
+                "upload the code of entry {entry} first: judges could not fetch it"
+            )));
         }
-        _ => {}
+        Ok(statement)
     }
-    Ok(Json(answer))
+
+    fn told(&self, block: Seq, statement: &Statement) -> StatementAnswer {
+        let mut answer =
+            StatementAnswer { block: block.0, submission_id: None, round_number: None, competition_id: None };
+        match statement {
+            Statement::Submit { seal, .. } => {
+                let view = self.shared.view();
+                let entry = view.state.entry_of_seal(seal);
+                answer.submission_id = entry.map(|entry| entry.id.0);
+                answer.round_number = entry.map(|entry| entry.round.0);
+            }
+            Statement::Open { spec } => {
+                answer.competition_id = CompetitionSpec::parse(spec).ok().map(|spec| spec.id().to_string());
+            }
+            _ => {}
+        }
+        answer
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -211,6 +211,22 @@ pub(in super::super) async fn one(
     Ok(Json(app.detail(id, viewer, query.units.unwrap_or(false)).await?))
 }
 
+/// The entry under a seal: how its maker learns its id.
+#[utoipa::path(get, path = "/v1/seals/{seal}", tag = "submissions",
+    params(("seal" = String, Path, description = "Seal, 64 hexadecimal digits")),
+    responses((status = 200, body = Submission), (status = 404, body = Problem)))]
+pub(in super::super) async fn by_seal(
+    State(app): State<Arc<App>>,
+    Path(seal): Path<String>,
+    Viewer(viewer): Viewer,
+) -> Result<Json<Submission>, ApiError> {
+    let seal = super::parse_hash(&seal)?;
+    let view = app.shared.view();
+    let entry = view.state.entry_of_seal(&seal);
+    let entry = entry.ok_or_else(|| ApiError::NotFound { what: "seal", name: seal.short() })?;
+    Ok(Json(show::submission(&view.state, entry, viewer, app.now())))
+}
+
 /// Code in the clear, from somebody whose key is not of the arena's kind.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(in super::super) struct HandIn {
