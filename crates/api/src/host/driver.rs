@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arena::record::{Control, Input, Record};
-use arena::{Refusal, State, block};
+use arena::{Refusal, State, commit};
 use bytes::Bytes;
 use ledger::Chain;
+use ledger::fold::Unfit;
 use store::LogStore;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -56,7 +57,7 @@ impl Driver {
     /// The host's own input, before anybody is served.
     pub(super) async fn control(&mut self, control: Control) -> Result<(), HostError> {
         let now = self.shared.clock.now();
-        let committed = block::commit(&mut self.state, now, vec![Input::Control(control)]);
+        let committed = commit::commit(&mut self.state, now, vec![Input::Control(control)]);
         if !committed.records.is_empty() {
             self.write(committed.records).await?;
         }
@@ -108,7 +109,7 @@ impl Driver {
             batch.into_iter().map(|pending| (pending.input, pending.answer)).unzip();
         let senders: Vec<Option<NodeId>> = inputs.iter().map(sender).collect();
         self.checked = self.shared.clock.now();
-        let committed = block::commit(&mut self.state, self.checked, inputs);
+        let committed = commit::commit(&mut self.state, self.checked, inputs);
         let seq = match committed.records.is_empty() {
             true => Seq(0),
             false => self.write(committed.records).await?,
@@ -127,8 +128,8 @@ impl Driver {
                 Ok(seq)
             }
             (Ok(()), None) => Ok(seq),
-            (Err(Refusal::Duplicate), Some(sender)) => {
-                self.acknowledged.get(&sender).copied().ok_or(Refusal::Duplicate)
+            (Err(Refusal::Unfit(Unfit::Duplicate)), Some(sender)) => {
+                self.acknowledged.get(&sender).copied().ok_or(Refusal::Unfit(Unfit::Duplicate))
             }
             (Err(refusal), _) => Err(refusal),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arena::record::{Control, Input, Record};
 use arena::state::State;
-use arena::{block, verify};
+use arena::{Fold, commit, verify};
 use ledger::{Block, Chain};
 use store::LogStore;
 use tokio::sync::mpsc;
@@ -59,7 +59,7 @@ pub(super) async fn driver(parts: &Parts, inputs: mpsc::Receiver<Pending>) -> Re
     let clock = Clock::default();
     let now = clock.now();
     let genesis = Control::Genesis { spec: spec.canonical(), host: key.node_id() };
-    let (state, records) = block::genesis(run, now, genesis.clone())?;
+    let (state, records) = commit::genesis::<State>(run, now, genesis.clone())?;
     // The served copy begins with the genesis alone and is shown the block when it is durable.
     let mut first = State::genesis(run, &genesis)?;
     first.advance(now);
@@ -111,7 +111,7 @@ impl Driver {
         let now = self.shared.clock.now();
         let down = Millis(now.since(self.state.now()).0);
         let resumed = Input::Control(Control::Resumed { down });
-        let committed = block::commit(&mut self.state, now, vec![resumed]);
+        let committed = commit::commit(&mut self.state, now, vec![resumed]);
         if !committed.records.is_empty() {
             self.write(committed.records).await?;
         }

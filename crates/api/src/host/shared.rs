@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use arena::Fold;
 use arena::record::{Control, Input, Record};
 use arena::refusal::Refusal;
 use arena::state::{Signatures, State};

@@ -6,6 +6,7 @@ use arena::state::{Gate, GateReason};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ledger::fold::Unfit;
 use store::{BlobError, LogError};
 
 use crate::model::{Gated, Problem, Time};
@@ -58,6 +59,12 @@ impl From<BlobError> for ApiError {
     }
 }
 
+impl From<Unfit> for ApiError {
+    fn from(unfit: Unfit) -> Self {
+        Refusal::from(unfit).into()
+    }
+}
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(Box::new(refusal))
@@ -102,9 +109,9 @@ impl ApiError {
             Self::Gated(..) => "gated",
             Self::Refused(refusal) => match **refusal {
                 Refusal::RateLimit { .. } => "rate_limited",
-                Refusal::Stale { .. } => "stale",
-                Refusal::NotNewer { .. } | Refusal::Duplicate => "replayed",
-                Refusal::Envelope { .. } => "bad_signature",
+                Refusal::Unfit(Unfit::Stale { .. }) => "stale",
+                Refusal::Unfit(Unfit::NotNewer { .. } | Unfit::Duplicate) => "replayed",
+                Refusal::Unfit(Unfit::Envelope { .. }) => "bad_signature",
                 _ => "refused",
             },
             Self::TooLarge { .. } => "too_large",
@@ -118,10 +125,10 @@ impl ApiError {
 
 fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal {
-        Refusal::Envelope { .. } | Refusal::NotNewer { .. } | Refusal::Stale { .. } | Refusal::Duplicate => {
-            StatusCode::UNAUTHORIZED
+        Refusal::Unfit(Unfit::Kind { .. } | Unfit::Malformed { .. }) | Refusal::Spec { .. } => {
+            StatusCode::BAD_REQUEST
         }
-        Refusal::Kind { .. } | Refusal::Malformed { .. } | Refusal::Spec { .. } => StatusCode::BAD_REQUEST,
+        Refusal::Unfit(_) => StatusCode::UNAUTHORIZED,
         Refusal::NotAllowed { .. } | Refusal::NotJudge => StatusCode::FORBIDDEN,
         Refusal::UnknownCompetition { .. } | Refusal::UnknownEntry { .. } | Refusal::UnknownNode { .. } => {
             StatusCode::NOT_FOUND

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arena::Refusal;
 use arena::record::{Input, STATEMENT_KIND, Statement};
 use arena::spec::CompetitionSpec;
 use axum::Json;
@@ -10,6 +9,7 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use ledger::fold::Unfit;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use wire::{Envelope, Seq};
@@ -31,7 +31,7 @@ pub(in super::super) async fn state(
     body: Body,
 ) -> Result<Json<StatementAnswer>, ApiError> {
     let body = read(body).await?;
-    let malformed = |reason: String| ApiError::from(Refusal::Malformed { reason });
+    let malformed = |reason: String| ApiError::from(Unfit::Malformed { reason });
     let envelope: Envelope = wire::from_bytes(&body).map_err(|error| malformed(error.to_string()))?;
     let statement = app.examined(&envelope).await?;
     let len = body.len();
@@ -48,7 +48,7 @@ pub(in super::super) async fn batch(
     body: Body,
 ) -> Result<Json<Vec<BatchAnswer>>, ApiError> {
     let body = read(body).await?;
-    let malformed = |reason: String| ApiError::from(Refusal::Malformed { reason });
+    let malformed = |reason: String| ApiError::from(Unfit::Malformed { reason });
     let envelopes: Vec<Envelope> = wire::from_bytes(&body).map_err(|error| malformed(error.to_string()))?;
     if envelopes.len() > limits::BATCH {
         return Err(ApiError::BadRequest(format!("at most {} statements in a batch", limits::BATCH)));
@@ -86,13 +86,13 @@ impl App {
     /// Checks what the fold cannot: rates, and that judges can fetch the code.
     async fn examined(&self, envelope: &Envelope) -> Result<Statement, ApiError> {
         // A signature that does not verify must not use up somebody's rate.
-        envelope.verify(&self.run()).map_err(|error| ApiError::from(Refusal::from(error)))?;
+        envelope.verify(&self.run()).map_err(|error| ApiError::from(Unfit::from(error)))?;
         self.rate(envelope.sender)?;
         if envelope.kind != STATEMENT_KIND {
-            return Err(Refusal::Kind { kind: envelope.kind }.into());
+            return Err(Unfit::Kind { kind: envelope.kind }.into());
         }
         let statement: Statement = wire::from_bytes(&envelope.body)
-            .map_err(|error| ApiError::from(Refusal::Malformed { reason: error.to_string() }))?;
+            .map_err(|error| ApiError::from(Unfit::Malformed { reason: error.to_string() }))?;
         if let Statement::Unseal { entry, code, .. } = &statement
             && !self.blobs.has(*code).await?
         {
