@@ -71,7 +71,7 @@ async fn a_thousand_entries_and_a_killed_judge() {
     first.stop().await;
 
     let bytes = watcher.log().await.unwrap();
-    let (state, _) = arena::verify::file(&bytes, |_| Signatures::Trust).unwrap();
+    let (state, _) = arena::verify::file::<arena::State>(&bytes, |_| Signatures::Trust).unwrap();
     let mut settled: BTreeMap<EntryId, u32> = BTreeMap::new();
     for block in LogReader::new(&bytes).unwrap() {
         for record in arena::verify::records(&block.unwrap().records).unwrap() {

@@ -80,7 +80,7 @@ async fn a_round_from_seal_to_board() {
 
     // The log is all that is needed to come to the same end.
     let bytes = stranger.log().await.unwrap();
-    let (state, _) = arena::verify::file(&bytes, |_| arena::state::Signatures::Check).unwrap();
+    let (state, _) = arena::verify::file::<arena::State>(&bytes, |_| arena::state::Signatures::Check).unwrap();
     assert_eq!(state.competition(&id).unwrap().champion.unwrap().entry, EntryId(best));
     for judge in judges {
         judge.stop().await;
