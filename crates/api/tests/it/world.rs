@@ -58,7 +58,17 @@ impl World {
 
     /// Starts the host; a second time at the same port.
     pub(crate) async fn go(&mut self) {
-        let log = Arc::new(SqliteLog::open(self.folder.path().join("log.sqlite")).await.unwrap());
+        let path = self.folder.path().join("log.sqlite");
+        let log = within(async {
+            loop {
+                match SqliteLog::open(&path).await {
+                    // The tasks of a host that was cut off let go one after the other.
+                    Err(store::LogError::InUse { .. }) => tokio::task::yield_now().await,
+                    opened => return Arc::new(opened.unwrap()),
+                }
+            }
+        })
+        .await;
         let blobs = FolderBlobs::open(self.folder.path().join("blobs"), Durability::Synced).await.unwrap();
         let parts = Parts {
             key: key(HOST),
@@ -108,7 +118,7 @@ impl World {
     /// A competition whose only round closes `open_s` from now and has `judging_s` for its judges.
     pub(crate) async fn competition(&self, name: &str, open_s: u64, judging_s: u64, judges: &str) -> CompetitionId {
         let client = self.client(OWNER).await;
-        let every_s = judging_s + 20;
+        let every_s = open_s + judging_s + 20;
         let start = Millis(client.now().0 + open_s * 1000 - every_s * 1000);
         let baseline = code(b'0', 1);
         client.put_blob("competition", baseline.clone()).await.unwrap();
