@@ -21,6 +21,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::watch::print;
 pub(crate) use config::Config;
 pub(crate) use key_file::{create_encrypted, load_any};
+pub(crate) use watching::Untrue;
 
 /// Verbs that need a host.
 #[derive(Debug, Subcommand)]

@@ -1,0 +1,104 @@
+//! Messages between a jail and its supervisor: one packet each, with file descriptors beside them.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::MESSAGE_BYTES_MAX;
+
+/// Descriptors in one message: the program's three streams.
+const FDS_MAX: usize = 3;
+
+/// To the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ToSupervisor {
+    /// Starts the program; comes first, with its standard streams.
+    Start(Job),
+    /// Connects to its loopback.
+    ConnectTcp { port: u16 },
+    /// Connects to its Unix socket.
+    ConnectUnix { path: String },
+}
+
+/// What the supervisor needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Job {
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) folder: PathBuf,
+    /// What landlock lets it read.
+    pub(super) read: Vec<PathBuf>,
+    pub(super) cpu_seconds: u64,
+    pub(super) file_bytes: u64,
+    pub(super) open_files: u64,
+}
+
+/// From the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum FromSupervisor {
+    /// The program runs.
+    Started,
+    /// It cannot be run: the entry's doing.
+    NotStarted(String),
+    /// The restrictions could not be set up: the machine's doing.
+    Broken(String),
+    /// It ended.
+    Exited { code: Option<i32>, signal: Option<i32> },
+    /// A folder it may write to is full.
+    DiskFull,
+    /// A connection; the socket comes beside.
+    Connected,
+    /// No connection.
+    Refused(String),
+}
+
+/// Sends one message.
+pub(super) fn send<T: Serialize>(
+    socket: impl AsFd,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let bytes = wire::to_bytes(message);
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(Errno::MSGSIZE);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::MSGSIZE);
+    }
+    rustix::io::retry_on_intr(|| {
+        sendmsg(socket.as_fd(), &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+    })?;
+    Ok(())
+}
+
+/// Receives one message and its descriptors; `None` when the other side is gone or speaks nonsense.
+pub(super) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Option<(T, Vec<OwnedFd>)> {
+    let mut bytes = vec![0_u8; MESSAGE_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let got = rustix::io::retry_on_intr(|| {
+        recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })
+    .ok()?;
+    let mut fds = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    if got.bytes == 0 {
+        return None;
+    }
+    Some((wire::from_bytes(&bytes[..got.bytes]).ok()?, fds))
+}

@@ -1,0 +1,148 @@
+//! The process inside a jail that starts the program, reports its end, and makes connections to its servers.
+//!
+//! It restricts itself before it starts the program, so that both live under the same rules; it cannot be traced, and
+//! its socket is not inherited. What it says is believed only where a lie would not help the program.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+use super::control::{FromSupervisor, Job, ToSupervisor, receive, send};
+use crate::{limits, restrict};
+
+/// Folders that a program may write to.
+pub(super) const WRITABLE: [&str; 2] = ["/tmp", "/dev/shm"];
+/// Devices that it may read, and write without effect.
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// Runs as supervisor; the control socket is standard input. Returns the exit code.
+///
+/// All of it happens in a second thread: landlock lets a program signal whatever lives in its own domain, and the first
+/// thread, at which signals to a process are judged, stays outside of that.
+pub(crate) fn run() -> i32 {
+    std::thread::spawn(work).join().unwrap_or(1)
+}
+
+fn work() -> i32 {
+    let Ok(control) = std::io::stdin().as_fd().try_clone_to_owned() else { return 1 };
+    let control = Arc::new(control);
+    let Some((ToSupervisor::Start(job), streams)) = receive(&*control) else { return 1 };
+    let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(streams) else { return 1 };
+    if let Err(error) = prepare(&job) {
+        let _ = send(&*control, &FromSupervisor::Broken(error), &[]);
+        return 1;
+    }
+    let mut command = Command::new(job.argv.first().map_or("", String::as_str));
+    command
+        .args(job.argv.iter().skip(1))
+        .env_clear()
+        .envs(job.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&job.folder)
+        .stdin(Stdio::from(stdin))
+        .stdout(Stdio::from(stdout))
+        .stderr(Stdio::from(stderr));
+    let spawned = command.spawn();
+    drop(command); // closes our copies of its streams
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => {
+            let reason = format!("`{}` does not start: {error}", job.argv.first().map_or("", String::as_str));
+            let _ = send(&*control, &FromSupervisor::NotStarted(reason), &[]);
+            return 1;
+        }
+    };
+    let _ = send(&*control, &FromSupervisor::Started, &[]);
+    let reporter = Arc::clone(&control);
+    let waiter = std::thread::Builder::new().name("wait".to_owned()).spawn(move || {
+        if let Ok(status) = child.wait() {
+            if disk_full() {
+                let _ = send(&*reporter, &FromSupervisor::DiskFull, &[]);
+            }
+            let exited = FromSupervisor::Exited { code: status.code(), signal: status.signal() };
+            let _ = send(&*reporter, &exited, &[]);
+        }
+    });
+    if waiter.is_err() {
+        return 1; // the program took every process there is; the jail counts that
+    }
+    serve(&control);
+    0
+}
+
+/// Makes this process hard to reach, then takes away what the program must not have.
+fn prepare(job: &Job) -> Result<(), String> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| error.to_string())?;
+    // The kernel should choose the program, not a judge, if the whole machine runs out of memory.
+    drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
+    restrict::resources(restrict::Resources {
+        cpu_seconds: job.cpu_seconds,
+        file_bytes: job.file_bytes,
+        open_files: job.open_files,
+        address_space_bytes: None,
+    })
+    .map_err(|error| error.to_string())?;
+    let devices = DEVICES.map(PathBuf::from);
+    let writable = WRITABLE.map(PathBuf::from);
+    restrict::landlock(&job.read, &writable, &devices).map_err(|error| error.to_string())?;
+    restrict::seccomp().map_err(|error| error.to_string())
+}
+
+fn disk_full() -> bool {
+    WRITABLE
+        .iter()
+        .any(|folder| rustix::fs::statvfs(*folder).is_ok_and(|stat| stat.f_blocks > 0 && stat.f_bavail == 0))
+}
+
+/// Answers until the other side is gone.
+fn serve(control: &OwnedFd) {
+    let every = Timespec { tv_sec: 0, tv_nsec: i64::from(limits::POLL.subsec_nanos()) * 2 };
+    let mut full = false;
+    loop {
+        let mut fds = [PollFd::new(control, PollFlags::IN)];
+        match poll(&mut fds, Some(&every)) {
+            Ok(0) => {
+                if !full && disk_full() {
+                    full = true;
+                    let _ = send(control, &FromSupervisor::DiskFull, &[]);
+                }
+                continue;
+            }
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return,
+            Ok(_) => {}
+        }
+        let Some((message, _)) = receive::<ToSupervisor>(control) else { return };
+        let connected = match message {
+            ToSupervisor::Start(_) => continue,
+            ToSupervisor::ConnectTcp { port } => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                TcpStream::connect_timeout(&address, limits::CONNECT_ONCE).map(OwnedFd::from)
+            }
+            ToSupervisor::ConnectUnix { path } => connect_unix(Path::new(&path)).map_err(Into::into),
+        };
+        let sent = match connected {
+            Ok(socket) => send(control, &FromSupervisor::Connected, &[socket.as_fd()]),
+            Err(error) => send(control, &FromSupervisor::Refused(error.to_string()), &[]),
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// Never waits for a server that does not accept: a full queue is a refusal.
+fn connect_unix(path: &Path) -> Result<OwnedFd, rustix::io::Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &address)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket)
+}
