@@ -142,7 +142,10 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
             .build()
-            .map_err(|error| ClientError::Unreachable { address: address.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| ClientError::Unreachable {
+                address: address.to_owned(),
+                reason: error.to_string(),
+            })?;
         let url = base.join("/v1/arena").map_err(|_| wrong())?;
         let unreachable = |error: &reqwest::Error| unreachable(&base, error);
         let sent = http.get(url).timeout(limits::REQUEST_TIMEOUT).send().await;
@@ -359,7 +362,8 @@ impl Client {
         let mut pause = limits::RETRY_MIN;
         let mut tries = 0;
         let told: Vec<crate::model::BatchAnswer> = loop {
-            let sent = self.change(Method::POST, "/v1/statements/batch", bytes.clone(), limits::REQUEST_TIMEOUT);
+            let sent =
+                self.change(Method::POST, "/v1/statements/batch", bytes.clone(), limits::REQUEST_TIMEOUT);
             match sent.await {
                 Err(error) if error.is_transient() && tries < TRIES => {
                     tries += 1;

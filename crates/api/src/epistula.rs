@@ -88,8 +88,7 @@ impl Headers {
         if now.since(self.time).0.max(self.time.since(now).0) > limits::REQUEST_SKEW_MS {
             return Err(EpistulaError::Stale { theirs: self.time, ours: now });
         }
-        let key =
-            schnorrkel::PublicKey::from_bytes(&self.hotkey).map_err(|_| EpistulaError::Signature)?;
+        let key = schnorrkel::PublicKey::from_bytes(&self.hotkey).map_err(|_| EpistulaError::Signature)?;
         let signature =
             schnorrkel::Signature::from_bytes(&self.signature).map_err(|_| EpistulaError::Signature)?;
         bodies

@@ -29,7 +29,9 @@ pub(crate) use shared::{Inputs, Outcome, Pending, Shared};
 #[non_exhaustive]
 pub enum HostError {
     /// The log belongs to another arena, or its bytes are damaged.
-    #[error("the log does not fit this arena: {reason}; is it the right folder? Else put back a copy of its log")]
+    #[error(
+        "the log does not fit this arena: {reason}; is it the right folder? Else put back a copy of its log"
+    )]
     Log {
         /// What does not fit.
         reason: String,
@@ -50,7 +52,9 @@ pub enum HostError {
     #[error("the log's disk did not answer within {} s: look at the disk, then start again; nothing acknowledged is lost", limits::APPEND.as_secs())]
     SlowDisk,
     /// The two copies of the fold differ: a defect.
-    #[error("the state that is served differs from the log's: please report it; the log is safe, start again")]
+    #[error(
+        "the state that is served differs from the log's: please report it; the log is safe, start again"
+    )]
     Diverged,
     /// A judge or a payment could not be entered.
     #[error("cannot enter {what}: {reason}")]

@@ -470,6 +470,9 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("folder", &self.folder).field("lanes", &self.lanes).finish_non_exhaustive()
+        f.debug_struct("Settings")
+            .field("folder", &self.folder)
+            .field("lanes", &self.lanes)
+            .finish_non_exhaustive()
     }
 }

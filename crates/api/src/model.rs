@@ -15,12 +15,13 @@ pub use board::{
     RateLimit, Weight, WeightsAnswer,
 };
 pub use competition::{
-    ArenaInfo, Board, BoardEntry, Competition, CompetitionPage, Inputs, InputFile, Pareto, PointsAnswer, Round,
-    RoundPage, ScorePointRow, ToBeat, TopScore,
+    ArenaInfo, Board, BoardEntry, Competition, CompetitionPage, InputFile, Inputs, Pareto, PointsAnswer,
+    Round, RoundPage, ScorePointRow, ToBeat, TopScore,
 };
 pub use event::{Event, EventKind};
 pub use judging::{
-    AdmitJudge, BatchAnswer, Due, FindingView, LeaseView, NonceDue, PaymentEntry, RoundInputs, StatementAnswer, UploadAnswer, WorkAnswer,
+    AdmitJudge, BatchAnswer, Due, FindingView, LeaseView, NonceDue, PaymentEntry, RoundInputs,
+    StatementAnswer, UploadAnswer, WorkAnswer,
 };
 pub use submission::{
     CodePage, EntryRole, Failed, FileKind, FileList, FilePage, FileRow, Filter, JudgementView, Lines, Metric,

@@ -132,11 +132,8 @@ mod tests {
 
     #[test]
     fn method_path_query_body_arena_and_time_are_signed() {
-        let request = Request {
-            method: "PUT".into(),
-            target: "/v1/blobs?purpose=log".into(),
-            body: Hash::of(b"body"),
-        };
+        let request =
+            Request { method: "PUT".into(), target: "/v1/blobs?purpose=log".into(), body: Hash::of(b"body") };
         let good = header(&request);
         let check = |method, target, run, now| verify(&good, &run, method, target, now);
         let signed = check("PUT", "/v1/blobs?purpose=log", RUN, NOW).unwrap();

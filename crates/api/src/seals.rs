@@ -177,7 +177,8 @@ impl Seals {
     /// # Errors
     /// The files failed, or the host refused.
     pub async fn open(&self, client: &Client, kept: &Kept) -> Result<Opened, ClientError> {
-        let seal = kept.seal.parse().map_err(|_| self.failed("reading", std::io::ErrorKind::InvalidData.into()))?;
+        let seal =
+            kept.seal.parse().map_err(|_| self.failed("reading", std::io::ErrorKind::InvalidData.into()))?;
         let entry = match client.submission_of_seal(&seal).await {
             Ok(entry) => entry,
             Err(ClientError::Refused { status: 404, .. }) => return Ok(Opened::Unknown),

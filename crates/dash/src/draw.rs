@@ -75,7 +75,10 @@ fn draw_modal(frame: &mut Frame<'_>, area: Rect, _dash: &Dash, modal: &Modal, lo
         Modal::Alert(words) => ("note", Text::from(format!("{words}\n\nany key closes"))),
         Modal::Ask(Asked::Find, input) => (
             "find",
-            Text::from(format!("{}▏\n\nan id, or a part of a key; empty: all\nEnter find  Esc cancel", input.text())),
+            Text::from(format!(
+                "{}▏\n\nan id, or a part of a key; empty: all\nEnter find  Esc cancel",
+                input.text()
+            )),
         ),
         Modal::Ask(Asked::Download { name, .. }, input) => {
             ("download", Text::from(format!("{name} to\n{}▏\n\nEnter save  Esc cancel", input.text())))

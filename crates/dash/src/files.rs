@@ -101,4 +101,3 @@ impl Entry {
         Vec::new()
     }
 }
-

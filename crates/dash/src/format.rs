@@ -36,7 +36,11 @@ pub(crate) fn span(ms: u64) -> String {
 
 /// Time until a moment, or since.
 pub(crate) fn until(now: Millis, at: Time) -> String {
-    if at.0 > now { format!("in {}", span(at.0.since(now).0)) } else { format!("{} ago", span(now.since(at.0).0)) }
+    if at.0 > now {
+        format!("in {}", span(at.0.since(now).0))
+    } else {
+        format!("{} ago", span(now.since(at.0).0))
+    }
 }
 
 /// Part of a span that has passed, 0 to 1.

@@ -68,7 +68,9 @@ fn page(rows: &[Value], start: u64, total: u64) -> Value {
 
 fn competitions(rows: Vec<Value>, start: u64, total: u64) -> Answer {
     let pagination = page(&rows, start, total);
-    Answer::Competitions(serde_json::from_value(json!({ "competitions": rows, "pagination": pagination })).unwrap())
+    Answer::Competitions(
+        serde_json::from_value(json!({ "competitions": rows, "pagination": pagination })).unwrap(),
+    )
 }
 
 fn submissions(dash: &Dash, rows: Vec<Value>, start: u64, total: u64) -> Answer {

@@ -67,7 +67,8 @@ impl Dataset {
         let bytes = read(&store, &prefix.clone().join(MANIFEST), limits::MANIFEST_BYTES_MAX)
             .await
             .map_err(|reason| fault(&format!("{place}/{MANIFEST}"), reason))?;
-        let manifest = Manifest::parse(&bytes).map_err(|reason| fault(&format!("{place}/{MANIFEST}"), reason))?;
+        let manifest =
+            Manifest::parse(&bytes).map_err(|reason| fault(&format!("{place}/{MANIFEST}"), reason))?;
         Ok(Self { place, store, prefix, manifest })
     }
 
@@ -129,7 +130,10 @@ pub fn write(folder: &Path, inputs: &[(Input, Option<wire::NodeId>)]) -> Result<
     std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
     let path = folder.join(MANIFEST);
     if path.exists() {
-        return Err(fault(&path.display().to_string(), "there is a data set already: choose another folder".into()));
+        return Err(fault(
+            &path.display().to_string(),
+            "there is a data set already: choose another folder".into(),
+        ));
     }
     let mut items = Vec::with_capacity(inputs.len());
     for (input, operator) in inputs {

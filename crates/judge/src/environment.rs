@@ -37,7 +37,8 @@ impl Python {
             let Ok(output) = output else { continue };
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let mut lines = text.lines();
-            if let (true, Some(program), Some(prefix)) = (output.status.success(), lines.next(), lines.next()) {
+            if let (true, Some(program), Some(prefix)) = (output.status.success(), lines.next(), lines.next())
+            {
                 return Ok(Self { program: program.into(), prefix: prefix.into() });
             }
         }
@@ -144,7 +145,11 @@ mod tests {
     #[test]
     fn lock_files_hold_pinned_packages_with_hashes_and_nothing_else() {
         let hash = "--hash=sha256:0123";
-        check_lock(format!("# comment\nzstd==1.5.7.1 \\\n    {hash} \\\n    {hash}\n\nuvicorn==0.38.0 {hash}\n").as_bytes()).unwrap();
+        check_lock(
+            format!("# comment\nzstd==1.5.7.1 \\\n    {hash} \\\n    {hash}\n\nuvicorn==0.38.0 {hash}\n")
+                .as_bytes(),
+        )
+        .unwrap();
         for bad in [
             "zstd==1.5.7.1".to_owned(),
             format!("zstd {hash}"),

@@ -38,7 +38,9 @@ pub enum JudgeError {
         hash: Hash,
     },
     /// This judge's sandbox is not the one that the spec pins.
-    #[error("the spec pins runtime {pinned}, this judge has {ours}: use the version of shoal that it was opened with")]
+    #[error(
+        "the spec pins runtime {pinned}, this judge has {ours}: use the version of shoal that it was opened with"
+    )]
     Runtime {
         /// In the spec.
         pinned: Hash,

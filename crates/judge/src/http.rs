@@ -109,7 +109,8 @@ pub(crate) fn post(
         .collect();
     let end = format!("--{BOUNDARY}--\r\n");
     let length: usize =
-        heads.iter().zip(parts).map(|(head, (_, body))| head.len() + body.len() + 2).sum::<usize>() + end.len();
+        heads.iter().zip(parts).map(|(head, (_, body))| head.len() + body.len() + 2).sum::<usize>()
+            + end.len();
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: entry\r\nConnection: close\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {length}\r\n\r\n"
     );
@@ -296,13 +297,17 @@ mod tests {
     fn answers_by_length_by_chunks_and_by_the_end() {
         let ok = |text: &str, open| against(text.as_bytes().to_vec(), open, 100, 5000).unwrap();
         assert_eq!(ok("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nabcdef", true), b"abcd");
-        assert_eq!(ok("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n", true), b"abcd");
+        assert_eq!(
+            ok("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n", true),
+            b"abcd"
+        );
         assert_eq!(ok("HTTP/1.0 200 OK\r\n\r\nabcd", false), b"abcd");
     }
 
     #[test]
     fn slow_partial_and_oversized_answers_have_their_failures() {
-        let failure = |text: &[u8], open, wait| against(text.to_vec(), open, 100, wait).unwrap_err().failure();
+        let failure =
+            |text: &[u8], open, wait| against(text.to_vec(), open, 100, wait).unwrap_err().failure();
         // Slow: nothing, half a head, half a body, and the line stays open.
         assert_eq!(failure(b"", true, 50), Failure::Time);
         assert_eq!(failure(b"HTTP/1.1 200 OK\r\nconte", true, 50), Failure::Time);
@@ -310,10 +315,19 @@ mod tests {
         // Partial.
         assert_eq!(failure(b"", false, 5000), Failure::Output);
         assert_eq!(failure(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", false, 5000), Failure::Output);
-        assert_eq!(failure(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nab", false, 5000), Failure::Output);
+        assert_eq!(
+            failure(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nab", false, 5000),
+            Failure::Output
+        );
         // Oversized, announced or not.
-        assert_eq!(failure(b"HTTP/1.1 200 OK\r\ncontent-length: 101\r\n\r\n", true, 5000), Failure::OutputTooLarge);
-        assert_eq!(failure(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", true, 5000), Failure::Output);
+        assert_eq!(
+            failure(b"HTTP/1.1 200 OK\r\ncontent-length: 101\r\n\r\n", true, 5000),
+            Failure::OutputTooLarge
+        );
+        assert_eq!(
+            failure(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", true, 5000),
+            Failure::Output
+        );
         let flood = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 1000]].concat();
         assert_eq!(failure(&flood, true, 5000), Failure::OutputTooLarge);
         let flood = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n";

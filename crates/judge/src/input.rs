@@ -117,7 +117,8 @@ impl Input {
         bytes: impl Into<Arc<[u8]>>,
     ) -> Result<Self, InputError> {
         let bytes = bytes.into();
-        if bytes.is_empty() || bytes.len() > crate::limits::INPUT_BYTES_MAX || !bytes.len().is_multiple_of(2) {
+        if bytes.is_empty() || bytes.len() > crate::limits::INPUT_BYTES_MAX || !bytes.len().is_multiple_of(2)
+        {
             return Err(InputError::Length(bytes.len()));
         }
         let shape = shape.unwrap_or_else(|| vec![(bytes.len() / 2) as u32]);
@@ -146,7 +147,8 @@ impl Input {
         let hash = Hash::of(blob);
         let input = match blob.split_first_chunk::<HEAD_BYTES>() {
             Some((head, bytes)) if head.starts_with(MAGIC) => {
-                let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+                let word =
+                    |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
                 let direction = *Direction::ALL.get(word(8) as usize).ok_or(InputError::Head)?;
                 if word(20) != 0 {
                     return Err(InputError::Head);

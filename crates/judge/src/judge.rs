@@ -111,7 +111,13 @@ impl Judge {
         let cache = setup.cache.as_ref().map(|folder| folder.join("components"));
         let runtime = sandbox::Runtime::new(setup.child.clone(), cache)
             .map_err(|error| JudgeError::Sandbox(error.to_string()))?;
-        Ok(Self { setup, runtime, compiled: Mutex::default(), machine: OnceLock::new(), building: Mutex::default() })
+        Ok(Self {
+            setup,
+            runtime,
+            compiled: Mutex::default(),
+            machine: OnceLock::new(),
+            building: Mutex::default(),
+        })
     }
 
     /// Hash of the runtime's version and settings, as a spec pins it under `resources.runtime`.

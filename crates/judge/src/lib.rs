@@ -2,8 +2,8 @@
 //!
 //! It must never know scores, boards or HTTP servers: `arena` scores what is measured here.
 
-mod coder;
 pub mod baseline;
+mod coder;
 pub mod dataset;
 pub mod docket;
 pub mod environment;

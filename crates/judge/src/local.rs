@@ -77,7 +77,10 @@ pub struct LocalArena {
 
 impl std::fmt::Debug for LocalArena {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalArena").field("run", &self.state.run()).field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("LocalArena")
+            .field("run", &self.state.run())
+            .field("now", &self.now)
+            .finish_non_exhaustive()
     }
 }
 
@@ -279,12 +282,7 @@ impl LocalArena {
         Ok(())
     }
 
-    fn say(
-        &mut self,
-        what: &'static str,
-        key: &SigningKey,
-        statement: &Statement,
-    ) -> Result<(), LocalError> {
+    fn say(&mut self, what: &'static str, key: &SigningKey, statement: &Statement) -> Result<(), LocalError> {
         self.nonce += 1;
         let body = wire::to_bytes(statement);
         let envelope = Envelope::sign(key, self.state.run(), STATEMENT_KIND, body, self.now, self.nonce);
@@ -296,14 +294,17 @@ impl LocalArena {
         if !records.is_empty() {
             self.log.push((self.now, records));
         }
-        outcomes.into_iter().try_for_each(|outcome| outcome.map_err(|refusal| LocalError::Refused { what, refusal }))
+        outcomes
+            .into_iter()
+            .try_for_each(|outcome| outcome.map_err(|refusal| LocalError::Refused { what, refusal }))
     }
 
     /// Folds the log again, every signature checked, and compares.
     pub fn verify(&self) -> Result<(), LocalError> {
         let fault = |error: &dyn std::fmt::Display| LocalError::Verify(error.to_string());
         let (time, records) = &self.log[0];
-        let mut state = verify::start::<State>(self.state.run(), *time, records).map_err(|error| fault(&error))?;
+        let mut state =
+            verify::start::<State>(self.state.run(), *time, records).map_err(|error| fault(&error))?;
         for (time, records) in &self.log[1..] {
             verify::replay(&mut state, *time, records).map_err(|error| fault(&error))?;
         }

@@ -213,8 +213,9 @@ impl Miner {
         stop: &CancellationToken,
     ) -> Result<End, MinerError> {
         let Self { parts, door, inbox } = self;
-        let Parts { key, run, orchestrator, blobs, folder, threads, memory: allowed, when_idle, stage, .. } =
-            parts;
+        let Parts {
+            key, run, orchestrator, blobs, folder, threads, memory: allowed, when_idle, stage, ..
+        } = parts;
         let follow = Follow { link: Arc::clone(&link), orchestrator, run, patience: limits::FIRST_BLOCK };
         let log = follow.start(tasks, stop).await?;
         let run_spec = log.read(|view| Arc::clone(&view.run_spec));

@@ -34,7 +34,10 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
             || cause.is::<model::checkpoint::CheckpointError>()
             || cause.is::<model::sample::SampleError>()
             || cause.is::<node::key::KeyError>()
-            || matches!(cause.downcast_ref::<api::ClientError>(), Some(api::ClientError::NoKey | api::ClientError::Address { .. }))
+            || matches!(
+                cause.downcast_ref::<api::ClientError>(),
+                Some(api::ClientError::NoKey | api::ClientError::Address { .. })
+            )
     });
     match () {
         () if error.chain().any(|cause| cause.is::<Untrue>()) => Untrue::CODE,

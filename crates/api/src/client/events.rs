@@ -59,8 +59,7 @@ impl EventStream<'_> {
             address: self.client.address().to_owned(),
             reason: "no answer in time".to_owned(),
         };
-        let answer =
-            sent.map_err(|_| reason())?.map_err(|error| unreachable(&self.client.base, &error))?;
+        let answer = sent.map_err(|_| reason())?.map_err(|error| unreachable(&self.client.base, &error))?;
         if !answer.status().is_success() {
             return Err(self.client.failure(answer).await);
         }
@@ -106,7 +105,8 @@ impl EventStream<'_> {
             let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") else { return Ok(None) };
             let message = self.buffer.split_to(end + 2);
             let text = String::from_utf8_lossy(&message);
-            let data: String = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).collect();
+            let data: String =
+                text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).collect();
             if data.is_empty() {
                 continue; // a sign of life
             }

@@ -8,8 +8,8 @@ use super::{Client, ClientError};
 use crate::limits;
 use crate::model::{
     AdmitJudge, Board, CodePage, Competition, CompetitionPage, FilePage, Filter, GlobalBoard, Health, Inputs,
-    JudgeRow, Mode, Notes, PaymentEntry, PointsAnswer, Profile, RateLimit, Round, RoundInputs, RoundPage, Sort,
-    StatementAnswer, Submission, SubmissionDetail, SubmissionPage, UploadAnswer, WorkAnswer,
+    JudgeRow, Mode, Notes, PaymentEntry, PointsAnswer, Profile, RateLimit, Round, RoundInputs, RoundPage,
+    Sort, StatementAnswer, Submission, SubmissionDetail, SubmissionPage, UploadAnswer, WorkAnswer,
 };
 
 /// Which submissions.

@@ -8,7 +8,8 @@ const ALICE_KEY: &str = "d43593c715fdd31c61141abd04a99fd6822c8558854ccde39a5684e
 const TIME: Millis = Millis(1_768_302_000_250);
 const KEY: &str = "44a996beb1eef7bdcab976ab6d2ca26104834164ecf28fb375600576fcc6eb0f";
 const PARAMETERS: &str = "competition_id=1&name=M%C3%A4trix&start_idx=0&count=10";
-const SIGNED: &str = r#"{"competition_id": 1, "count": 10, "hotkey": null, "name": "M\u00e4trix", "start_idx": 0}"#;
+const SIGNED: &str =
+    r#"{"competition_id": 1, "count": 10, "hotkey": null, "name": "M\u00e4trix", "start_idx": 0}"#;
 const SIGNATURE_HEX: &str = "2e611b7f3a887b97b7e10bfa1c2c18061b1ca7d4348882cb1a155751dd85e714716609e4bbc594e46253ffd68bcf500f31e4a5ff04e35fa4a70826f0405add84";
 
 fn headers(signature: &str, time: &str) -> Headers {

@@ -46,7 +46,12 @@ pub(crate) struct Custody {
 impl Custody {
     pub(crate) async fn open(log: Arc<dyn LogStore>) -> Result<Self, LogError> {
         let kept = log.get(KEPT).await?.and_then(|bytes| wire::from_bytes(&bytes).ok()).unwrap_or_default();
-        Ok(Self { log, kept: Mutex::new(kept), writing: tokio::sync::Mutex::default(), changed: Notify::new() })
+        Ok(Self {
+            log,
+            kept: Mutex::new(kept),
+            writing: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+        })
     }
 
     /// Keeps what opens a seal; durable when this returns.
@@ -155,11 +160,7 @@ async fn open(app: &App, entry: EntryId, seal: &Hash) -> Result<(), HostError> {
 }
 
 /// States something under a key that the host holds.
-pub(crate) async fn state(
-    app: &App,
-    key: &SigningKey,
-    statement: &Statement,
-) -> Option<super::Outcome> {
+pub(crate) async fn state(app: &App, key: &SigningKey, statement: &Statement) -> Option<super::Outcome> {
     let body = wire::to_bytes(statement);
     let len = body.len() + 256;
     let now = app.shared.clock.now();

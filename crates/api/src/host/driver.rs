@@ -88,7 +88,8 @@ impl Driver {
             () = sleep_or_never(due) => return Some(batch),
         }
         // Group commit: at once when idle, else not more often than every few milliseconds.
-        let pause = self.last_block.map_or(Duration::ZERO, |at| limits::GROUP_COMMIT.saturating_sub(at.elapsed()));
+        let pause =
+            self.last_block.map_or(Duration::ZERO, |at| limits::GROUP_COMMIT.saturating_sub(at.elapsed()));
         let end = tokio::time::sleep(pause);
         tokio::pin!(end);
         loop {

@@ -131,13 +131,7 @@ impl Index {
     }
 
     /// A round is over: its entries stand in the order of their ranks, its inputs are for everybody.
-    fn end(
-        &mut self,
-        state: &State,
-        id: CompetitionId,
-        round: RoundNumber,
-        changed: &mut BTreeSet<NodeId>,
-    ) {
+    fn end(&mut self, state: &State, id: CompetitionId, round: RoundNumber, changed: &mut BTreeSet<NodeId>) {
         self.judged_from.remove(&(id, round));
         self.leased.retain(|lease, _| state.leases().contains_key(lease));
         let summary = state

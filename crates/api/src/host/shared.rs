@@ -159,8 +159,7 @@ impl Shared {
 pub(crate) fn decode(bytes: &[u8]) -> Result<Told, LogError> {
     let corrupt = |reason: String| LogError::Corrupt { place: "the log".into(), reason };
     let block: ledger::Block = wire::from_bytes(bytes).map_err(|error| corrupt(error.to_string()))?;
-    let records =
-        arena::verify::records(&block.records).map_err(|(_, error)| corrupt(error.to_string()))?;
+    let records = arena::verify::records(&block.records).map_err(|(_, error)| corrupt(error.to_string()))?;
     let header = block.header();
     Ok(Told { seq: header.seq, time: header.time, records: Arc::new(records) })
 }

@@ -77,8 +77,7 @@ impl App {
     /// The signature in `Authorization`; its body is still to be checked.
     fn signed(&self, parts: &Parts) -> Result<Option<Signed>, ApiError> {
         let Some(header) = text(&parts.headers, header::AUTHORIZATION.as_str()) else { return Ok(None) };
-        let signed =
-            request::verify(header, &self.run(), parts.method.as_str(), target(parts), self.now())?;
+        let signed = request::verify(header, &self.run(), parts.method.as_str(), target(parts), self.now())?;
         self.once(signed.id)?;
         Ok(Some(signed))
     }

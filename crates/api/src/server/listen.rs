@@ -61,6 +61,8 @@ pub(crate) async fn listen(
         });
         while connections.try_join_next().is_some() {}
     }
-    drop(tokio::time::timeout(limits::CLOSE, async { while connections.join_next().await.is_some() {} }).await);
+    drop(
+        tokio::time::timeout(limits::CLOSE, async { while connections.join_next().await.is_some() {} }).await,
+    );
     Ok(())
 }

@@ -31,8 +31,10 @@ impl Metrics {
 
     pub(crate) fn done(&self, status: u16, took: Duration) {
         self.requests[usize::from(status / 100).min(5)].fetch_add(1, Ordering::Relaxed);
-        let bucket =
-            BUCKETS_MS.iter().position(|bound| took <= Duration::from_millis(*bound)).unwrap_or(BUCKETS_MS.len());
+        let bucket = BUCKETS_MS
+            .iter()
+            .position(|bound| took <= Duration::from_millis(*bound))
+            .unwrap_or(BUCKETS_MS.len());
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
     }
@@ -55,9 +57,8 @@ pub(crate) fn page(app: &App) -> String {
         }
     };
     let one = |value: u64| vec![(String::new(), value as f64)];
-    let classes = (1..6).map(|class| {
-        (format!("{{status=\"{class}xx\"}}"), load(&metrics.requests[class]) as f64)
-    });
+    let classes =
+        (1..6).map(|class| (format!("{{status=\"{class}xx\"}}"), load(&metrics.requests[class]) as f64));
     family("requests_total", "counter", "Requests answered.", &classes.collect::<Vec<_>>());
     let mut sum = 0;
     let mut rows = Vec::new();
@@ -81,17 +82,22 @@ pub(crate) fn page(app: &App) -> String {
     let view = app.shared.view();
     let state = &view.state;
     let rounds = || state.competitions().values().flat_map(|found| found.live.values());
-    let (settled, jobs) = rounds().map(arena::state::Round::progress).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let (settled, jobs) =
+        rounds().map(arena::state::Round::progress).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     let open = state.competitions().values().filter(|found| found.completed_at.is_none()).count();
     family("competitions", "gauge", "Competitions that are not over.", &one(open as u64));
     family("rounds", "gauge", "Rounds that are open or judged.", &one(rounds().count() as u64));
-    family("entries_total", "counter", "Entries, automatic ones included.", &one(state.entries().len() as u64));
+    family(
+        "entries_total",
+        "counter",
+        "Entries, automatic ones included.",
+        &one(state.entries().len() as u64),
+    );
     family("queue", "gauge", "Entries that judges have not settled.", &one((jobs - settled) as u64));
     family("leases", "gauge", "Leases under way.", &one(state.leases().len() as u64));
     let judges = state.judges().iter().filter(|(_, judge)| judge.admitted);
-    let judges: Vec<_> = judges
-        .map(|(key, judge)| (format!("{{judge=\"{}\"}}", key.short()), judge.judged as f64))
-        .collect();
+    let judges: Vec<_> =
+        judges.map(|(key, judge)| (format!("{{judge=\"{}\"}}", key.short()), judge.judged as f64)).collect();
     family("verdicts_total", "counter", "Verdicts shown, by judge.", &judges);
     page
 }

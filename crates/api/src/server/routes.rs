@@ -12,14 +12,14 @@ mod submissions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::arena::record::RoundNumber;
+use ::arena::spec::CompetitionId;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
-use ::arena::record::RoundNumber;
-use ::arena::spec::CompetitionId;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -102,7 +102,8 @@ async fn bounded(
 ) -> Response {
     let path = request.uri().path();
     let streams = path.ends_with("/events") || path == "/v1/judge/work";
-    let transfers = path.contains("/blobs") || path.ends_with("/code") || path.contains("/raw/") || path == "/v1/log";
+    let transfers =
+        path.contains("/blobs") || path.ends_with("/code") || path.contains("/raw/") || path == "/v1/log";
     let limit = match () {
         () if streams => None,
         () if transfers => Some(limits::TRANSFER_TIMEOUT),
@@ -139,7 +140,11 @@ async fn bounded(
 /// A competition by id, by the first digits of its id, or by name (open ones first).
 pub(super) fn find(view: &View, text: &str) -> Result<CompetitionId, ApiError> {
     if let Ok(id) = text.parse::<CompetitionId>() {
-        return view.state.competition(&id).map(|found| found.id).ok_or_else(|| ApiError::no_competition(&id));
+        return view
+            .state
+            .competition(&id)
+            .map(|found| found.id)
+            .ok_or_else(|| ApiError::no_competition(&id));
     }
     let all = || view.state.competitions().values();
     let named = || all().filter(|found| found.spec.name == text);
@@ -155,7 +160,9 @@ pub(super) fn find(view: &View, text: &str) -> Result<CompetitionId, ApiError> {
     let mut alike = all().filter(|found| found.id.to_string().starts_with(text));
     match (alike.next(), alike.next()) {
         (Some(found), None) => Ok(found.id),
-        (Some(_), Some(_)) => Err(ApiError::BadRequest(format!("{text} names several competitions: give more digits"))),
+        (Some(_), Some(_)) => {
+            Err(ApiError::BadRequest(format!("{text} names several competitions: give more digits")))
+        }
         _ => Err(missing()),
     }
 }
@@ -166,7 +173,8 @@ pub(super) fn find_round(view: &View, id: &CompetitionId, text: &str) -> Result<
     let found = view.state.competition(id).ok_or_else(missing)?;
     match text {
         "current" => {
-            let live = found.open_round().or_else(|| found.live.values().next_back()).map(|round| round.number);
+            let live =
+                found.open_round().or_else(|| found.live.values().next_back()).map(|round| round.number);
             live.or_else(|| found.summaries.back().map(|last| last.round)).ok_or_else(missing)
         }
         "last" => found.last_judged().map(|last| last.round).ok_or_else(missing),

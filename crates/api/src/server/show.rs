@@ -27,7 +27,6 @@ pub(crate) fn day(days: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-
 fn percent(ppm: u64) -> f64 {
     ppm as f64 / 10_000.0
 }
@@ -104,7 +103,12 @@ pub(crate) fn summary(view: &View, competition: &Competition, summary: &RoundSum
 }
 
 /// Rounds of a competition, newest first: live ones, then those that are over.
-pub(crate) fn rounds(view: &View, competition: &Competition, start: usize, count: usize) -> (Vec<model::Round>, usize) {
+pub(crate) fn rounds(
+    view: &View,
+    competition: &Competition,
+    start: usize,
+    count: usize,
+) -> (Vec<model::Round>, usize) {
     let total = competition.live.len() + competition.summaries.len();
     let live = competition.live.values().rev().map(round);
     let over = competition.summaries.iter().rev();
@@ -218,12 +222,22 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
 }
 
 /// What was measured, where the viewer may know it.
-pub(crate) fn results<'a>(state: &State, entry: &'a Entry, viewer: Option<NodeId>, at: Millis) -> Option<Option<&'a Scoring>> {
+pub(crate) fn results<'a>(
+    state: &State,
+    entry: &'a Entry,
+    viewer: Option<NodeId>,
+    at: Millis,
+) -> Option<Option<&'a Scoring>> {
     state.gate(entry.id, Artefact::Result, viewer, at).ok().map(|()| entry.scoring())
 }
 
 /// A row of the list.
-pub(crate) fn submission(state: &State, entry: &Entry, viewer: Option<NodeId>, at: Millis) -> model::Submission {
+pub(crate) fn submission(
+    state: &State,
+    entry: &Entry,
+    viewer: Option<NodeId>,
+    at: Millis,
+) -> model::Submission {
     let competition = state.competition(&entry.competition);
     let results = results(state, entry, viewer, at);
     let revealed = results.is_some();
@@ -242,7 +256,12 @@ pub(crate) fn submission(state: &State, entry: &Entry, viewer: Option<NodeId>, a
     };
     let figures = scoring.and_then(|scoring| scoring.figures);
     let takeover = competition.is_some_and(|found| {
-        found.summaries.iter().rev().find(|summary| summary.round == entry.round).is_some_and(|summary| summary.takeover == Some(entry.id))
+        found
+            .summaries
+            .iter()
+            .rev()
+            .find(|summary| summary.round == entry.round)
+            .is_some_and(|summary| summary.takeover == Some(entry.id))
     });
     model::Submission {
         id: entry.id.0,

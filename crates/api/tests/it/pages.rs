@@ -64,7 +64,11 @@ async fn pages_hold_every_row_once() {
     assert_eq!(page.submissions.len(), 15);
     assert!(page.submissions.iter().all(|row| row.entrant == key(10).node_id().to_string()));
     let whole = key(12).node_id().to_string();
-    let part = SubmissionQuery { entrant: Some(whole[5..20].to_uppercase()), count: 4, ..SubmissionQuery::default() };
+    let part = SubmissionQuery {
+        entrant: Some(whole[5..20].to_uppercase()),
+        count: 4,
+        ..SubmissionQuery::default()
+    };
     let page = client.submissions(&part).await.unwrap();
     assert_eq!((page.pagination.total, page.submissions.len()), (15, 4));
     assert!(page.submissions.iter().all(|row| row.entrant == whole));

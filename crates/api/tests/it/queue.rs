@@ -26,7 +26,8 @@ async fn a_thousand_entries_and_a_killed_judge() {
         let (seed, client) = (50 + entrant, world.client(50 + entrant).await);
         let code = code(b'1' + entrant % 8, u64::from(entrant));
         let (hash, bytes) = (Hash::of(&code), code.len() as u64);
-        let salts: Vec<Hash> = (0..ENTRIES / u64::from(ENTRANTS)).map(|n| Hash::of(&[seed, n as u8])).collect();
+        let salts: Vec<Hash> =
+            (0..ENTRIES / u64::from(ENTRANTS)).map(|n| Hash::of(&[seed, n as u8])).collect();
         let seal = |salt: &Hash| entry_seal(&id, &key(seed).node_id(), Form::Component, &hash, bytes, salt);
         let submits: Vec<Statement> = salts
             .iter()
@@ -39,10 +40,16 @@ async fn a_thousand_entries_and_a_killed_judge() {
             })
             .collect();
         let answers = client.state_all(&submits).await.unwrap();
-        let ids: Vec<u64> = answers.into_iter().map(|answer| answer.unwrap().submission_id.unwrap()).collect();
+        let ids: Vec<u64> =
+            answers.into_iter().map(|answer| answer.unwrap().submission_id.unwrap()).collect();
         let target = format!("/v1/submissions/{}/code?salt={}", ids[0], salts[0]);
         client.upload(&target, code).await.unwrap();
-        let unseal = |(entry, salt): (&u64, &Hash)| Statement::Unseal { entry: EntryId(*entry), code: hash, bytes, salt: *salt };
+        let unseal = |(entry, salt): (&u64, &Hash)| Statement::Unseal {
+            entry: EntryId(*entry),
+            code: hash,
+            bytes,
+            salt: *salt,
+        };
         opened.insert(seed, ids.iter().zip(&salts).map(unseal).collect());
     }
     let watcher = world.stranger().await;

@@ -2,8 +2,8 @@
 
 use arena::record::{EntryId, Statement};
 use shoal_api::ClientError;
-use shoal_api::model::{EntryRole, Filter, Mode};
 use shoal_api::client::SubmissionQuery;
+use shoal_api::model::{EntryRole, Filter, Mode};
 use wire::Hash;
 
 use super::world::{OWNER, World, code, key, within};
@@ -74,13 +74,19 @@ async fn a_round_from_seal_to_board() {
     assert_eq!(board.rows[0].entrant, key(10).node_id().to_string());
     let profile = stranger.profile(&key(11).node_id().to_string()).await.unwrap();
     assert_eq!((profile.scored_submissions, profile.competitions.len()), (1, 1));
-    let query = SubmissionQuery { filter: Filter::TopScore, competition: Some("matrix".into()), count: 5, ..SubmissionQuery::default() };
+    let query = SubmissionQuery {
+        filter: Filter::TopScore,
+        competition: Some("matrix".into()),
+        count: 5,
+        ..SubmissionQuery::default()
+    };
     let tops = stranger.submissions(&query).await.unwrap();
     assert_eq!(tops.submissions.iter().map(|row| row.id).collect::<Vec<_>>(), [best]);
 
     // The log is all that is needed to come to the same end.
     let bytes = stranger.log().await.unwrap();
-    let (state, _) = arena::verify::file::<arena::State>(&bytes, |_| arena::state::Signatures::Check).unwrap();
+    let (state, _) =
+        arena::verify::file::<arena::State>(&bytes, |_| arena::state::Signatures::Check).unwrap();
     assert_eq!(state.competition(&id).unwrap().champion.unwrap().entry, EntryId(best));
     for judge in judges {
         judge.stop().await;
@@ -130,7 +136,9 @@ async fn what_was_acknowledged_outlives_a_kill() {
                     let statement =
                         Statement::Submit { competition: id, seal, form, parents: Vec::new(), receipt: None };
                     // Without tries: what is not answered may or may not be there.
-                    match tokio::time::timeout(std::time::Duration::from_secs(5), client.state(&statement)).await {
+                    match tokio::time::timeout(std::time::Duration::from_secs(5), client.state(&statement))
+                        .await
+                    {
                         Ok(Ok(answer)) => done.push((answer.submission_id.unwrap(), seal)),
                         _ => break,
                     }

@@ -31,7 +31,8 @@ impl<'a> Raw<'a> {
         headers: &[(&str, String)],
         body: &[u8],
     ) -> (StatusCode, String) {
-        let mut asked = self.http.request(method, format!("{}{target}", self.world.url())).body(body.to_vec());
+        let mut asked =
+            self.http.request(method, format!("{}{target}", self.world.url())).body(body.to_vec());
         for (name, value) in headers {
             asked = asked.header(*name, value);
         }
@@ -39,7 +40,14 @@ impl<'a> Raw<'a> {
         (answer.status(), answer.text().await.unwrap())
     }
 
-    fn header(&self, key: &SigningKey, method: &str, target: &str, body: &[u8], at: Millis) -> (&'static str, String) {
+    fn header(
+        &self,
+        key: &SigningKey,
+        method: &str,
+        target: &str,
+        body: &[u8],
+        at: Millis,
+    ) -> (&'static str, String) {
         let request = Request { method: method.into(), target: target.into(), body: Hash::of(body) };
         ("authorization", sign(key, self.run, &request, at, 7))
     }
@@ -54,7 +62,8 @@ async fn a_signature_is_for_one_request_and_counts_once() {
     let world = World::start("", &[]).await;
     let raw = Raw::new(&world).await;
     let owner = key(OWNER);
-    let body = br#"{"judge":"0101010101010101010101010101010101010101010101010101010101010101","operator":"x"}"#;
+    let body =
+        br#"{"judge":"0101010101010101010101010101010101010101010101010101010101010101","operator":"x"}"#;
     let good = raw.header(&owner, "POST", "/v1/judges", body, raw.now);
     let (status, text) = raw.send(Method::POST, "/v1/judges", std::slice::from_ref(&good), body).await;
     assert_eq!(status, StatusCode::OK, "{text}");
@@ -96,7 +105,8 @@ async fn statements_are_taken_once_and_in_time() {
     let raw = Raw::new(&world).await;
     let owner = key(OWNER);
     let body = wire::to_bytes(&Statement::Announce { competition: None, text: "hello".into() });
-    let envelope = |at: Millis, nonce| Envelope::sign(&owner, raw.run, STATEMENT_KIND, body.clone(), at, nonce);
+    let envelope =
+        |at: Millis, nonce| Envelope::sign(&owner, raw.run, STATEMENT_KIND, body.clone(), at, nonce);
     let send = async |envelope: &Envelope| {
         raw.send(Method::POST, "/v1/statements", &[], &wire::to_bytes(envelope)).await
     };
@@ -140,7 +150,8 @@ async fn an_sr25519_hotkey_enters_by_epistula() {
         ]
     };
     let text = String::from_utf8(code(b'7', 5).to_vec()).unwrap();
-    let body = serde_json::json!({ "competition_id": id.to_string(), "file_extension": ".wasm", "raw_code": text });
+    let body =
+        serde_json::json!({ "competition_id": id.to_string(), "file_extension": ".wasm", "raw_code": text });
     let body = serde_json::to_vec(&body).unwrap();
     let signed = headers(&epistula::bodies_of_json(&body)[1], raw.now);
     let (status, answer) = raw.send(Method::POST, "/v1/submissions", &signed, &body).await;

@@ -116,7 +116,13 @@ impl World {
     }
 
     /// A competition whose only round closes `open_s` from now and has `judging_s` for its judges.
-    pub(crate) async fn competition(&self, name: &str, open_s: u64, judging_s: u64, judges: &str) -> CompetitionId {
+    pub(crate) async fn competition(
+        &self,
+        name: &str,
+        open_s: u64,
+        judging_s: u64,
+        judges: &str,
+    ) -> CompetitionId {
         let client = self.client(OWNER).await;
         let every_s = open_s + judging_s + 20;
         let start = Millis(client.now().0 + open_s * 1000 - every_s * 1000);
@@ -150,7 +156,8 @@ impl World {
         loop {
             let mut waiting = 0;
             for kept in seals.all().unwrap() {
-                waiting += u32::from(matches!(seals.open(&client, &kept).await.unwrap(), Opened::Waits { .. }));
+                waiting +=
+                    u32::from(matches!(seals.open(&client, &kept).await.unwrap(), Opened::Waits { .. }));
             }
             if waiting == 0 {
                 return;
@@ -179,12 +186,7 @@ impl World {
     /// A judge at work.
     pub(crate) async fn judge(&self, seed: u8, lanes: u16) -> Worker {
         let (told, mut heard) = tokio::sync::mpsc::channel(64);
-        let settings = Settings {
-            key: key(seed),
-            folder: self.judge_folder(seed),
-            lanes,
-            until_idle: false,
-        };
+        let settings = Settings { key: key(seed), folder: self.judge_folder(seed), lanes, until_idle: false };
         let stop = CancellationToken::new();
         let client = self.client(seed).await;
         let task = judge::run(client, settings, Arc::new(TestJudge), told, stop.clone());

@@ -15,7 +15,8 @@ use crate::{PAGE, Scene};
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: Look) {
     let Some(one) = &scene.dash.one else { return };
     let [top, list] = Layout::vertical([Constraint::Length(9), Constraint::Min(4)]).areas(area);
-    let [about, round] = Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(top);
+    let [about, round] =
+        Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(top);
     draw_about(frame, about, one, look);
     draw_round(frame, round, one, scene.now, look);
     draw_list(frame, list, one, look);
@@ -32,11 +33,15 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
         field("rule", found.rule.clone(), look),
         field("takeover", takeover, look),
         field("entries", format!("{} of {} keys", found.total_submissions, found.active_entrants), look),
-        field("baseline", format!(
-            "{} {}",
-            found.baseline.clone().unwrap_or_else(|| "none".to_owned()),
-            score(found.baseline_raw_score)
-        ), look),
+        field(
+            "baseline",
+            format!(
+                "{} {}",
+                found.baseline.clone().unwrap_or_else(|| "none".to_owned()),
+                score(found.baseline_raw_score)
+            ),
+            look,
+        ),
         field("admitted", format!("{}, up to {} B", found.forms.join(", "), found.bytes_max), look),
         match &found.note {
             Some(note) => field("news", note.text.replace('\n', " "), look),
@@ -63,9 +68,11 @@ fn draw_round(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: L
             lines.push(field("", format!("{} {:>3.0} %", bar(passed, cells), passed * 100.0), look));
             lines.push(match (round.state.as_str(), round.until) {
                 ("open", _) => field("closes", until(now, round.end_at), look),
-                (_, Some(at)) if round.to_judge > 0 => {
-                    field("judged", format!("{} of {}, until {}", round.judged, round.to_judge, until(now, at)), look)
-                }
+                (_, Some(at)) if round.to_judge > 0 => field(
+                    "judged",
+                    format!("{} of {}, until {}", round.judged, round.to_judge, until(now, at)),
+                    look,
+                ),
                 (_, Some(at)) => field("until", until(now, at), look),
                 (_, None) => field("closed", moment(round.end_at), look),
             });
@@ -73,7 +80,8 @@ fn draw_round(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: L
     }
     // Rounds overlap: one is judged while the next is open.
     let judged = one.rounds.iter().find(|round| {
-        round.state == "evaluating" && found.curr_round.as_ref().is_none_or(|now| now.round_number != round.round_number)
+        round.state == "evaluating"
+            && found.curr_round.as_ref().is_none_or(|now| now.round_number != round.round_number)
     });
     if let Some(round) = judged {
         let words = format!("round {}: {} of {}", round.round_number, round.judged, round.to_judge);
@@ -82,7 +90,8 @@ fn draw_round(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: L
     match &found.top {
         None => lines.push(field("leads", "nobody yet", look)),
         Some(top) => {
-            let words = format!("{} {} (#{})", short(&top.entrant), score(Some(top.raw_score)), top.submission_id);
+            let words =
+                format!("{} {} (#{})", short(&top.entrant), score(Some(top.raw_score)), top.submission_id);
             lines.push(field("leads", words, look));
             lines.push(field("since", until(now, top.since), look));
         }

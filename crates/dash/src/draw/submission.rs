@@ -37,7 +37,11 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, now: 
         field("competition", row.competition.clone(), look),
         field("round", format!("{} ({})", row.round_number, found.round_state), look),
         field("key", short(&row.entrant), look),
-        field("version", if row.version == 0 { "automatic".to_owned() } else { row.version.to_string() }, look),
+        field(
+            "version",
+            if row.version == 0 { "automatic".to_owned() } else { row.version.to_string() },
+            look,
+        ),
         field("state", state(&row.state), look),
         field("raw score", hidden(score(row.raw_score)), look),
         field("score", hidden(score(row.score)), look),
@@ -55,7 +59,11 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, now: 
         (false, Some(at)) => format!("shown {}", until(now, at)),
         (false, None) => "hidden".to_owned(),
     };
-    lines.push(field("code", format!("{code}, {}", found.code_bytes.map_or("sealed".to_owned(), bytes)), look));
+    lines.push(field(
+        "code",
+        format!("{code}, {}", found.code_bytes.map_or("sealed".to_owned(), bytes)),
+        look,
+    ));
     if !found.parents.is_empty() {
         let line: Vec<String> = found.lineage.iter().map(|id| format!("#{id}")).collect();
         lines.push(field("lineage", line.join(" ← "), look));
@@ -97,10 +105,17 @@ fn draw_files(frame: &mut Frame<'_>, area: Rect, entry: &Entry, look: Look) {
 fn draw_numbers(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, look: Look) {
     let mut lines = Vec::new();
     if found.summary.is_empty() {
-        let words = if found.submission.revealed { "nothing was measured" } else { "shown when the round is completed" };
+        let words = if found.submission.revealed {
+            "nothing was measured"
+        } else {
+            "shown when the round is completed"
+        };
         lines.push(Line::from(Span::styled(words, look.quiet)));
     } else {
-        lines.push(Line::from(Span::styled(format!("{:<20} {:>16} {:>16}", "", "this", "baseline"), look.quiet)));
+        lines.push(Line::from(Span::styled(
+            format!("{:<20} {:>16} {:>16}", "", "this", "baseline"),
+            look.quiet,
+        )));
     }
     for metric in &found.summary {
         let base = metric.baseline_value.map_or("–".to_owned(), |value| figure(value, &metric.unit));
@@ -125,7 +140,8 @@ fn draw_numbers(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, loo
 }
 
 fn draw_file(frame: &mut Frame<'_>, area: Rect, open: &Open, look: Look) {
-    let place = if open.lines.is_empty() { String::new() } else { format!(" {} of {}", open.top + 1, open.total) };
+    let place =
+        if open.lines.is_empty() { String::new() } else { format!(" {} of {}", open.top + 1, open.total) };
     let block = framed(format!(" {}{place} ", open.name), look);
     let inner = block.inner(area);
     frame.render_widget(block, area);

@@ -53,7 +53,8 @@ impl Contract {
         }
         // Length of the input, input, answer: made by the kind itself.
         let (head, rest) = data.split_first_chunk::<8>().unwrap_or((&[0; 8], data));
-        let (input, answer) = rest.split_at_checked(u64::from_le_bytes(*head) as usize).unwrap_or((rest, &[]));
+        let (input, answer) =
+            rest.split_at_checked(u64::from_le_bytes(*head) as usize).unwrap_or((rest, &[]));
         vec![("input", input), ("answer", answer)]
     }
 }
@@ -247,13 +248,21 @@ impl InJail for Environment {
     }
 
     fn mounts(&self) -> Vec<sandbox::Mount> {
-        self.folders().iter().map(|folder| sandbox::Mount { from: folder.clone(), to: folder.clone() }).collect()
+        self.folders()
+            .iter()
+            .map(|folder| sandbox::Mount { from: folder.clone(), to: folder.clone() })
+            .collect()
     }
 
     fn variables(&self) -> Vec<(String, String)> {
         // The entry's folder is read-only; nothing is looked up in a home folder.
-        [("PYTHONDONTWRITEBYTECODE", "1"), ("PYTHONNOUSERSITE", "1"), ("PYTHONUNBUFFERED", "1"), ("PYTHONHASHSEED", "0")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into()
+        [
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+            ("PYTHONNOUSERSITE", "1"),
+            ("PYTHONUNBUFFERED", "1"),
+            ("PYTHONHASHSEED", "0"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
     }
 }

@@ -39,7 +39,8 @@ impl Manifest {
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())?;
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
-        let headed = lines.peek().is_some_and(|(_, line)| line.split(',').next().map(str::trim) == Some("file"));
+        let headed =
+            lines.peek().is_some_and(|(_, line)| line.split(',').next().map(str::trim) == Some("file"));
         let columns: Vec<&str> = if headed {
             lines.next().map(|(_, line)| line.split(',').map(str::trim).collect()).unwrap_or_default()
         } else {
@@ -74,7 +75,8 @@ impl Manifest {
             cells.get(place).copied().filter(|cell| !cell.is_empty())
         };
         let number = |name: &str| {
-            let parse = |cell: &str| cell.parse::<u64>().map_err(|_| format!("{name} = {cell:?} is not a number"));
+            let parse =
+                |cell: &str| cell.parse::<u64>().map_err(|_| format!("{name} = {cell:?} is not a number"));
             cell(name).map(parse).transpose()
         };
         let file = cell("file").ok_or("no file name")?.to_owned();
@@ -84,7 +86,9 @@ impl Manifest {
         }
         let side = |name: &str| {
             let value = number(name)?;
-            value.map(|value| u32::try_from(value).map_err(|_| format!("{name} = {value} is too large"))).transpose()
+            value
+                .map(|value| u32::try_from(value).map_err(|_| format!("{name} = {value} is too large")))
+                .transpose()
         };
         let shape = match (side("rows")?, side("cols")?) {
             (Some(rows), Some(cols)) => Some(vec![rows, cols]),
@@ -94,7 +98,8 @@ impl Manifest {
         let direction = cell("direction").map_or(Ok(Direction::default()), |cell| {
             cell.parse().map_err(|()| format!("direction = {cell:?}: expected forward or backward"))
         })?;
-        let hash = cell("blake3").map(|cell| cell.parse::<Hash>().map_err(|error| format!("blake3: {error}")));
+        let hash =
+            cell("blake3").map(|cell| cell.parse::<Hash>().map_err(|error| format!("blake3: {error}")));
         let operator =
             cell("operator").map(|cell| cell.parse::<NodeId>().map_err(|error| format!("operator: {error}")));
         Ok(Item {
@@ -159,7 +164,9 @@ mod tests {
     #[test]
     fn the_documented_columns_come_back() {
         let hash = Hash::of(b"x");
-        let text = format!("file,blake3,bytes,dtype,rows,cols,direction,operator\na/b.bin,{hash},8,bf16,2,2,backward,\nc.bin,,,,,,,\n");
+        let text = format!(
+            "file,blake3,bytes,dtype,rows,cols,direction,operator\na/b.bin,{hash},8,bf16,2,2,backward,\nc.bin,,,,,,,\n"
+        );
         let manifest = Manifest::parse(text.as_bytes()).unwrap();
         assert_eq!(manifest.items[0].shape, Some(vec![2, 2]));
         assert_eq!(manifest.items[0].direction, Direction::Backward);
@@ -170,7 +177,10 @@ mod tests {
     #[test]
     fn a_list_of_names_is_a_manifest_and_foreign_columns_do_not_matter() {
         let bare = Manifest::parse(b"one.bin\ntwo.bin,4096\n").unwrap();
-        assert_eq!(bare.items.iter().map(|item| item.file.as_str()).collect::<Vec<_>>(), ["one.bin", "two.bin"]);
+        assert_eq!(
+            bare.items.iter().map(|item| item.file.as_str()).collect::<Vec<_>>(),
+            ["one.bin", "two.bin"]
+        );
         let foreign = Manifest::parse(b"file,kind,layer\none.bin,act,3\n").unwrap();
         assert_eq!(foreign.items.len(), 1);
     }

@@ -36,7 +36,8 @@ impl Kind for Codec {
                     .call(Side::Decompress, &request, &Meta::bytes(request.len()), limits::INPUT_BYTES_MAX)
                     .map_err(|stop| stop.into_reference("generator"))?;
                 let (head, values) = answer.bytes.split_at_checked(8).ok_or_else(|| broken("no shape"))?;
-                let side = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+                let side =
+                    |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
                 let shape = Some(vec![side(0), side(4)]);
                 Input::new(format!("generated-{index:04}"), shape, Direction::Forward, values)
                     .map_err(|error| broken(&error.to_string()))
@@ -186,21 +187,21 @@ impl<'a> Bench<'a> {
         data: &[u8],
         most: usize,
     ) -> Result<Answer, Stop> {
-        let answer = entry.call(side, data, &Meta::of(&self.inputs[index]), most).map_err(|stop| match stop {
-            Stop::Entry(failure, reason) => {
-                let reason = format!("{} of input {index} ({} bytes): {reason}", side.name(), data.len());
-                Stop::Entry(failure, reason)
-            }
-            other => other,
-        })?;
+        let answer =
+            entry.call(side, data, &Meta::of(&self.inputs[index]), most).map_err(|stop| match stop {
+                Stop::Entry(failure, reason) => {
+                    let reason = format!("{} of input {index} ({} bytes): {reason}", side.name(), data.len());
+                    Stop::Entry(failure, reason)
+                }
+                other => other,
+            })?;
         self.cost.entry_ns += answer.time_ns;
         Ok(answer)
     }
 
     fn measured(self, entry: &dyn Coder, log: &mut RunLog) -> Measured {
         let items: Vec<CodecItem> = self.items.into_iter().flatten().collect();
-        let time =
-            |sides: &[Option<First>]| sides.iter().flatten().map(|first| first.time_ns).sum::<u64>();
+        let time = |sides: &[Option<First>]| sides.iter().flatten().map(|first| first.time_ns).sum::<u64>();
         let total_ns = time(&self.packed) + time(&self.decoded);
         let mean_ns = total_ns / (items.len().max(1) as u64);
         let clock = self.pairs.lower_bound();

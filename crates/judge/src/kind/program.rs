@@ -43,9 +43,11 @@ impl Kind for Program {
             let answer = evaluator
                 .call(Side::Decompress, &request, &meta, limits::INPUT_BYTES_MAX)
                 .map_err(|stop| stop.into_reference("evaluator"))?;
-            inputs.push(Input::plain(format!("generated-{index:04}"), answer.bytes).map_err(|error| {
-                JudgeError::Reference { what: "evaluator", reason: error.to_string() }
-            })?);
+            inputs.push(
+                Input::plain(format!("generated-{index:04}"), answer.bytes).map_err(|error| {
+                    JudgeError::Reference { what: "evaluator", reason: error.to_string() }
+                })?,
+            );
         }
         Ok(inputs)
     }
@@ -128,7 +130,8 @@ fn measure(evaluator: &mut dyn Coder, input: &[u8], answer: &[u8]) -> Result<i64
         i64::from_le_bytes(bytes)
     } else {
         let text = String::from_utf8_lossy(&found.bytes);
-        let value: f64 = text.trim().parse().map_err(|_| fail(format!("{:.40} is no number", text.trim())))?;
+        let value: f64 =
+            text.trim().parse().map_err(|_| fail(format!("{:.40} is no number", text.trim())))?;
         (value * 1e9).round() as i64
     };
     if (-OBJECTIVE_NANO_MAX..=OBJECTIVE_NANO_MAX).contains(&nano) {

@@ -55,11 +55,7 @@ pub(crate) fn evaluate(
     judge().evaluate(&case(spec, entry, baseline), inputs).unwrap()
 }
 
-pub(crate) fn case<'a>(
-    spec: &'a CompetitionSpec,
-    entry: Code<'a>,
-    baseline: Option<Code<'a>>,
-) -> Case<'a> {
+pub(crate) fn case<'a>(spec: &'a CompetitionSpec, entry: Code<'a>, baseline: Option<Code<'a>>) -> Case<'a> {
     Case { spec, seed: Hash::of(b"seed"), entry, baseline, reference: None, environment: None }
 }
 

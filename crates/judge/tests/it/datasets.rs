@@ -44,7 +44,9 @@ async fn changed_missing_and_broken_files_are_named() {
     let error = set.input(&items[2]).await.unwrap_err().to_string();
     assert!(error.contains("takes"), "{error}");
     let unknown = Hash::of(b"unknown");
-    assert!(matches!(Dataset::find(&[set], &[unknown]).await, Err(JudgeError::MissingInput(hash)) if hash == unknown));
+    assert!(
+        matches!(Dataset::find(&[set], &[unknown]).await, Err(JudgeError::MissingInput(hash)) if hash == unknown)
+    );
 }
 
 #[tokio::test]

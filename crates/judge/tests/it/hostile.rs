@@ -21,15 +21,27 @@ fn each_way_to_break_has_its_name() {
         ("endless loop in compress", packed("", loops, COPY), Failure::Fuel),
         ("endless loop in decompress", packed("", COPY, loops), Failure::Fuel),
         ("trap", packed("", "(unreachable)", COPY), Failure::Trap),
-        ("division by zero", packed("", COPY, "(i32.div_u (local.get $length) (i32.const 0))"), Failure::Trap),
-        ("endless recursion", packed("(func $deep (call $deep))", "(call $deep) (unreachable)", COPY), Failure::Trap),
+        (
+            "division by zero",
+            packed("", COPY, "(i32.div_u (local.get $length) (i32.const 0))"),
+            Failure::Trap,
+        ),
+        (
+            "endless recursion",
+            packed("(func $deep (call $deep))", "(call $deep) (unreachable)", COPY),
+            Failure::Trap,
+        ),
         ("an error of its own", packed("", "(call $error (i32.const 0) (i32.const 5))", COPY), Failure::Trap),
         (
             "memory bomb",
             packed("", "(loop $again (drop (memory.grow (i32.const 256))) (br $again)) (unreachable)", COPY),
             Failure::Memory,
         ),
-        ("compressed to nothing", packed("", "(call $answer (i32.const 0) (i32.const 0))", COPY), Failure::Output),
+        (
+            "compressed to nothing",
+            packed("", "(call $answer (i32.const 0) (i32.const 0))", COPY),
+            Failure::Output,
+        ),
         (
             "answer outside its memory",
             packed("", "(call $answer (i32.const -16) (i32.const 100000))", COPY),
@@ -86,7 +98,9 @@ fn state_does_not_pass_from_call_to_call() {
 fn an_answer_that_is_always_the_same_is_like_nothing() {
     let constant = "(call $answer (i32.const 0) (i32.const 4096))";
     let evaluation = evaluate(&small_spec(), component(&packed("", constant, constant)), None, &inputs(3));
-    let Outcome::Measured { measures: arena::measure::Measures::Codec(items), .. } = evaluation.verdict.outcome else {
+    let Outcome::Measured { measures: arena::measure::Measures::Codec(items), .. } =
+        evaluation.verdict.outcome
+    else {
         panic!("{}", String::from_utf8_lossy(&evaluation.log))
     };
     assert!(items.iter().all(|item| item.similarity_ppb == 0));

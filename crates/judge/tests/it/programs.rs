@@ -11,7 +11,8 @@ use super::bench::{component, inputs, judge, spec};
 
 /// Whether this machine can hold programs; says why not.
 fn able() -> bool {
-    let able = judge().can_judge_programs().and_then(|()| shoal_judge::environment::Environment::bare().map(|_| ()));
+    let able =
+        judge().can_judge_programs().and_then(|()| shoal_judge::environment::Environment::bare().map(|_| ()));
     if let Err(error) = &able {
         println!("skipped: {error}");
     }
@@ -91,7 +92,9 @@ fn a_program_of_the_standard_library_is_measured() {
     let Outcome::Measured { measures: Measures::Codec(items), .. } = &evaluation.verdict.outcome else {
         panic!("{}", String::from_utf8_lossy(&evaluation.log))
     };
-    assert!(items.iter().all(|item| item.exact && item.fuel == 0 && item.compressed_bytes < item.original_bytes));
+    assert!(
+        items.iter().all(|item| item.exact && item.fuel == 0 && item.compressed_bytes < item.original_bytes)
+    );
     let wall = evaluation.verdict.wall.unwrap();
     assert!(wall.task_time_ns > 10_000 && wall.over_baseline_ppm > 0, "{wall:?}");
 }

@@ -57,13 +57,25 @@ fn the_best_codec_leads_and_every_judge_finds_what_eval_finds() {
     let component = |name| named(name).unwrap().component;
     let huffman = local.submit(&key(3), id, Form::Component, component("huffman")).unwrap();
     let lossy = local.submit(&key(4), id, Form::Component, component("uniform-99")).unwrap();
-    let broken = local.submit(&key(5), id, Form::Component, &packed("", "(unreachable)", "(unreachable)")).unwrap();
+    let broken =
+        local.submit(&key(5), id, Form::Component, &packed("", "(unreachable)", "(unreachable)")).unwrap();
     let copy = local.submit(&key(6), id, Form::Component, component("huffman")).unwrap();
     let mut verdicts = Vec::new();
     local
-        .play(&judge, id, &opener, || Ok(inputs(6)), |bound| {
-            verdicts.push((bound.judge, bound.task.entry, bound.task.clone(), bound.evaluation.verdict.clone()));
-        })
+        .play(
+            &judge,
+            id,
+            &opener,
+            || Ok(inputs(6)),
+            |bound| {
+                verdicts.push((
+                    bound.judge,
+                    bound.task.entry,
+                    bound.task.clone(),
+                    bound.evaluation.verdict.clone(),
+                ));
+            },
+        )
         .unwrap();
     local.verify().unwrap();
     let competition = local.state().competition(&id).unwrap();
@@ -85,8 +97,11 @@ fn the_best_codec_leads_and_every_judge_finds_what_eval_finds() {
     // Anybody evaluates the same entry on the round's inputs, now public, and finds the same.
     let (_, _, task, verdict) = verdicts.iter().find(|(_, of, _, _)| *of == lossy).unwrap();
     let pool = inputs(6);
-    let items: Vec<_> =
-        task.items.iter().map(|hash| pool.iter().find(|input| input.hash == *hash).unwrap().clone()).collect();
+    let items: Vec<_> = task
+        .items
+        .iter()
+        .map(|hash| pool.iter().find(|input| input.hash == *hash).unwrap().clone())
+        .collect();
     let case = Case {
         spec: &spec,
         seed: Hash::of(b"not the round's"),

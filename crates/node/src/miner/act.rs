@@ -144,7 +144,8 @@ impl Miner {
                 let encoded = output.encode(codec, &meter).await?;
                 if let Some(number) = door.keep.as_ref().and_then(super::keep::Keep::next) {
                     let (door, output) = (Arc::clone(&door), Arc::clone(&output));
-                    let write = move || door.keep.as_ref().map(|keep| keep.write(number, direction, &output.message));
+                    let write =
+                        move || door.keep.as_ref().map(|keep| keep.write(number, direction, &output.message));
                     // Nobody waits for it.
                     drop(tokio::task::spawn_blocking(write));
                 }

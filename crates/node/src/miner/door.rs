@@ -10,8 +10,8 @@ use net::{Handler, Message, Refusal};
 use tokio::sync::{mpsc, oneshot};
 use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
 
-use super::keep::Keep;
 use super::frames;
+use super::keep::Keep;
 use super::merge::Merging;
 use crate::packed::Meter;
 use crate::rpc::{Busy, Opened, Reply, Request, What, code};

@@ -42,8 +42,7 @@ pub async fn run(
     need: impl FnOnce(&[MinerMemory]),
     shutdown: &Shutdown,
 ) -> Result<End, MinerError> {
-    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage, keep_frames } =
-        options;
+    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage, keep_frames } = options;
     super::allocator::give_back_large_vectors();
     let made = tokio::fs::create_dir_all(&folder).await;
     made.map_err(|source| MinerError::Folder { folder: folder.clone(), source })?;

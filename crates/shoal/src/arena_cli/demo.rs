@@ -82,8 +82,7 @@ pub(super) fn run(args: &DemoArgs, json: bool) -> Result<String> {
     let spec = spec(args, now, baseline)?;
     let progress = progress();
     let judge = judge()?;
-    let mut arena =
-        LocalArena::new(&ArenaSpec::parse("name = \"demo\"")?, &key(&secret, "host"), now)?;
+    let mut arena = LocalArena::new(&ArenaSpec::parse("name = \"demo\"")?, &key(&secret, "host"), now)?;
     for number in 0..JUDGES {
         let abilities = Abilities { kinds: vec![Kind::Codec], forms: vec![Form::Component], leases: 1 };
         let name = format!("judge {number}");
@@ -100,10 +99,13 @@ pub(super) fn run(args: &DemoArgs, json: bool) -> Result<String> {
     }
     let pool = || {
         progress.set_message("closed; training a model, to harvest what nobody could know");
-        harvest::tensors(&secret, args.items + args.items / 4, args.threads)
-            .map_err(|error| judge::JudgeError::Dataset { place: "training".into(), reason: format!("{error:#}") })
+        harvest::tensors(&secret, args.items + args.items / 4, args.threads).map_err(|error| {
+            judge::JudgeError::Dataset { place: "training".into(), reason: format!("{error:#}") }
+        })
     };
-    let name_of = |id: EntryId| submitted.iter().find(|(entry, _)| *entry == id).map_or(baseline.name, |(_, name)| name);
+    let name_of = |id: EntryId| {
+        submitted.iter().find(|(entry, _)| *entry == id).map_or(baseline.name, |(_, name)| name)
+    };
     arena.play(&judge, id, &opener, pool, |bound| {
         let found = &bound.evaluation.verdict.outcome;
         tracing::info!(judge = bound.judge, entry = name_of(bound.task.entry), ?found, "verdict bound");

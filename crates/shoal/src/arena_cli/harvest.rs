@@ -9,8 +9,8 @@ use judge::{Direction, Input};
 use model::checkpoint::TensorFile;
 use wire::Hash;
 
-use super::samples::list_and_write;
 use super::eval::seed;
+use super::samples::list_and_write;
 use crate::failure::bad_input;
 
 /// Arguments of `shoal arena harvest`.

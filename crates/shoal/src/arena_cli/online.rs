@@ -273,7 +273,8 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
         Online::Upload(args) => charge::upload(args, json).await?,
         Online::Audit(args) => watching::audit(args, json).await?,
         Online::List(args) => {
-            let page = args.at.client().await?.competitions(args.all, args.page.start(), args.page.count).await?;
+            let page =
+                args.at.client().await?.competitions(args.all, args.page.start(), args.page.count).await?;
             show::competitions(&page, json)?
         }
         Online::Show(args) => {
@@ -333,7 +334,11 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
                 Some(path) => {
                     dashboard::save(path, &bytes, false)?;
                     let shown = path.display().to_string();
-                    if json { serde_json::json!({ "file": shown, "bytes": bytes.len() }).to_string() } else { shown }
+                    if json {
+                        serde_json::json!({ "file": shown, "bytes": bytes.len() }).to_string()
+                    } else {
+                        shown
+                    }
                 }
             }
         }

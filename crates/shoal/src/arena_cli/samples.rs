@@ -38,7 +38,9 @@ pub(super) fn run(args: &SamplesArgs, json: bool) -> Result<String> {
             let mut all = dataset(folder)?;
             if let Some(items) = args.items {
                 // Ordered by a hash of the seed and the content: the same draw wherever the data set lies.
-                all.sort_by_key(|input| wire::Hash::of_parts("shoal 2026-11 samples", &[&seed.0, &input.hash.0]));
+                all.sort_by_key(|input| {
+                    wire::Hash::of_parts("shoal 2026-11 samples", &[&seed.0, &input.hash.0])
+                });
                 all.truncate(items as usize);
             }
             all
@@ -73,7 +75,8 @@ pub(super) fn list_and_write(inputs: Vec<Input>, output: Option<&PathBuf>, json:
         }
     }
     if let Some(folder) = output {
-        let inputs: Vec<(Input, Option<wire::NodeId>)> = inputs.into_iter().map(|input| (input, None)).collect();
+        let inputs: Vec<(Input, Option<wire::NodeId>)> =
+            inputs.into_iter().map(|input| (input, None)).collect();
         sets::write(folder, &inputs).map_err(|error| bad_input(error.to_string()))?;
         if !json {
             _ = writeln!(text, "\n{} files and manifest.csv in {}", inputs.len(), folder.display());

@@ -13,8 +13,8 @@ use super::super::problem::ApiError;
 use super::super::show::{boards, hex};
 use super::{page, parse_key};
 use crate::model::{
-    ArenaInfo, GlobalBoard, Health, JudgeRow, Mode, Notes, Pagination, Problem, Profile, RateLimit, Time, Weight,
-    WeightsAnswer,
+    ArenaInfo, GlobalBoard, Health, JudgeRow, Mode, Notes, Pagination, Problem, Profile, RateLimit, Time,
+    Weight, WeightsAnswer,
 };
 
 /// Whether the host works.

@@ -18,8 +18,8 @@ use super::super::show::{self, boards, hex};
 use super::{find, find_round, page};
 use crate::host::shared::View;
 use crate::model::{
-    Board, Competition, CompetitionPage, Gated, InputFile, Inputs, Notes, Pagination, PointsAnswer, Problem, Round,
-    RoundPage,
+    Board, Competition, CompetitionPage, Gated, InputFile, Inputs, Notes, Pagination, PointsAnswer, Problem,
+    Round, RoundPage,
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -87,7 +87,8 @@ pub(in super::super) async fn list(
     };
     let mut all: Vec<&Found> = view.state.competitions().values().filter(wanted).collect();
     all.sort_by_key(|found| {
-        let emissions = u64::from(found.spec.reward.weight_ppm) * u64::from(1_000_000 - found.spec.reward.base_burn_ppm);
+        let emissions =
+            u64::from(found.spec.reward.weight_ppm) * u64::from(1_000_000 - found.spec.reward.base_burn_ppm);
         (found.completed_at.is_some(), std::cmp::Reverse((emissions, found.created_at)), found.id)
     });
     let (start, count) = page(query.start_idx, query.count);

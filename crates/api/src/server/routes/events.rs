@@ -156,7 +156,12 @@ fn tell(state: &Fold, record: &Record) -> Option<Event> {
             Statement::Open { spec } => {
                 let spec = CompetitionSpec::parse(&spec).ok()?;
                 let (id, key) = (Some(hex(spec.id())), Some(hex(envelope.sender)));
-                Some(Event { competition_id: id, key, text: Some(spec.name), ..new(EventKind::CompetitionOpened) })
+                Some(Event {
+                    competition_id: id,
+                    key,
+                    text: Some(spec.name),
+                    ..new(EventKind::CompetitionOpened)
+                })
             }
             Statement::Submit { seal, .. } => entry(EventKind::Submitted, state.entry_of_seal(&seal)?.id),
             Statement::Unseal { entry: id, .. } => entry(EventKind::Unsealed, id),

@@ -22,8 +22,8 @@ use super::super::problem::ApiError;
 use super::super::show::detail::{METADATA, Shown, code_name, detail, log_name};
 use super::super::show::round_of;
 use super::{blobs, parse_hash};
-use crate::host::shared::{View, decode};
 use crate::host::Opening;
+use crate::host::shared::{View, decode};
 use crate::limits;
 use crate::model::{
     CodePage, FileKind, FileList, FilePage, Gated, Lines, Problem, SubmissionDetail, Time, UploadAnswer,
@@ -136,7 +136,11 @@ impl App {
             let bytes = entry.code.map_or(0, |code| code.bytes);
             if bytes > limits::ANSWER_BYTES {
                 let limit = limits::ANSWER_BYTES;
-                return Err(ApiError::TooLarge { what: "the code, for a page: get the raw file;", found: bytes, limit });
+                return Err(ApiError::TooLarge {
+                    what: "the code, for a page: get the raw file;",
+                    found: bytes,
+                    limit,
+                });
             }
             return Ok(self.blobs.get(hash).await?);
         }
@@ -251,7 +255,9 @@ pub(in super::super) async fn upload_code(
         let early = entry.state == EntryState::Sealed && step.is_some_and(|step| step <= Step::Opening);
         let opened = entry.code.is_some_and(|code| code.hash == upload.hash);
         if !early && !opened {
-            return Err(ApiError::BadRequest(format!("entry {id} takes no code now: its seal is past its time")));
+            return Err(ApiError::BadRequest(format!(
+                "entry {id} takes no code now: its seal is past its time"
+            )));
         }
         (entry.clone(), competition.map_or(0, |found| found.spec.submission.bytes_max))
     };
@@ -277,7 +283,13 @@ fn lines(id: u64, name: &str, bytes: &[u8], query: &LinesQuery) -> FilePage {
     let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
     let Some(text) = text.filter(|_| name != code_name(Form::Component)) else {
         let pagination = Lines { start_idx: 0, end_idx: 0, lines: 0, next_start_idx: None };
-        return FilePage { name: name.to_owned(), data: String::new(), is_binary: true, download_url, pagination };
+        return FilePage {
+            name: name.to_owned(),
+            data: String::new(),
+            is_binary: true,
+            download_url,
+            pagination,
+        };
     };
     let all: Vec<&str> = text.lines().collect();
     let start = usize::try_from(query.start_idx.unwrap_or(0)).unwrap_or(usize::MAX).min(all.len());

@@ -17,8 +17,8 @@ use super::super::show::{hex, role, round_of};
 use super::{find, find_round, parse_hash, parse_key, patience};
 use crate::host::shared::View;
 use crate::model::{
-    AdmitJudge, Due, FindingView, Gated, LeaseView, NonceDue, PaymentEntry, Problem, RoundInputs, StatementAnswer,
-    Time, WorkAnswer,
+    AdmitJudge, Due, FindingView, Gated, LeaseView, NonceDue, PaymentEntry, Problem, RoundInputs,
+    StatementAnswer, Time, WorkAnswer,
 };
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -152,7 +152,8 @@ pub(in super::super) async fn log(
     };
     let mut next = from;
     while next.0 < end && bytes.len() < limits::LOG_ANSWER_BYTES {
-        let blocks = app.verdicts.read(next, (end - next.0).min(u64::from(limits::STREAM_BLOCKS)) as u32).await?;
+        let blocks =
+            app.verdicts.read(next, (end - next.0).min(u64::from(limits::STREAM_BLOCKS)) as u32).await?;
         if blocks.is_empty() {
             break;
         }

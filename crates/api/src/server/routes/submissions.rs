@@ -1,7 +1,7 @@
 //! Submissions: the list, one in detail, and hand-in by those whose key is not of the arena's kind.
 
-use std::collections::BTreeSet;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arena::record::{EntryId, RoundNumber, Statement, entry_seal};
@@ -61,7 +61,8 @@ pub(in super::super) async fn list(
     let (start, count) = page(query.start_idx, query.count);
     let (ids, total) = select(&view, &query, viewer, start as usize, count)?;
     let entries = ids.iter().filter_map(|id| view.state.entry(*id));
-    let rows: Vec<Submission> = entries.map(|entry| show::submission(&view.state, entry, viewer, at)).collect();
+    let rows: Vec<Submission> =
+        entries.map(|entry| show::submission(&view.state, entry, viewer, at)).collect();
     let pagination = Pagination::of(start, rows.len(), total);
     Ok(Json(SubmissionPage { submissions: rows, pagination }))
 }
@@ -88,16 +89,15 @@ fn select(
         }
         let all = view.state.entries();
         return Ok(match keys {
-            None => {
-                (all.iter().rev().skip(start).take(count).map(|entry| entry.id).collect(), all.len())
-            }
+            None => (all.iter().rev().skip(start).take(count).map(|entry| entry.id).collect(), all.len()),
             Some(keys) => gathered(view, &keys, |_| true, Sort::Time, start, count),
         });
     };
     let id = find(view, name)?;
     let empty = CompetitionIndex::default();
     let lists = view.index.competitions.get(&id).unwrap_or(&empty);
-    let of_round = |entry: &Entry| entry.competition == id && query.round.is_none_or(|round| entry.round.0 == round);
+    let of_round =
+        |entry: &Entry| entry.competition == id && query.round.is_none_or(|round| entry.round.0 == round);
     if query.filter == Some(Filter::TopScore) {
         let mut tops: Vec<EntryId> = lists.takeovers.iter().rev().copied().collect();
         tops.retain(|entry| {
@@ -109,11 +109,13 @@ fn select(
         return Ok((tops.into_iter().skip(start).take(count).collect(), total));
     }
     if let Some(keys) = keys {
-        let entries: usize = keys.iter().filter_map(|key| lists.by_entrant.get(key)).map(|count| *count as usize).sum();
+        let entries: usize =
+            keys.iter().filter_map(|key| lists.by_entrant.get(key)).map(|count| *count as usize).sum();
         if entries <= limits::GATHER_MAX || query.round.is_some() {
             return Ok(gathered(view, &keys, of_round, sort, start, count));
         }
-        let wanted = |entry: &&EntryId| view.state.entry(**entry).is_some_and(|entry| keys.contains(&entry.entrant));
+        let wanted =
+            |entry: &&EntryId| view.state.entry(**entry).is_some_and(|entry| keys.contains(&entry.entrant));
         let ids = match sort {
             Sort::Time => lists.all.iter().rev().filter(wanted).skip(start).take(count).copied().collect(),
             Sort::Score => {
@@ -159,7 +161,9 @@ fn paged(lists: &CompetitionIndex, mut start: usize, count: usize) -> Vec<EntryI
 fn matching(view: &View, part: &str) -> Result<BTreeSet<NodeId>, ApiError> {
     let part = part.to_ascii_lowercase();
     if part.len() > limits::NEEDLE_BYTES || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(ApiError::BadRequest("entrant: expected a part of a key, up to 64 hexadecimal digits".into()));
+        return Err(ApiError::BadRequest(
+            "entrant: expected a part of a key, up to 64 hexadecimal digits".into(),
+        ));
     }
     if let Ok(key) = part.parse() {
         return Ok(BTreeSet::from([key]));
@@ -184,7 +188,9 @@ fn gathered(
     match sort {
         Sort::Time => all.sort_unstable_by_key(|entry| Reverse(entry.id)),
         Sort::Score => {
-            all.sort_unstable_by_key(|entry| (Reverse(entry.round), entry.rank.unwrap_or(u32::MAX), entry.id));
+            all.sort_unstable_by_key(|entry| {
+                (Reverse(entry.round), entry.rank.unwrap_or(u32::MAX), entry.id)
+            });
         }
     }
     (all.iter().skip(start).take(count).map(|entry| entry.id).collect(), all.len())
@@ -254,7 +260,9 @@ pub(in super::super) async fn hand_in(
     signed: Authored,
 ) -> Result<Json<Submitted>, ApiError> {
     let hotkey = signed.hotkey.ok_or_else(|| {
-        ApiError::BadRequest("your key can sign for itself: hand in a `Submit` statement at /v1/statements".into())
+        ApiError::BadRequest(
+            "your key can sign for itself: hand in a `Submit` statement at /v1/statements".into(),
+        )
     })?;
     app.rate(signed.key)?;
     let asked: HandIn =
@@ -272,7 +280,8 @@ pub(in super::super) async fn hand_in(
     let now = app.now().0.to_le_bytes();
     let salt = app.key.derive("epistula salt", &[&hotkey, &competition.0.0, &hash.0, &now]);
     let seal = entry_seal(&competition, &entrant, form, &hash, bytes, &salt);
-    let limit = app.shared.view().state.competition(&competition).map_or(0, |found| found.spec.submission.bytes_max);
+    let limit =
+        app.shared.view().state.competition(&competition).map_or(0, |found| found.spec.submission.bytes_max);
     if bytes > limit {
         return Err(ApiError::TooLarge { what: "the code", found: bytes, limit });
     }

@@ -1,7 +1,9 @@
 //! Boards, profiles, announcements.
 
 use arena::State;
-use arena::state::{BoardRow, Competition, Judge, Leader, LeaderMode, Note, Profile, RateStatus, RoundSummary};
+use arena::state::{
+    BoardRow, Competition, Judge, Leader, LeaderMode, Note, Profile, RateStatus, RoundSummary,
+};
 use wire::{Millis, NodeId};
 
 use super::{day, hex, role};

@@ -100,16 +100,17 @@ fn metrics(state: &State, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric
     let spec = state.competition(&entry.competition).map(|found| &found.spec);
     let codec = spec.is_some_and(|spec| spec.kind == Kind::Codec);
     let raw = spec.map_or(Direction::Higher, |spec| spec.rule().direction());
-    let row = |key: &str, label: &str, unit: &str, direction: &str, value: &dyn Fn(&Scoring) -> Option<f64>| {
-        value(scoring).map(|found| model::Metric {
-            key: key.to_owned(),
-            label: label.to_owned(),
-            value: found,
-            unit: unit.to_owned(),
-            direction: direction.to_owned(),
-            baseline_value: base.and_then(value),
-        })
-    };
+    let row =
+        |key: &str, label: &str, unit: &str, direction: &str, value: &dyn Fn(&Scoring) -> Option<f64>| {
+            value(scoring).map(|found| model::Metric {
+                key: key.to_owned(),
+                label: label.to_owned(),
+                value: found,
+                unit: unit.to_owned(),
+                direction: direction.to_owned(),
+                baseline_value: base.and_then(value),
+            })
+        };
     let (higher, lower) = ("higher_is_better", "lower_is_better");
     let mut rows = vec![
         row("raw_score", "Raw score", "", direction_name(raw), &|s| Some(s.score.raw)),
@@ -120,7 +121,9 @@ fn metrics(state: &State, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric
         rows.extend([
             row("compression_ratio", "Compression ratio", "", higher, &|s| Some(s.figures?.ratio)),
             row("similarity", "Similarity, mean", "", higher, &|s| Some(s.figures?.similarity)),
-            row("similarity_min", "Similarity, least", "", higher, &|s| Some(s.similarity_min_ppb as f64 / 1e9)),
+            row("similarity_min", "Similarity, least", "", higher, &|s| {
+                Some(s.similarity_min_ppb as f64 / 1e9)
+            }),
             row("task_time_s", "Time of one input", "s", lower, &|s| Some(s.figures?.task_time_s)),
             row("bytes_per_s", "Speed", "B/s", higher, &|s| {
                 (s.bytes_per_s > 0).then_some(s.bytes_per_s as f64)
@@ -153,7 +156,10 @@ fn judgement(state: &State, shown: &Shown, units: bool) -> model::JudgementView 
         lease: *lease,
         failure: failed,
         wall_task_time_s: verdict.wall.map(|wall| wall.task_time_ns as f64 / 1e9),
-        over_baseline: verdict.wall.map(|wall| wall.over_baseline_ppm as f64 / 1e6).filter(|over| *over > 0.0),
+        over_baseline: verdict
+            .wall
+            .map(|wall| wall.over_baseline_ppm as f64 / 1e6)
+            .filter(|over| *over > 0.0),
         inputs: inputs_hash,
         outputs: outputs_hash,
         log: hex(verdict.log),

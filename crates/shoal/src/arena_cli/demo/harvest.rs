@@ -71,7 +71,8 @@ pub(super) fn tensors(secret: &Hash, count: u32, threads: Option<usize>) -> Resu
             // Every eighth tensor is a weight matrix as it stands.
             if step % 16 == 15 && (taken.len() as u32) < count {
                 let layout = stage.spec().layout();
-                let largest = layout.iter().filter(|part| part.shape.len() == 2).max_by_key(|part| part.len());
+                let largest =
+                    layout.iter().filter(|part| part.shape.len() == 2).max_by_key(|part| part.len());
                 if let Some(part) = largest {
                     let shape = part.shape.iter().map(|side| *side as u32).collect();
                     let bytes = to_bf16(&stage.weights()[part.range()]);

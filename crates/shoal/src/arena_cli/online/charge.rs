@@ -206,7 +206,8 @@ pub(super) async fn pool(args: &PoolArgs, json: bool) -> Result<String> {
             }
             let (hash, operator) = line.split_once(',').unwrap_or((line, ""));
             let wrong = |what: String| bad_input(format!("{list}, line {number}: {what}"));
-            let hash = hash.trim().parse().map_err(|error: wire::id::ParseIdError| wrong(error.to_string()))?;
+            let hash =
+                hash.trim().parse().map_err(|error: wire::id::ParseIdError| wrong(error.to_string()))?;
             let operator = match operator.trim() {
                 "" => own,
                 key => key.parse().map_err(|error: wire::id::ParseIdError| wrong(error.to_string()))?,

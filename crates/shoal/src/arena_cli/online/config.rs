@@ -105,7 +105,8 @@ pub(crate) fn link(args: &LinkArgs, json: bool) -> Result<String> {
     if args.server.is_some() || args.key.is_some() {
         config.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let id = config.key.as_ref().map(|key| super::load_any(key)).transpose()?.map(|key| key.node_id().to_string());
+    let id =
+        config.key.as_ref().map(|key| super::load_any(key)).transpose()?.map(|key| key.node_id().to_string());
     let server = config.server(None);
     if json {
         let row = json!({ "server": server, "key": config.key, "id": id, "config": path });

@@ -38,7 +38,9 @@ pub(crate) struct DashboardArgs {
 /// `shoal arena dashboard`.
 pub(super) async fn run(args: &DashboardArgs) -> Result<ExitCode> {
     if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        return Err(bad_input("the dashboard needs a terminal; `list`, `show` and `submissions` print the same"));
+        return Err(bad_input(
+            "the dashboard needs a terminal; `list`, `show` and `submissions` print the same",
+        ));
     }
     let client = Arc::new(args.at.client().await?);
     let mut terminal = ratatui::try_init().context("cannot draw on this terminal")?;
@@ -169,7 +171,9 @@ async fn grant(client: &Client, wish: Wish) -> Result<Option<Answer>, ClientErro
             Answer::Submissions(wanted, Box::new(page))
         }
         Wish::Submission { id } => Answer::Submission(Box::new(client.submission(id, false).await?)),
-        Wish::File { id, name, start } => Answer::File(id, Box::new(client.file(id, &name, start, LINES).await?)),
+        Wish::File { id, name, start } => {
+            Answer::File(id, Box::new(client.file(id, &name, start, LINES).await?))
+        }
         Wish::Download { id, name, path, overwrite } => {
             let bytes = client.raw(id, &name).await?;
             match save(Path::new(&path), &bytes, overwrite) {
@@ -185,7 +189,8 @@ async fn grant(client: &Client, wish: Wish) -> Result<Option<Answer>, ClientErro
 /// Writes a file; one that is there is only replaced if that was asked for.
 pub(super) fn save(path: &Path, bytes: &[u8], overwrite: bool) -> Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| bad_input(format!("{}: {error}", folder.display())))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| bad_input(format!("{}: {error}", folder.display())))?;
     }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).truncate(overwrite).create(overwrite).create_new(!overwrite);

@@ -70,7 +70,9 @@ pub(crate) async fn run(args: &HostArgs, json: bool) -> Result<ExitCode> {
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let heard = interrupt::on_signals(drain.clone(), stop, "open requests")?;
     if json {
-        print(&json!({ "server": address, "host": key.node_id().to_string(), "folder": folder }).to_string())?;
+        print(
+            &json!({ "server": address, "host": key.node_id().to_string(), "folder": folder }).to_string(),
+        )?;
     } else {
         print(&format!("{address}\nhost {}\nfolder {}", key.node_id(), folder.display()))?;
     }
@@ -94,7 +96,9 @@ fn spec(args: &HostArgs, key: &SigningKey) -> Result<ArenaSpec> {
         let other = args.spec.as_deref().map(read).transpose()?.is_some_and(|given| given != spec);
         if other {
             let shown = kept.display();
-            return Err(bad_input(format!("this arena has begun with another spec, {shown}: leave out --spec")));
+            return Err(bad_input(format!(
+                "this arena has begun with another spec, {shown}: leave out --spec"
+            )));
         }
         return Ok(spec);
     }

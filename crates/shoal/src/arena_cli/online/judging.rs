@@ -79,7 +79,9 @@ fn tell(told: &Told, json: bool) -> Result<()> {
         Told::Trouble(words) => ("trouble", None, None, Some(words)),
     };
     if json {
-        return print(&json!({ "event": kind, "lease": lease, "submission": entry, "text": text }).to_string());
+        return print(
+            &json!({ "event": kind, "lease": lease, "submission": entry, "text": text }).to_string(),
+        );
     }
     let entry = entry.map_or(String::new(), |entry| format!(" submission {entry}"));
     print(&format!("{kind}{entry}{}", text.map_or(String::new(), |text| format!(": {text}"))))

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use api::model::{
-    Board, Competition, CompetitionPage, FileKind, GlobalBoard, Pagination, Profile, RoundPage, SubmissionDetail,
-    SubmissionPage, Time,
+    Board, Competition, CompetitionPage, FileKind, GlobalBoard, Pagination, Profile, RoundPage,
+    SubmissionDetail, SubmissionPage, Time,
 };
 use serde::Serialize;
 use wire::Millis;
@@ -45,7 +45,10 @@ pub(super) fn competitions(page: &CompetitionPage, json: bool) -> Result<String>
     if json {
         return as_json(page);
     }
-    let mut text = format!("{:<10} {:<28} {:<10} {:>6} {:>14} {:>8}\n", "id", "name", "state", "round", "top raw", "entries");
+    let mut text = format!(
+        "{:<10} {:<28} {:<10} {:>6} {:>14} {:>8}\n",
+        "id", "name", "state", "round", "top raw", "entries"
+    );
     for row in &page.competitions {
         let round = row.curr_round.as_ref().map_or("–".to_owned(), |round| round.round_number.to_string());
         let top = number(row.top.as_ref().map(|top| top.raw_score));
@@ -62,7 +65,12 @@ pub(super) fn competitions(page: &CompetitionPage, json: bool) -> Result<String>
     Ok(text)
 }
 
-pub(super) fn competition(found: &Competition, rounds: &RoundPage, now: Millis, json: bool) -> Result<String> {
+pub(super) fn competition(
+    found: &Competition,
+    rounds: &RoundPage,
+    now: Millis,
+    json: bool,
+) -> Result<String> {
     if json {
         return as_json(found);
     }
@@ -71,7 +79,13 @@ pub(super) fn competition(found: &Competition, rounds: &RoundPage, now: Millis, 
     row("id", found.id.clone());
     row("kind", found.kind.clone());
     row("rule", format!("{}: {}", found.rule, found.formula));
-    row("takeover", format!("{} % over the top, paired test at {} %", found.takeover_percent, found.takeover_alpha_percent));
+    row(
+        "takeover",
+        format!(
+            "{} % over the top, paired test at {} %",
+            found.takeover_percent, found.takeover_alpha_percent
+        ),
+    );
     row("admitted", format!("{}, up to {} bytes", found.forms.join(", "), found.bytes_max));
     row("inputs", found.items.to_string());
     row("entries", format!("{} of {} keys", found.total_submissions, found.active_entrants));
@@ -79,7 +93,10 @@ pub(super) fn competition(found: &Competition, rounds: &RoundPage, now: Millis, 
         row("baseline", format!("{name}, raw {}", number(found.baseline_raw_score)));
     }
     match &found.top {
-        Some(top) => row("leads", format!("submission {} of {}, raw {}", top.submission_id, short(&top.entrant), top.raw_score)),
+        Some(top) => row(
+            "leads",
+            format!("submission {} of {}, raw {}", top.submission_id, short(&top.entrant), top.raw_score),
+        ),
         None => row("leads", "nobody yet".to_owned()),
     }
     if let Some(beat) = found.score_to_beat {
@@ -87,7 +104,10 @@ pub(super) fn competition(found: &Competition, rounds: &RoundPage, now: Millis, 
         row("score to beat", format!("raw {}{from} round {}", beat.raw_score, beat.round_number));
     }
     if found.weight_percent > 0.0 {
-        row("rewards", format!("{:.3} % of the arena's, {:.2} % burned", found.emissions_percent, found.burn_percent));
+        row(
+            "rewards",
+            format!("{:.3} % of the arena's, {:.2} % burned", found.emissions_percent, found.burn_percent),
+        );
     }
     if let Some(samples) = &found.samples {
         row("samples", format!("/v1/blobs/{samples}"));
@@ -98,7 +118,10 @@ pub(super) fn competition(found: &Competition, rounds: &RoundPage, now: Millis, 
             "completed" | "void" => format!("closed {}", round.end_at),
             _ => format!("{} of {} judged", round.judged, round.to_judge),
         };
-        row(&format!("round {}", round.round_number), format!("{}, {} entries, {when}", round.state, round.entries));
+        row(
+            &format!("round {}", round.round_number),
+            format!("{}, {} entries, {when}", round.state, round.entries),
+        );
     }
     if let Some(note) = &found.note {
         row("news", format!("{} {}", note.at, note.text));
@@ -187,7 +210,8 @@ pub(super) fn logs(logs: &[(String, String)], json: bool) -> Result<String> {
             logs.iter().map(|(name, text)| serde_json::json!({ "file": name, "text": text })).collect();
         return as_json(&rows);
     }
-    let shown: Vec<String> = logs.iter().map(|(name, text)| format!("== {name}\n{}", text.trim_end())).collect();
+    let shown: Vec<String> =
+        logs.iter().map(|(name, text)| format!("== {name}\n{}", text.trim_end())).collect();
     Ok(if shown.is_empty() { "no judgement yet".to_owned() } else { shown.join("\n") })
 }
 
@@ -195,7 +219,8 @@ pub(super) fn board(found: &Board, json: bool) -> Result<String> {
     if json {
         return as_json(found);
     }
-    let round = found.round_number.map_or("no round was judged yet".to_owned(), |round| format!("round {round}"));
+    let round =
+        found.round_number.map_or("no round was judged yet".to_owned(), |round| format!("round {round}"));
     let mut text = format!(
         "{round}\n{:>4} {:>7} {:<8} {:>14} {:>10} {:>8} {:>11} {:>10}\n",
         "rank", "id", "key", "raw score", "score", "ratio", "similarity", "time s"

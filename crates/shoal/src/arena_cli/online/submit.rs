@@ -122,7 +122,9 @@ pub(super) async fn submit(args: &SubmitArgs, json: bool) -> Result<ExitCode> {
             print(&json!({ "ok": faults.is_empty(), "form": form.name(), "faults": faults }).to_string())?;
         } else if faults.is_empty() {
             let file = args.file.display();
-            print(&format!("ready to enter; `shoal arena eval {file}` gives the judges' verdict on the samples"))?;
+            print(&format!(
+                "ready to enter; `shoal arena eval {file}` gives the judges' verdict on the samples"
+            ))?;
         } else {
             print(&faults.join("\n"))?;
         }
@@ -226,7 +228,8 @@ async fn open_all(client: &Client, seals: &Seals, json: bool, stay: bool) -> Res
                 return;
             }
             while let Ok(event) = events.next().await {
-                if matches!(event.kind, EventKind::RoundAdvanced | EventKind::RoundVoid | EventKind::Unsealed) {
+                if matches!(event.kind, EventKind::RoundAdvanced | EventKind::RoundVoid | EventKind::Unsealed)
+                {
                     return;
                 }
             }

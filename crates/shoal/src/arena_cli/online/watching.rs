@@ -102,7 +102,9 @@ fn line(event: &Event) -> String {
 /// `shoal arena audit`.
 pub(super) async fn audit(args: &AuditArgs, json: bool) -> Result<String> {
     let bytes = match &args.file {
-        Some(path) => std::fs::read(path).map_err(|error| bad_input(format!("{}: {error}", path.display())))?,
+        Some(path) => {
+            std::fs::read(path).map_err(|error| bad_input(format!("{}: {error}", path.display())))?
+        }
         None => args.at.client().await?.log().await?,
     };
     if let Some(path) = &args.out {
