@@ -1,9 +1,11 @@
-//! `shoal arena`: what needs no server: scoring rules, the check of a spec, evaluation on this machine, a demo.
+//! `shoal arena`: what needs no host: scoring rules, the check of a spec, evaluation on this machine, a demo; and the verbs
+//! that need one.
 
 mod demo;
 mod eval;
 mod harvest;
 mod new;
+mod online;
 mod samples;
 
 use std::fmt::Write;
@@ -50,6 +52,8 @@ enum Command {
     Pack(new::PackArgs),
     /// A whole competition on this machine: train, harvest, enter the baselines, judge, show the leaderboard.
     Demo(demo::DemoArgs),
+    #[command(flatten)]
+    Online(online::Online),
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +78,8 @@ struct CheckArgs {
     spec: PathBuf,
 }
 
+pub(crate) use online::{Untrue, create_encrypted, load_any};
+
 pub(crate) fn run(args: &ArenaArgs, json: bool) -> Result<ExitCode> {
     match &args.command {
         Command::Rules => print(&rules(json))?,
@@ -88,6 +94,7 @@ pub(crate) fn run(args: &ArenaArgs, json: bool) -> Result<ExitCode> {
         Command::Harvest(args) => print(&harvest::run(args, json)?)?,
         Command::New(args) => print(&new::run(args, json)?)?,
         Command::Pack(args) => print(&new::pack(args, json)?)?,
+        Command::Online(verb) => return online::run(verb, json),
         Command::Demo(args) => print(&demo::run(args, json)?)?,
     }
     Ok(ExitCode::SUCCESS)

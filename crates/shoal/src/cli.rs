@@ -204,6 +204,9 @@ pub(crate) enum KeyCommand {
     New {
         /// Key file.
         file: PathBuf,
+        /// Encrypt it with a passphrase (asked for, or `SHOAL_PASSPHRASE`). For `shoal arena` only: daemons start alone.
+        #[arg(long)]
+        encrypt: bool,
     },
     /// Print the id that belongs to a key.
     Show {

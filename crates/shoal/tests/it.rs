@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod it {
     mod arena;
+    mod arena_host;
     mod arena_local;
     mod audit;
     mod bad_input;
