@@ -24,6 +24,8 @@ pub const REPEAT_EVERY: usize = 8;
 pub const REPEATS_MIN: usize = 2;
 /// Most inputs on which the baseline is timed beside an entry.
 pub const PAIRS_MAX: usize = 64;
+/// Pairs that a program's time is taken from at least: with few inputs they are called again.
+pub const PAIRS_MIN: usize = 48;
 /// How much dearer by the clock than by fuel, both beside the baseline, a component may be before the clock counts.
 /// Below that its time is its fuel alone, the same at every judge. Components of honest make differ by less.
 pub const CLOCK_SLACK: f64 = 2.0;
