@@ -1,9 +1,10 @@
-//! Project tasks: `cargo xtask tidy | interop | bench`.
+//! Project tasks: `cargo xtask tidy | interop | bench | components`.
 //!
 //! Must never know the protocol: it holds documents against code and runs other programs.
 #![expect(clippy::print_stdout, reason = "a command-line tool prints its result")]
 
 mod bench;
+mod components;
 mod interop;
 mod tidy;
 
@@ -17,7 +18,8 @@ usage: cargo xtask TASK
 
   tidy              hold the dependency rule and the documents against the code
   interop           check kernels and exports against PyTorch and transformers (makes its own virtual environment)
-  bench [NAME…]     run the benchmarks and write docs/benchmarks.md";
+  bench [NAME…]     run the benchmarks and write docs/benchmarks.md
+  components        rebuild the codec components and compare them with the committed ones; `components write` replaces them";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +37,8 @@ fn run(arguments: &[String]) -> Result<()> {
     match arguments.split_first() {
         Some((task, [])) if task == "tidy" => tidy::run(&root),
         Some((task, [])) if task == "interop" => interop::run(&root),
+        Some((task, [])) if task == "components" => components::run(&root, false),
+        Some((task, [word])) if task == "components" && word == "write" => components::run(&root, true),
         Some((task, names)) if task == "bench" => bench::run(&root, names),
         _ => bail!("{USAGE}"),
     }

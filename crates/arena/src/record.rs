@@ -119,7 +119,8 @@ pub enum Statement {
         /// Payment, where one is due.
         receipt: Option<Hash>,
     },
-    /// Opens the seal after close. The salt becomes part of the round's seed.
+    /// Opens the seal after close. The salt becomes part of the round's seed. Stated by the entrant, or by the host to
+    /// whom the entrant gave code and salt.
     Unseal {
         /// Which entry.
         entry: EntryId,

@@ -23,7 +23,7 @@ pub use ledger::fold::Signatures;
 use ledger::fold::{Last, Tip};
 use wire::{Hash, Millis, NodeId, RunId};
 
-pub use self::board::{Leader, LeaderMode, ParetoPoint, Profile, ScorePoint, ScoreToBeat};
+pub use self::board::{Leader, LeaderMode, ParetoPoint, Profile, ScorePoint, ScoreToBeat, rank_leaders};
 pub use self::competition::{BoardRow, Champion, Competition, Note, RoundSummary, Status};
 pub use self::entry::{Code, Entrant, Entry, EntryState, Receipt, Role};
 pub use self::gate::{Artefact, Gate, GateReason, RateStatus};

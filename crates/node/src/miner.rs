@@ -10,6 +10,7 @@ mod core;
 mod door;
 pub mod frames;
 mod idle;
+mod keep;
 mod memory;
 mod merge;
 mod process;
@@ -149,6 +150,8 @@ pub struct Parts {
     pub when_idle: bool,
     /// Stage to ask for.
     pub stage: Option<StageIndex>,
+    /// Folder for a sample of what it sends; none: nothing is kept.
+    pub keep_frames: Option<PathBuf>,
 }
 
 /// A miner that has not read the log yet.
@@ -169,6 +172,7 @@ impl Miner {
             tokens: OnceLock::new(),
             merging: RwLock::new(None),
             meter: Arc::default(),
+            keep: parts.keep_frames.as_deref().map(keep::Keep::new),
             most: OnceLock::new(),
         };
         Self { parts, door: Arc::new(door), inbox }
@@ -209,8 +213,9 @@ impl Miner {
         stop: &CancellationToken,
     ) -> Result<End, MinerError> {
         let Self { parts, door, inbox } = self;
-        let Parts { key, run, orchestrator, blobs, folder, threads, memory: allowed, when_idle, stage } =
-            parts;
+        let Parts {
+            key, run, orchestrator, blobs, folder, threads, memory: allowed, when_idle, stage, ..
+        } = parts;
         let follow = Follow { link: Arc::clone(&link), orchestrator, run, patience: limits::FIRST_BLOCK };
         let log = follow.start(tasks, stop).await?;
         let run_spec = log.read(|view| Arc::clone(&view.run_spec));

@@ -1,4 +1,12 @@
-//! `shoal arena`: what needs no server: the scoring rules, a score from figures, the check of a spec.
+//! `shoal arena`: what needs no host: scoring rules, the check of a spec, evaluation on this machine, a demo; and the verbs
+//! that need one.
+
+mod demo;
+mod eval;
+mod harvest;
+mod new;
+mod online;
+mod samples;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -32,6 +40,20 @@ enum Command {
     Score(ScoreArgs),
     /// Check a competition's spec; print its id, its first rounds and its canonical form.
     Check(CheckArgs),
+    /// Judge an entry on this machine: the same evaluator, the same verdict.
+    Eval(eval::EvalArgs),
+    /// List a data set, or write one: a draw from another, or tensors from a seed.
+    Samples(samples::SamplesArgs),
+    /// Turn a run's own traffic and checkpoints into inputs.
+    Harvest(harvest::HarvestArgs),
+    /// Make an entry to start from.
+    New(new::NewArgs),
+    /// Wrap a core WebAssembly module in the component that is entered.
+    Pack(new::PackArgs),
+    /// A whole competition on this machine: train, harvest, enter the baselines, judge, show the leaderboard.
+    Demo(demo::DemoArgs),
+    #[command(flatten)]
+    Online(online::Online),
 }
 
 #[derive(Debug, Args)]
@@ -56,11 +78,24 @@ struct CheckArgs {
     spec: PathBuf,
 }
 
+pub(crate) use online::{Untrue, create_encrypted, load_any};
+
 pub(crate) fn run(args: &ArenaArgs, json: bool) -> Result<ExitCode> {
     match &args.command {
         Command::Rules => print(&rules(json))?,
         Command::Score(args) => print(&score(args, json)?)?,
         Command::Check(args) => print(&check(args, json)?)?,
+        Command::Eval(args) => {
+            let (text, scored) = eval::run(args, json)?;
+            print(&text)?;
+            return Ok(if scored { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Samples(args) => print(&samples::run(args, json)?)?,
+        Command::Harvest(args) => print(&harvest::run(args, json)?)?,
+        Command::New(args) => print(&new::run(args, json)?)?,
+        Command::Pack(args) => print(&new::pack(args, json)?)?,
+        Command::Online(verb) => return online::run(verb, json),
+        Command::Demo(args) => print(&demo::run(args, json)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -181,6 +181,9 @@ pub(crate) struct MinerArgs {
     /// Compute only while nobody else needs the processor.
     #[arg(long)]
     pub(crate) when_idle: bool,
+    /// Keep one in 16 frames that this miner sends in a folder, at most 256, for `shoal arena harvest`.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) keep_frames: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -201,6 +204,9 @@ pub(crate) enum KeyCommand {
     New {
         /// Key file.
         file: PathBuf,
+        /// Encrypt it with a passphrase (asked for, or `SHOAL_PASSPHRASE`). For `shoal arena` only: daemons start alone.
+        #[arg(long)]
+        encrypt: bool,
     },
     /// Print the id that belongs to a key.
     Show {

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::arena_cli::Untrue;
+
 /// Something went wrong while running.
 pub(crate) const FAILED: u8 = 1;
 /// What was given cannot be used: spec, data, tokenizer, checkpoint, key, folder.
@@ -32,8 +34,16 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
             || cause.is::<model::checkpoint::CheckpointError>()
             || cause.is::<model::sample::SampleError>()
             || cause.is::<node::key::KeyError>()
+            || matches!(
+                cause.downcast_ref::<api::ClientError>(),
+                Some(api::ClientError::NoKey | api::ClientError::Address { .. })
+            )
     });
-    if input { BAD_INPUT } else { FAILED }
+    match () {
+        () if error.chain().any(|cause| cause.is::<Untrue>()) => Untrue::CODE,
+        () if input => BAD_INPUT,
+        () => FAILED,
+    }
 }
 
 /// Prints an error to stderr (as one line, or as JSON) and gives its exit code.

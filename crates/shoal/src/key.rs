@@ -4,14 +4,16 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::arena_cli;
 use crate::cli::{KeyArgs, KeyCommand};
 use crate::watch::print;
 
 /// `shoal key`.
 pub(crate) fn run(args: &KeyArgs, json: bool) -> Result<ExitCode> {
     let (key, file) = match &args.command {
-        KeyCommand::New { file } => (node::key::create(file)?, file),
-        KeyCommand::Show { file } => (node::key::load(file)?, file),
+        KeyCommand::New { file, encrypt: false } => (node::key::create(file)?, file),
+        KeyCommand::New { file, encrypt: true } => (arena_cli::create_encrypted(file)?, file),
+        KeyCommand::Show { file } => (arena_cli::load_any(file)?, file),
     };
     let id = key.node_id().to_string();
     if json {

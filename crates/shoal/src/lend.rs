@@ -66,10 +66,19 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// Memory that the system lets this process have, bytes (`ulimit -d`, `ulimit -v`); none: no limit.
+/// Memory that the system lets this process have, bytes; none: no limit. Of a limit on addresses (`ulimit -v`) only
+/// what is not mapped yet counts: program, libraries and stacks have their share of it already.
 fn own_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit};
-    [Resource::Data, Resource::As].into_iter().filter_map(|kind| getrlimit(kind).current).min()
+    let addresses = getrlimit(Resource::As).current.map(|limit| limit.saturating_sub(mapped()));
+    getrlimit(Resource::Data).current.into_iter().chain(addresses).min()
+}
+
+/// Addresses that this process has mapped, bytes; 0 where the system does not tell.
+fn mapped() -> u64 {
+    let told = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = told.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0).saturating_mul(1024)
 }
 
 /// `shoal miner`.
@@ -86,6 +95,7 @@ pub(crate) fn miner(args: &MinerArgs, json: bool) -> Result<ExitCode> {
         upload: joined.upload,
         when_idle: args.when_idle,
         stage: args.stage.map(StageIndex),
+        keep_frames: args.keep_frames.clone(),
     };
     let need = |needs: &[miner::MinerMemory]| {
         for need in needs.iter().filter(|need| args.stage.is_none_or(|stage| stage == need.stage)) {

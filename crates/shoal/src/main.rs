@@ -28,6 +28,8 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    // Components are compiled, and jails supervised, by children that are this binary.
+    sandbox::child::run_if_asked();
     let cli = Cli::parse();
     log_to_stderr(cli.log.as_deref());
     if cli.child {

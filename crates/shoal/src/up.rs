@@ -206,6 +206,10 @@ impl Swarm {
                         return Err(if code == Some(crate::failure::BAD_INPUT) { bad_input(words) } else { anyhow!(words) });
                     }
                     News::AllEnded => {
+                        if summary.is_none() && asked > 0 {
+                            show.say("stopped before training began; continue with `shoal up --resume`")?;
+                            return Ok((summary, ExitCode::from(INTERRUPTED)));
+                        }
                         if summary.is_none() {
                             return Err(anyhow!("the orchestrator ended without a summary: continue with --resume"));
                         }

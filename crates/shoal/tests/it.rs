@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod it {
     mod arena;
+    mod arena_host;
+    mod arena_local;
     mod audit;
     mod bad_input;
     mod binary;

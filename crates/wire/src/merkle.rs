@@ -20,9 +20,10 @@ pub fn leaf_range(elements: usize, index: usize) -> Range<usize> {
     (index * size).min(elements)..((index + 1) * size).min(elements)
 }
 
-/// Hash of one leaf: its bytes as little-endian f32 behind its index, so that leaves cannot trade places.
+/// Hash of one leaf: the hash of its bytes behind its index, so that leaves cannot trade places. The bytes are hashed
+/// alone, because BLAKE3 takes several of their kilobytes at once only where they are aligned to its chunks.
 pub fn leaf_hash(index: usize, bytes: &[u8]) -> Hash {
-    Hash::of_parts("shoal 2026-11 merkle leaf", &[&(index as u64).to_le_bytes(), bytes])
+    Hash::of_parts("shoal 2026-11 merkle leaf", &[&(index as u64).to_le_bytes(), &Hash::of(bytes).0])
 }
 
 /// Root over leaf hashes: a binary tree, an odd last node moves up unchanged, the count bound at the top.

@@ -8,7 +8,7 @@ use wire::{Millis, NodeId};
 
 use super::State;
 use super::competition::{BoardRow, Competition, RoundSummary};
-use super::entry::{Entry, Role};
+use super::entry::Entry;
 use crate::record::{EntryId, RoundNumber, Step};
 use crate::spec::CompetitionId;
 
@@ -201,6 +201,11 @@ impl Competition {
     }
 }
 
+/// Normalised score of an entry whose round is over: before, nobody but its maker may know it.
+fn final_score(entry: &Entry) -> Option<f64> {
+    entry.rank.and(entry.scoring()).map(|scoring| scoring.score.score)
+}
+
 fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
@@ -214,44 +219,30 @@ fn median(values: &[f64]) -> Option<f64> {
 impl State {
     /// The arena's leaderboard, best first. Who has no value (nothing scored) stands last.
     pub fn leaderboard(&self, mode: LeaderMode, at: Millis) -> Vec<Leader> {
-        let mut by_key: BTreeMap<NodeId, Vec<&Entry>> = BTreeMap::new();
-        for entry in self.entries.iter().filter(|entry| entry.role != Role::Baseline) {
-            by_key.entry(entry.entrant).or_default().push(entry);
-        }
-        let mut leaders: Vec<(f64, Leader)> = by_key
-            .into_iter()
-            .map(|(key, entries)| {
-                let leader = self.leader(key, &entries, at);
-                (key_of(mode, &leader), leader)
-            })
+        let earned = self.earnings(at);
+        let mut leaders: Vec<Leader> = self
+            .entrants
+            .keys()
+            .filter_map(|key| self.leader(*key, earned.get(key).copied().unwrap_or(0)))
             .collect();
-        leaders.sort_by(|(a, x), (b, y)| {
-            let earlier = x.first_submission_at.cmp(&y.first_submission_at);
-            a.total_cmp(b).then(earlier).then(x.entrant.cmp(&y.entrant))
-        });
-        let mut rank = 0;
-        let mut last = None;
-        for (index, (key, leader)) in leaders.iter_mut().enumerate() {
-            if last != Some(*key) {
-                rank = index as u32 + 1;
-                last = Some(*key);
-            }
-            leader.rank = rank;
-        }
-        leaders.into_iter().map(|(_, leader)| leader).collect()
+        rank_leaders(mode, &mut leaders);
+        leaders
     }
 
-    fn leader(&self, key: NodeId, entries: &[&Entry], at: Millis) -> Leader {
-        let made: Vec<&&Entry> = entries.iter().filter(|entry| entry.version > 0).collect();
-        let scores: Vec<f64> =
-            made.iter().filter_map(|entry| entry.scoring()).map(|scoring| scoring.score.score).collect();
+    /// A key's row of the leaderboard, not ranked yet; `None` if it never entered. Costs as much as the key has entries.
+    pub fn leader(&self, key: NodeId, earned: u128) -> Option<Leader> {
+        let entrant = self.entrants.get(&key).filter(|entrant| !entrant.entries.is_empty())?;
+        let of = |ids: &[EntryId]| ids.iter().filter_map(|id| self.entry(*id)).collect::<Vec<&Entry>>();
+        let (made, automatic) = (of(&entrant.entries), of(&entrant.automatic));
+        let scores: Vec<f64> = made.iter().filter_map(|entry| final_score(entry)).collect();
         let places: Vec<f64> = made.iter().filter_map(|entry| entry.rank).map(f64::from).collect();
         let competitions: BTreeSet<CompetitionId> = made.iter().map(|entry| entry.competition).collect();
-        Leader {
+        let first = |entry: &&&Entry| entry.rank == Some(1);
+        Some(Leader {
             rank: 0,
             entrant: key,
-            first_places: entries.iter().filter(|entry| entry.rank == Some(1)).count() as u32,
-            earned: self.earned(key, at),
+            first_places: made.iter().chain(&automatic).filter(first).count() as u32,
+            earned,
             submissions: made.len() as u32,
             competitions: competitions.len() as u32,
             first_submission_at: made.first().map_or(Millis(u64::MAX), |entry| entry.submitted_at),
@@ -259,13 +250,19 @@ impl State {
             median_score: median(&scores),
             mean_place: mean(&places),
             median_place: median(&places),
-        }
+        })
     }
 
     /// What a key did; `None` if it never entered.
     pub fn profile(&self, key: NodeId, at: Millis) -> Option<Profile> {
-        let entrant = self.entrants.get(&key)?;
         let leader = self.leaderboard(LeaderMode::Earnings, at).into_iter().find(|row| row.entrant == key)?;
+        self.profile_of(leader)
+    }
+
+    /// What the key of a row of the leaderboard did.
+    pub fn profile_of(&self, leader: Leader) -> Option<Profile> {
+        let key = leader.entrant;
+        let entrant = self.entrants.get(&key)?;
         let made: Vec<&Entry> = entrant.entries.iter().filter_map(|id| self.entry(*id)).collect();
         let mut activity: BTreeMap<u64, u32> = BTreeMap::new();
         let mut competitions: BTreeMap<CompetitionId, Vec<EntryId>> = BTreeMap::new();
@@ -273,14 +270,14 @@ impl State {
             *activity.entry(entry.submitted_at.0 / 86_400_000).or_default() += 1;
             competitions.entry(entry.competition).or_default().push(entry.id);
         }
-        let scores = made.iter().filter_map(|entry| entry.scoring()).map(|scoring| scoring.score.score);
+        let scores = made.iter().filter_map(|entry| final_score(entry));
         let leads = self
             .competitions
             .values()
             .filter(|found| found.champion.is_some_and(|champion| champion.entrant == key));
         Some(Profile {
             leader,
-            scored: made.iter().filter(|entry| entry.scoring().is_some()).count() as u32,
+            scored: made.iter().filter(|entry| final_score(entry).is_some()).count() as u32,
             best_score: scores.max_by(f64::total_cmp),
             last_submission_at: made.last().map(|entry| entry.submitted_at),
             activity,
@@ -305,6 +302,24 @@ impl State {
             next = parents;
         }
         line
+    }
+}
+
+/// Sorts rows best first and ranks them; equal values share a rank.
+pub fn rank_leaders(mode: LeaderMode, leaders: &mut [Leader]) {
+    leaders.sort_by(|x, y| {
+        let earlier = x.first_submission_at.cmp(&y.first_submission_at);
+        key_of(mode, x).total_cmp(&key_of(mode, y)).then(earlier).then(x.entrant.cmp(&y.entrant))
+    });
+    let mut rank = 0;
+    let mut last = None;
+    for (index, leader) in leaders.iter_mut().enumerate() {
+        let key = key_of(mode, leader);
+        if last != Some(key) {
+            rank = index as u32 + 1;
+            last = Some(key);
+        }
+        leader.rank = rank;
     }
 }
 

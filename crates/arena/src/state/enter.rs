@@ -231,13 +231,15 @@ impl State {
         bytes: u64,
         salt: &Hash,
     ) -> Result<(), Refusal> {
-        let entry = self.entry(id).filter(|entry| entry.entrant == sender && entry.role == Role::Challenger);
+        // The host may open what an entrant entrusted to it: whoever knows the salt can only open what was sealed.
+        let may = |entry: &&Entry| entry.entrant == sender || sender == self.host();
+        let entry = self.entry(id).filter(|entry| entry.role == Role::Challenger).filter(may);
         let entry = entry.ok_or(Refusal::UnknownEntry { entry: id })?;
         self.round_at_step(&entry.competition, entry.round, Step::Opening)?;
         require(entry.state == EntryState::Sealed, || Refusal::Repeated { what: "this entry".to_owned() })?;
         let competition = self.running(&entry.competition)?;
         limit("bytes of the code", bytes, competition.spec.submission.bytes_max)?;
-        let seal = entry_seal(&entry.competition, &sender, entry.form, code, bytes, salt);
+        let seal = entry_seal(&entry.competition, &entry.entrant, entry.form, code, bytes, salt);
         require(seal == entry.seal, || Refusal::WrongOpening { what: format!("entry {id}") })
     }
 

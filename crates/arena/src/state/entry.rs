@@ -147,6 +147,8 @@ impl Entry {
 pub struct Entrant {
     /// Entries without automatic ones, oldest first.
     pub entries: Vec<EntryId>,
+    /// Automatic entries of its champions, oldest first.
+    pub automatic: Vec<EntryId>,
     /// Times of the entries that count for the rate limit, oldest first.
     pub(super) recent: VecDeque<(Millis, EntryId)>,
     /// Rewards of the past, 10⁻⁹ of the arena's × milliseconds.

@@ -68,6 +68,11 @@ impl State {
         self.judges.get(&key).is_some_and(|judge| judge.admitted)
     }
 
+    /// How many entries a judge said it could take and has not got.
+    pub fn wanted(&self, judge: NodeId) -> u16 {
+        self.wants.get(&judge).copied().unwrap_or(0)
+    }
+
     pub(super) fn check_lease(&self, sender: NodeId, want: u16) -> Result<(), Refusal> {
         require(self.is_judge(sender), || Refusal::NotJudge)?;
         limit("leases of one judge", want.into(), limits::LEASES_PER_JUDGE_MAX as u64)

@@ -94,6 +94,16 @@ impl State {
         past + self.competitions.values().map(pending).sum::<u128>()
     }
 
+    /// What every key has earned, 10⁻⁹ of the arena's rewards × milliseconds.
+    pub fn earnings(&self, at: Millis) -> BTreeMap<NodeId, u128> {
+        let past = self.entrants.iter().filter(|(_, entrant)| entrant.earned > 0);
+        let mut all: BTreeMap<NodeId, u128> = past.map(|(key, entrant)| (*key, entrant.earned)).collect();
+        for (key, amount) in self.competitions.values().flat_map(|found| found.pending(at)) {
+            *all.entry(key).or_default() += amount;
+        }
+        all
+    }
+
     /// Books what was earned up to now.
     pub(super) fn accrue(&mut self, id: CompetitionId) {
         let now = self.tip.now();

@@ -299,6 +299,9 @@ impl State {
                 .get(&id)
                 .and_then(|competition| self.automatic(competition, competition.live.get(&number)?, role));
             if let (Some(_), Some(entry)) = (wanted, found) {
+                if role == Role::Incumbent {
+                    self.entrants.entry(entry.entrant).or_default().automatic.push(entry.id);
+                }
                 self.entries.push(entry);
             }
         }

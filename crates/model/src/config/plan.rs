@@ -5,6 +5,13 @@ use crate::cut;
 use crate::random;
 use std::ops::Range;
 
+/// Deviation of a matrix's starting weights.
+const DEVIATION: f32 = 0.02;
+/// Deviation of a token table's starting rows. As small as a matrix's, they would vanish beside what blocks add after a few
+/// of Muon's updates, and a model learns much slower: held-out loss after 100 steps of 1,024 tokens (preset "tiny",
+/// vocabulary of 2,048) 5.20 for 0.02, 4.92 for 0.1, 4.85 for 0.3, 4.87 for 1.
+const TABLE_DEVIATION: f32 = 0.3;
+
 /// How a parameter is initialised and optimised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParameterKind {
@@ -217,7 +224,8 @@ impl StageSpec {
 
     /// Starting weights, a function of seed and parameter names alone: the same bits on every CPU and for every split.
     ///
-    /// Norm gains are 1; everything else is normal with deviation 0.02, output projections of blocks 0.02/√(2·blocks).
+    /// Norm gains are 1; everything else is normal: tables of tokens with deviation 0.3 (a factorised one's product, too),
+    /// matrices with 0.02, output projections of blocks with 0.02/√(2·blocks).
     pub fn initial_weights(&self) -> Vec<f32> {
         let mut weights = vec![0.0; self.parameters()];
         for parameter in self.layout() {
@@ -228,7 +236,14 @@ impl StageSpec {
             }
             let residual =
                 parameter.name.ends_with("o_proj.weight") || parameter.name.ends_with("down_proj.weight");
-            let deviation = if residual { 0.02 / (2.0 * self.model.blocks as f32).sqrt() } else { 0.02 };
+            let deviation = match parameter.kind {
+                _ if parameter.name.ends_with("table.basis.weight") => {
+                    1.0 / (parameter.shape[1] as f32).sqrt()
+                }
+                ParameterKind::Table => TABLE_DEVIATION,
+                _ if residual => DEVIATION / (2.0 * self.model.blocks as f32).sqrt(),
+                _ => DEVIATION,
+            };
             random::fill_normal(random::key(&self.seed, &parameter.name), deviation, out);
         }
         weights

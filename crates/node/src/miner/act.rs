@@ -133,6 +133,7 @@ impl Miner {
             Direction::Forward => codecs.activations,
             Direction::Backward => codecs.gradients,
         };
+        let door = Arc::clone(&self.core.door);
         let full = self.core.spec.tokens_per_micro_batch() * self.core.spec.model.d_model as u64 * 2;
         self.tasks.spawn(async move {
             let deadline =
@@ -141,6 +142,13 @@ impl Miner {
                 let output = output?;
                 let tokens_hash = tokens.micro_batch(item.micro_batch.0).await.ok()?.hash;
                 let encoded = output.encode(codec, &meter).await?;
+                if let Some(number) = door.keep.as_ref().and_then(super::keep::Keep::next) {
+                    let (door, output) = (Arc::clone(&door), Arc::clone(&output));
+                    let write =
+                        move || door.keep.as_ref().map(|keep| keep.write(number, direction, &output.message));
+                    // Nobody waits for it.
+                    drop(tokio::task::spawn_blocking(write));
+                }
                 let frame = frames::sign(&key, &FrameHeader { tokens_hash, ..header }, &encoded);
                 let request = Request::Frame(Box::new(frame.clone()));
                 let message = request.with_payload(run, encoded.payload.clone());

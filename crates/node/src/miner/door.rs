@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
 
 use super::frames;
+use super::keep::Keep;
 use super::merge::Merging;
 use crate::packed::Meter;
 use crate::rpc::{Busy, Opened, Reply, Request, What, code};
@@ -52,6 +53,8 @@ pub(super) struct Door {
     pub(super) tokens: OnceLock<Arc<TokenSource>>,
     pub(super) merging: RwLock<Option<Arc<Merging>>>,
     pub(super) meter: Arc<Meter>,
+    /// Frames that are kept for others to learn from.
+    pub(super) keep: Option<Keep>,
     /// Most bytes of a frame's tensor.
     pub(super) most: OnceLock<usize>,
 }

@@ -47,14 +47,25 @@ pub struct Encoded {
     pub codec: &'static str,
 }
 
-/// Encodes a tensor.
-pub fn encode(codec: TensorCodec, message: &Message) -> Result<Encoded, CodecError> {
-    let dtype = match message.dtype {
+/// A tensor as a payload of `codec`; none if it has no shape that a payload can have.
+pub(super) fn payload(codec: CodecId, message: &Message) -> Option<Vec<u8>> {
+    let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes).ok()?;
+    let mut payload = Vec::with_capacity(message.bytes.len() + limits::PAYLOAD_OVERHEAD_BYTES);
+    codec::encode(codec, tensor, &mut payload).ok()?;
+    Some(payload)
+}
+
+fn dtype(message: &Message) -> DType {
+    match message.dtype {
         Dtype::F32 => DType::F32,
         Dtype::Bf16 => DType::Bf16,
         Dtype::U8 => DType::U8,
-    };
-    let tensor = TensorRef::new(dtype, &message.shape, &message.bytes)?;
+    }
+}
+
+/// Encodes a tensor.
+pub fn encode(codec: TensorCodec, message: &Message) -> Result<Encoded, CodecError> {
+    let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes)?;
     let mut payload = Vec::with_capacity(message.bytes.len() + limits::PAYLOAD_OVERHEAD_BYTES);
     codec::encode(codec.id(), tensor, &mut payload)?;
     let (hash, tensor) = (Hash::of(&payload), tensor_hash(message));

@@ -32,6 +32,8 @@ pub struct Options {
     pub when_idle: bool,
     /// Stage to ask for.
     pub stage: Option<StageIndex>,
+    /// Folder for a sample of what it sends; none: nothing is kept.
+    pub keep_frames: Option<PathBuf>,
 }
 
 /// Runs a miner until the run is over or it is told to stop. `need` is told what memory it will need before it joins.
@@ -40,7 +42,7 @@ pub async fn run(
     need: impl FnOnce(&[MinerMemory]),
     shutdown: &Shutdown,
 ) -> Result<End, MinerError> {
-    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage } = options;
+    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage, keep_frames } = options;
     super::allocator::give_back_large_vectors();
     let made = tokio::fs::create_dir_all(&folder).await;
     made.map_err(|source| MinerError::Folder { folder: folder.clone(), source })?;
@@ -56,6 +58,7 @@ pub async fn run(
         memory,
         when_idle,
         stage,
+        keep_frames,
     };
     let miner = Miner::new(parts);
     let mut endpoint = EndpointOptions::new(key);

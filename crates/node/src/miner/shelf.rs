@@ -25,6 +25,22 @@ pub(super) struct Opening {
     pub(super) residual: Vec<f32>,
 }
 
+/// A vector of an opening state that peers may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vector {
+    Weights,
+    Momentum,
+}
+
+impl Vector {
+    fn of(self, opening: &Opening) -> &[f32] {
+        match self {
+            Self::Weights => &opening.weights,
+            Self::Momentum => &opening.momentum,
+        }
+    }
+}
+
 /// This node's own upload.
 #[derive(Debug)]
 pub(super) struct OwnUpload {
@@ -122,7 +138,7 @@ impl Shelf {
         }
     }
 
-    /// An opening state, from memory or from disk.
+    /// An opening state, from memory or from disk; it stays in memory until training goes on.
     pub(super) async fn opening(&self, epoch: Epoch) -> Option<Arc<Opening>> {
         if let Some(opening) = self.lock().openings.get(&epoch).and_then(|shelved| shelved.opening.clone()) {
             return Some(opening);
@@ -223,12 +239,8 @@ impl Shelf {
             What::UploadLeaves { epoch, of, .. } => self.served_leaves(epoch, of),
             What::Upload { epoch, shard, of, .. } => self.served_upload(epoch, shard, of),
             What::Result { epoch, shard, .. } => self.served_result(epoch, shard),
-            What::Weights { epoch, shard, .. } => {
-                self.served_part(epoch, shard, |opening| &opening.weights).await
-            }
-            What::Momentum { epoch, shard, .. } => {
-                self.served_part(epoch, shard, |opening| &opening.momentum).await
-            }
+            What::Weights { epoch, shard, .. } => self.served_part(epoch, shard, Vector::Weights).await,
+            What::Momentum { epoch, shard, .. } => self.served_part(epoch, shard, Vector::Momentum).await,
         }
         .ok_or_else(absent)
     }
@@ -255,15 +267,58 @@ impl Shelf {
         shelves.results.range(any).next_back().map(|(_, bytes)| bytes.clone())
     }
 
-    async fn served_part(
-        &self,
-        epoch: Epoch,
-        shard: u16,
-        of: impl Fn(&Opening) -> &Vec<f32>,
-    ) -> Option<Bytes> {
-        let opening = self.opening(epoch).await?;
-        let range = self.lock().openings.get(&epoch)?.partition.elements(shard);
-        let values = of(&opening).get(range)?;
-        (!values.is_empty()).then(|| Bytes::copy_from_slice(reduce::bytes_of(values)))
+    /// From memory if the state is there, else from disk, where it stays: whoever fetches costs this miner one part.
+    async fn served_part(&self, epoch: Epoch, shard: u16, vector: Vector) -> Option<Bytes> {
+        let in_memory = {
+            let shelves = self.lock();
+            let shelved = shelves.openings.get(&epoch);
+            shelved.and_then(|shelved| Some((shelved.opening.clone()?, shelved.partition.elements(shard))))
+        };
+        if let Some((opening, range)) = in_memory {
+            let values = vector.of(&opening).get(range)?;
+            return (!values.is_empty()).then(|| Bytes::copy_from_slice(reduce::bytes_of(values)));
+        }
+        let (hash, shards) = self.index.vector(epoch, vector)?;
+        let range = Partition::new(self.elements as u64, shards).elements(shard);
+        self.index.slice(hash, range).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::MemoryBlobs;
+
+    use super::*;
+
+    /// More than one chunk of a merge's cut.
+    const ELEMENTS: usize = 1 << 17;
+    const SHARDS: u16 = 2;
+
+    #[tokio::test]
+    async fn a_part_is_served_from_disk_without_loading_the_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Arc::new(MemoryBlobs::default());
+        let shelf = Shelf::new(NodeId([1; 32]), StageIndex(0), ELEMENTS, 2, blobs, folder.path());
+        let vector = |from: u32| (0..ELEMENTS as u32).map(|i| (from + i) as f32).collect::<Vec<f32>>();
+        let (weights, momentum, residual) = (vector(0), vector(7), vector(9));
+        let opening = Arc::new(Opening { weights, momentum, residual });
+        shelf.open(Epoch(3), SHARDS, Arc::clone(&opening));
+        let parts = async || {
+            let mut parts = Vec::new();
+            for shard in 0..SHARDS + 1 {
+                let (epoch, stage) = (Epoch(3), StageIndex(0));
+                for what in [What::Weights { epoch, stage, shard }, What::Momentum { epoch, stage, shard }] {
+                    parts.push(shelf.answer(what).await.ok());
+                }
+            }
+            parts
+        };
+        let in_memory = parts().await;
+        assert!(in_memory[..4].iter().all(Option::is_some) && in_memory[4..].iter().all(Option::is_none));
+        shelf.save(Epoch(3), SHARDS, &opening).await.unwrap();
+        shelf.rest();
+        assert_eq!(parts().await, in_memory);
+        assert_eq!(Arc::strong_count(&opening), 1, "nobody else holds the state");
+        assert!(shelf.lock().openings[&Epoch(3)].opening.is_none());
     }
 }

@@ -127,6 +127,7 @@ impl Swarm {
             memory: None,
             when_idle: false,
             stage: stage.map(StageIndex),
+            keep_frames: None,
         });
         let link: Arc<dyn Link> = Arc::new(self.network.join(key(seed).node_id(), miner.handler()));
         link.learn(key(1).node_id(), self.address.clone());

@@ -1,15 +1,16 @@
 //! Opening states on disk: three blobs per epoch and a small index, so that a miner that restarts need not fetch them.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use store::{BlobError, Blobs};
 use swarm::miner::reduce;
 use wire::{Epoch, Hash, StageIndex};
 
-use super::Opening;
+use super::{Opening, Vector};
 
 /// One epoch's opening state as blobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +86,35 @@ impl Index {
         };
         let residual = self.get(entry.residual).await?;
         Some((entry, Opening { weights, momentum, residual }))
+    }
+
+    /// Blob of one vector, and the shards of the merge before.
+    pub(super) fn vector(&self, epoch: Epoch, vector: Vector) -> Option<(Hash, u16)> {
+        let entry = self.find(epoch)?;
+        let hash = match vector {
+            Vector::Weights => entry.weights,
+            Vector::Momentum => entry.momentum?,
+        };
+        Some((hash, entry.shards))
+    }
+
+    /// Numbers `range` of a kept vector, little-endian. The whole vector is checked, no more than the range is kept.
+    pub(super) async fn slice(&self, hash: Hash, range: Range<usize>) -> Option<Bytes> {
+        let wanted = range.start * size_of::<f32>()..range.end * size_of::<f32>();
+        let read = async {
+            let (mut reader, mut at) = (self.blobs.open(hash).await?, 0);
+            let mut out = BytesMut::with_capacity(wanted.len());
+            while let Some(chunk) = reader.next().await? {
+                let end = at + chunk.len();
+                let (from, to) = (wanted.start.clamp(at, end), wanted.end.clamp(at, end));
+                out.extend_from_slice(&chunk[from - at..to - at]);
+                at = end;
+            }
+            Ok::<_, BlobError>(out.freeze())
+        };
+        let bytes =
+            read.await.inspect_err(|error| tracing::warn!(%error, "a kept state is of no use")).ok()?;
+        (!bytes.is_empty() && bytes.len() == wanted.len()).then_some(bytes)
     }
 
     async fn get(&self, hash: Hash) -> Option<Vec<f32>> {

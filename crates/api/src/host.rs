@@ -1,0 +1,173 @@
+//! The host: a driver around the pure fold, which can be killed at any instruction and resumes from its log.
+
+mod custody;
+mod driver;
+pub(crate) mod index;
+mod open;
+pub(crate) mod shared;
+
+use std::sync::Arc;
+
+use arena::record::{Control, Input};
+use arena::spec::ArenaSpec;
+use arena::state::GenesisError;
+use store::{BlobError, Blobs, LogStore};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wire::{NodeId, SigningKey};
+
+use crate::limits;
+use crate::server::{self, App};
+pub(crate) use custody::{Custody, Opening, state as state_under, ward, ward_id};
+use driver::Driver;
+pub(crate) use shared::{Inputs, Outcome, Pending, Shared};
+
+/// Why a host did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The log belongs to another arena, or its bytes are damaged.
+    #[error(
+        "the log does not fit this arena: {reason}; is it the right folder? Else put back a copy of its log"
+    )]
+    Log {
+        /// What does not fit.
+        reason: String,
+    },
+    /// A spec that no arena can have.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// The log's store failed.
+    #[error(transparent)]
+    Store(#[from] store::LogError),
+    /// The blob store failed.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// A block could not be made.
+    #[error("a block could not be made: {0}")]
+    Chain(#[from] ledger::ChainError),
+    /// The disk did not answer.
+    #[error("the log's disk did not answer within {} s: look at the disk, then start again; nothing acknowledged is lost", limits::APPEND.as_secs())]
+    SlowDisk,
+    /// The two copies of the fold differ: a defect.
+    #[error(
+        "the state that is served differs from the log's: please report it; the log is safe, start again"
+    )]
+    Diverged,
+    /// A judge or a payment could not be entered.
+    #[error("cannot enter {what}: {reason}")]
+    Refused {
+        /// What.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// The socket failed.
+    #[error("the listening socket failed: {0}")]
+    Socket(#[source] std::io::Error),
+    /// A task ended in a panic: a defect.
+    #[error("a part of the host failed ({0}): please report it; the log is safe, start again")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What a host is made of: the stores decide where it lives.
+pub struct Parts {
+    /// The host's key: it signs the log, and what it states for those who entrust their seals to it.
+    pub key: SigningKey,
+    /// The arena.
+    pub spec: ArenaSpec,
+    /// Its log.
+    pub log: Arc<dyn LogStore>,
+    /// Its blobs. They must be durable: nobody else has them.
+    pub blobs: Arc<dyn Blobs>,
+    /// Judges to admit, with their operators.
+    pub judges: Vec<(NodeId, String)>,
+    /// Bytes of all blobs after which uploads are refused.
+    pub blobs_max: u64,
+}
+
+/// A host whose log is open, and which serves nobody yet.
+pub struct Host {
+    driver: Driver,
+    app: Arc<App>,
+}
+
+impl Host {
+    /// Opens the log: begins it, or folds it and writes that the host is back. Admits the judges.
+    ///
+    /// # Errors
+    /// The log is another arena's or damaged, or a store failed.
+    pub async fn open(parts: Parts) -> Result<Self, HostError> {
+        let (inputs, queue) = mpsc::channel(limits::INPUT_QUEUE);
+        let mut driver = open::driver(&parts, queue).await?;
+        for (judge, operator) in &parts.judges {
+            let known = driver.state().judges().get(judge);
+            if known.is_some_and(|known| known.admitted && known.operator == *operator) {
+                continue;
+            }
+            let admitted = Control::Admitted { judge: *judge, operator: operator.clone() };
+            driver.control(admitted).await.map_err(|reason| HostError::Refused {
+                what: format!("judge {}", judge.short()),
+                reason: reason.to_string(),
+            })?;
+        }
+        let app = App::new(&parts, Arc::clone(&driver.shared), inputs).await?;
+        Ok(Self { driver, app: Arc::new(app) })
+    }
+
+    /// The OpenAPI document of what it serves.
+    pub fn openapi() -> String {
+        server::openapi().to_pretty_json().expect("a document of strings and numbers")
+    }
+
+    /// Serves until it is told to stop, or until a store fails.
+    ///
+    /// # Errors
+    /// A store or the socket failed. Nothing that was acknowledged is lost.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), HostError> {
+        let Self { driver, app } = self;
+        let end = CancellationToken::new();
+        let _end_with_this = end.clone().drop_guard();
+        let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
+        tasks.spawn(driver.run(end.clone()));
+        let custody = Arc::clone(&app);
+        let custody_end = end.clone();
+        tasks.spawn(async move { custody::keep(custody, custody_end).await });
+        tasks.spawn(server::listen(listener, Arc::clone(&app), end.clone()));
+        let outcome = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            Some(ended) = tasks.join_next() => ended.map_err(HostError::from).flatten(),
+        };
+        end.cancel();
+        let rest = async {
+            while let Some(ended) = tasks.join_next().await {
+                ended??;
+            }
+            Ok::<(), HostError>(())
+        };
+        let rest = tokio::time::timeout(limits::CLOSE, rest).await;
+        outcome?;
+        rest.unwrap_or(Ok(()))
+    }
+}
+
+/// Hands an input to the driver and waits until its block is durable.
+pub(crate) async fn submit(inputs: &Inputs, input: Input, len: usize) -> Option<Outcome> {
+    let (answer, outcome) = oneshot::channel();
+    inputs.try_send(Pending { input, len, answer }).ok()?;
+    outcome.await.ok()
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,99 @@
+//! Every bound of the server and the client, in one place.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::Quota;
+
+/// Largest body of a request that is held in memory, bytes: one statement, or one hand-in by Epistula.
+pub const BODY_BYTES: usize = 2 << 20;
+/// Largest blob that anybody may upload, bytes.
+pub const UPLOAD_BYTES: u64 = 2 << 30;
+/// Largest log of one judgement, bytes.
+pub const LOG_BYTES: u64 = 4 << 20;
+/// Bytes of all blobs after which uploads are refused, unless the host sets another bound.
+pub const BLOBS_TOTAL_BYTES: u64 = 256 << 30;
+/// Time for the head of a request to arrive.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a whole request but uploads, streams and long polls.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for an upload or a download.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_mins(10);
+/// Longest a long poll is held open.
+pub const LONG_POLL: Duration = Duration::from_secs(25);
+/// Connections held open at a time; more wait to be accepted.
+pub const CONNECTIONS: usize = 4096;
+/// Requests worked on at a time; beyond it clients are told to come again.
+pub const REQUESTS_IN_FLIGHT: usize = 1024;
+/// Event streams and long polls held open at a time.
+pub const STREAMS: usize = 2048;
+/// Pause between two signs of life on a silent event stream.
+pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
+/// Events that one pass over the log hands to a stream before others get their turn.
+pub const STREAM_BLOCKS: u32 = 64;
+/// Inputs waiting for the next block; senders of more are told to come again.
+pub const INPUT_QUEUE: usize = 8192;
+/// Shortest distance between two blocks.
+pub const GROUP_COMMIT: Duration = Duration::from_millis(5);
+/// Bytes of inputs after which a block waits for no more.
+pub const GROUP_COMMIT_BYTES: usize = 1 << 20;
+/// Inputs in one block.
+pub const GROUP_COMMIT_INPUTS: usize = 1024;
+/// Longest a block may take to become durable.
+pub const APPEND: Duration = Duration::from_secs(30);
+/// Bytes of newest records kept in memory for event streams.
+pub const RECENT_BYTES: usize = 8 << 20;
+/// Statements that one key may make in a second, in the long run.
+pub const STATEMENTS_PER_S: NonZeroU32 = NonZeroU32::new(200).unwrap();
+/// Statements that one key may make at once, after a silence.
+pub const STATEMENTS_BURST: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// Both as a quota.
+pub const STATEMENT_RATE: Quota = Quota::per_second(STATEMENTS_PER_S).allow_burst(STATEMENTS_BURST);
+/// Keys whose rates are remembered before those that rest are forgotten.
+pub const RATED_KEYS: usize = 16_384;
+/// Furthest that the time of a signed request may lie from the host's clock, milliseconds.
+pub const REQUEST_SKEW_MS: u64 = 60_000;
+/// Signed requests remembered per window against replay; beyond it clients are told to come again.
+pub const REPLAYS: usize = 1 << 20;
+/// Longest `Authorization` header, bytes.
+pub const AUTHORIZATION_BYTES: usize = 2048;
+/// Longest head of a request, bytes.
+pub const HEAD_BYTES: usize = 32 << 10;
+/// Rows of a page, if the client does not say.
+pub const PAGE: u32 = 10;
+/// Most rows of a page.
+pub const PAGE_MAX: u32 = 200;
+/// Lines of a file's page, if the client does not say.
+pub const LINES: u32 = 200;
+/// Most lines of a file's page.
+pub const LINES_MAX: u32 = 5000;
+/// Most bytes of a file's page; a longer line is cut there.
+pub const PAGE_BYTES: usize = 1 << 20;
+/// Longest part of a key that can be searched for, characters.
+pub const NEEDLE_BYTES: usize = 64;
+/// Entries of matching keys that are gathered and sorted; more are found by walking the sorted list.
+pub const GATHER_MAX: usize = 4096;
+/// Age after which a leaderboard is made anew.
+pub const LEADERBOARD_AGE: Duration = Duration::from_secs(5);
+/// Bytes of blocks in one answer of the log.
+pub const LOG_ANSWER_BYTES: usize = 16 << 20;
+/// Largest answer that the client holds in memory, bytes.
+pub const ANSWER_BYTES: u64 = 64 << 20;
+/// Time for a client to connect.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest line of an event stream that a client reads, bytes.
+pub const EVENT_BYTES: usize = 1 << 20;
+/// Shortest pause before a failed call is tried again; doubles up to [`RETRY_MAX`].
+pub const RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a failed call is tried again.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Entries that one judge works on at a time, at most.
+pub const JUDGE_LANES: u16 = 64;
+/// Largest code or input that a judge fetches into memory, bytes.
+pub const JUDGE_BLOB_BYTES: u64 = 1 << 30;
+/// Time given to requests under way when the host stops.
+pub const CLOSE: Duration = Duration::from_secs(5);
+/// Pause before the keeper of entrusted seals looks again, if nothing wakes it.
+pub const CUSTODY_LOOK: Duration = Duration::from_secs(5);
+/// Statements in one batch.
+pub const BATCH: usize = 256;

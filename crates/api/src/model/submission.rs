@@ -1,0 +1,298 @@
+//! Submissions, their details and their files.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Pagination, Time};
+
+/// What an entry is in its round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryRole {
+    /// Made for the round.
+    Challenger,
+    /// The champion, judged again.
+    Incumbent,
+    /// What everybody must beat.
+    Baseline,
+}
+
+/// Which entries are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// All.
+    #[default]
+    All,
+    /// Those of the key that signed the request.
+    Mine,
+    /// Those that took the lead.
+    TopScore,
+}
+
+/// In which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sort {
+    /// Newest round first, best first within it. Rounds under way stand in the order of entry.
+    #[default]
+    Score,
+    /// Newest first.
+    Time,
+}
+
+/// An entry (arena specs §5, SubmissionRecord).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Submission {
+    /// Id.
+    pub id: u64,
+    /// Competition.
+    pub competition_id: String,
+    /// Its name.
+    pub competition: String,
+    /// Round.
+    pub round_number: u32,
+    /// `pending`, `queued`, `evaluating`, `scored`, `failed`, `rejected`, `replaced`, `unopened`, `copy`, `disputed`,
+    /// `stale`. What judges found shows as `evaluating` until the gate opens.
+    pub state: String,
+    /// Maker.
+    pub entrant: String,
+    /// The maker's counter; 0: automatic.
+    pub version: u32,
+    /// Role in its round.
+    pub role: EntryRole,
+    /// `component`, `python` or `native`.
+    pub form: String,
+    /// When it was made.
+    pub submitted_at: Time,
+    /// When judges settled it.
+    pub eval_at: Option<Time>,
+    /// Normalised score.
+    pub score: Option<f64>,
+    /// Raw score.
+    pub raw_score: Option<f64>,
+    /// Rank in its round.
+    pub rank: Option<u32>,
+    /// It leads the competition.
+    pub top_score: bool,
+    /// It took the lead in its round.
+    pub takeover: bool,
+    /// Why it failed.
+    pub eval_error: Option<String>,
+    /// Original ÷ compressed size, of codecs.
+    pub compression_ratio: Option<f64>,
+    /// Mean similarity, of codecs.
+    pub similarity: Option<f64>,
+    /// Mean time of one input, seconds, of codecs.
+    pub task_time_s: Option<f64>,
+    /// Results are shown to whoever asked.
+    pub revealed: bool,
+    /// Code is shown to whoever asked.
+    pub code_revealed: bool,
+    /// When the code is shown to everybody, if that is known.
+    pub reveal_at: Option<Time>,
+}
+
+/// A page of submissions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SubmissionPage {
+    /// Rows.
+    pub submissions: Vec<Submission>,
+    /// Where they lie.
+    pub pagination: Pagination,
+}
+
+/// One number of a judgement (arena specs §5, EvalMetric).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Metric {
+    /// Name for programs.
+    pub key: String,
+    /// Name for people.
+    pub label: String,
+    /// Value.
+    pub value: f64,
+    /// Unit; empty for plain numbers.
+    pub unit: String,
+    /// `higher_is_better`, `lower_is_better` or `neutral`.
+    pub direction: String,
+    /// The baseline's value in the same round.
+    pub baseline_value: Option<f64>,
+}
+
+/// Measurements on one input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Unit {
+    /// Position in the round.
+    pub index: u32,
+    /// Bytes of the input, of codecs.
+    pub original_bytes: Option<u64>,
+    /// Bytes of the compressed form, of codecs.
+    pub compressed_bytes: Option<u64>,
+    /// Similarity, of codecs.
+    pub similarity: Option<f64>,
+    /// Every bit came back, of codecs.
+    pub exact: Option<bool>,
+    /// What the evaluator measured, of programs.
+    pub objective: Option<f64>,
+    /// Fuel.
+    pub fuel: u64,
+}
+
+/// What one judge found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JudgementView {
+    /// Judge.
+    pub judge: String,
+    /// Who runs it.
+    pub operator: String,
+    /// Lease.
+    pub lease: u64,
+    /// Why there are no measurements.
+    pub failure: Option<Failed>,
+    /// Mean time of one input by the judge's clock, seconds.
+    pub wall_task_time_s: Option<f64>,
+    /// Time over the baseline's, lower bound, measured in pairs.
+    pub over_baseline: Option<f64>,
+    /// Hash over the inputs.
+    pub inputs: Option<String>,
+    /// Hash over what the entry gave back.
+    pub outputs: Option<String>,
+    /// Blob with the log.
+    pub log: String,
+    /// One per input.
+    pub units: Vec<Unit>,
+}
+
+/// Why an entry has no measurements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Failed {
+    /// One word.
+    pub kind: String,
+    /// For people.
+    pub message: String,
+}
+
+/// An entry with all that is known (arena specs §5, SubmissionDetail).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SubmissionDetail {
+    /// The row of the list.
+    #[serde(flatten)]
+    pub submission: Submission,
+    /// Seal under which it was entered.
+    pub seal: String,
+    /// Hash of its code, once opened.
+    pub code_hash: Option<String>,
+    /// Size of its code, bytes.
+    pub code_bytes: Option<u64>,
+    /// The entry whose code this is, for automatic ones.
+    pub origin: Option<u64>,
+    /// Entries that it builds on.
+    pub parents: Vec<u64>,
+    /// Itself, its parents, their parents, nearest first.
+    pub lineage: Vec<u64>,
+    /// Entry of another key with the very same outputs.
+    pub echo_of: Option<u64>,
+    /// Entry of another key with the very same code.
+    pub copy_of: Option<u64>,
+    /// State of its round.
+    pub round_state: String,
+    /// When its round closes, or closed.
+    pub round_end_at: Option<Time>,
+    /// Version of the metrics' layout.
+    pub schema_version: u32,
+    /// The entry's numbers; empty while they are hidden.
+    pub summary: Vec<Metric>,
+    /// What each judge found; empty while it is hidden.
+    pub judgements: Vec<JudgementView>,
+    /// Its seal is in the host's keeping.
+    pub entrusted: bool,
+    /// Files that can be read.
+    pub files: Vec<FileRow>,
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// The metrics, as JSON.
+    Metadata,
+    /// The code.
+    Code,
+    /// The log of a judgement.
+    Log,
+}
+
+/// A file of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileRow {
+    /// What it is.
+    pub kind: FileKind,
+    /// Name, to ask for it.
+    pub name: String,
+    /// Size, bytes, if the host has it.
+    pub bytes: Option<u64>,
+    /// It is shown to whoever asked.
+    pub revealed: bool,
+}
+
+/// Files of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileList {
+    /// Rows.
+    pub files: Vec<FileRow>,
+}
+
+/// Where the lines of a page lie in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Lines {
+    /// First line, from 0.
+    pub start_idx: u64,
+    /// One past the last line.
+    pub end_idx: u64,
+    /// Lines in all.
+    pub lines: u64,
+    /// Where the next page begins.
+    pub next_start_idx: Option<u64>,
+}
+
+/// A page of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FilePage {
+    /// File.
+    pub name: String,
+    /// Lines; empty for a binary file.
+    pub data: String,
+    /// Not text: use `download_url`.
+    pub is_binary: bool,
+    /// Where to get the whole file.
+    pub download_url: String,
+    /// Where the lines lie.
+    pub pagination: Lines,
+}
+
+/// A page of an entry's code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CodePage {
+    /// The maker's counter.
+    pub version: u32,
+    /// `component`, `python` or `native`.
+    pub form: String,
+    /// When it was entered.
+    pub submit_at: Time,
+    /// The page.
+    #[serde(flatten)]
+    pub page: FilePage,
+}
+
+/// An accepted entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Submitted {
+    /// Its id.
+    pub submission_id: u64,
+    /// Round.
+    pub round_number: u32,
+    /// When the round closes.
+    pub round_end_at: Option<Time>,
+    /// Key under which it stands in the log.
+    pub entrant: String,
+}

@@ -1,0 +1,190 @@
+//! Why a request fails, as a typed answer.
+
+use arena::Refusal;
+use arena::spec::CompetitionId;
+use arena::state::{Gate, GateReason};
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ledger::fold::Unfit;
+use store::{BlobError, LogError};
+
+use crate::model::{Gated, Problem, Time};
+use crate::request::RequestError;
+
+/// Why a request fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("no {what} {name}")]
+    NotFound { what: &'static str, name: String },
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("sign this request: {0}")]
+    Unsigned(&'static str),
+    #[error(transparent)]
+    Signature(#[from] RequestError),
+    #[error("{0}")]
+    Epistula(#[from] crate::epistula::EpistulaError),
+    #[error("this very request came before: sign a new one")]
+    Replayed,
+    #[error("only {0} may do this")]
+    Forbidden(&'static str),
+    #[error("{0}")]
+    Gated(Gate, Option<String>),
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    #[error("{what} of {found} bytes is over the limit of {limit}")]
+    TooLarge { what: &'static str, found: u64, limit: u64 },
+    #[error("the host has no room for more: its owner must raise the bound or free space")]
+    NoRoom,
+    #[error("too many requests: come again in {0} s")]
+    TooMany(u64),
+    #[error("the host is busy: come again")]
+    Busy,
+    #[error("the host's log failed: {0}")]
+    Log(#[from] LogError),
+    #[error("the host's blobs failed: {0}")]
+    Blob(#[source] BlobError),
+}
+
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Missing(hash) => Self::NotFound { what: "blob", name: hash.to_string() },
+            BlobError::Mismatch { .. } => Self::Signature(RequestError::Body),
+            BlobError::TooLarge { len, limit } => Self::TooLarge { what: "a blob", found: len, limit },
+            BlobError::Full { .. } => Self::NoRoom,
+            other => Self::Blob(other),
+        }
+    }
+}
+
+impl From<Unfit> for ApiError {
+    fn from(unfit: Unfit) -> Self {
+        Refusal::from(unfit).into()
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+impl ApiError {
+    pub(crate) fn no_competition(id: &CompetitionId) -> Self {
+        Self::NotFound { what: "competition", name: id.0.short() }
+    }
+
+    pub(crate) fn no_entry(id: u64) -> Self {
+        Self::NotFound { what: "submission", name: id.to_string() }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unsigned(_) | Self::Signature(_) | Self::Epistula(_) | Self::Replayed => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Forbidden(_) | Self::Gated(..) => StatusCode::FORBIDDEN,
+            Self::Refused(refusal) => status_of(refusal),
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Log(_) | Self::Blob(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::BadRequest(_) => "bad_request",
+            Self::Unsigned(_) => "unsigned",
+            Self::Signature(RequestError::Stale { .. }) => "stale",
+            Self::Signature(_) | Self::Epistula(_) => "bad_signature",
+            Self::Replayed => "replayed",
+            Self::Forbidden(_) => "forbidden",
+            Self::Gated(..) => "gated",
+            Self::Refused(refusal) => match **refusal {
+                Refusal::RateLimit { .. } => "rate_limited",
+                Refusal::Unfit(Unfit::Stale { .. }) => "stale",
+                Refusal::Unfit(Unfit::NotNewer { .. } | Unfit::Duplicate) => "replayed",
+                Refusal::Unfit(Unfit::Envelope { .. }) => "bad_signature",
+                _ => "refused",
+            },
+            Self::TooLarge { .. } => "too_large",
+            Self::NoRoom => "no_room",
+            Self::TooMany(_) => "too_many",
+            Self::Busy => "busy",
+            Self::Log(_) | Self::Blob(_) => "internal",
+        }
+    }
+}
+
+fn status_of(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::Unfit(Unfit::Kind { .. } | Unfit::Malformed { .. }) | Refusal::Spec { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        Refusal::Unfit(_) => StatusCode::UNAUTHORIZED,
+        Refusal::NotAllowed { .. } | Refusal::NotJudge => StatusCode::FORBIDDEN,
+        Refusal::UnknownCompetition { .. } | Refusal::UnknownEntry { .. } | Refusal::UnknownNode { .. } => {
+            StatusCode::NOT_FOUND
+        }
+        Refusal::RateLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::Fee { .. } => StatusCode::PAYMENT_REQUIRED,
+        _ => StatusCode::CONFLICT,
+    }
+}
+
+/// Name of a gate's reason, as the API writes it.
+pub(crate) fn reason_name(reason: GateReason) -> &'static str {
+    match reason {
+        GateReason::RoundNotCompleted => "round_not_completed",
+        GateReason::CodeNotRevealed => "code_not_revealed",
+        GateReason::CodeNotAccessible => "code_not_accessible",
+    }
+}
+
+impl ApiError {
+    /// Status and body, but for gates.
+    pub(crate) fn problem(&self) -> (StatusCode, Problem) {
+        let refusal = match self {
+            Self::Refused(refusal) => serde_json::to_value(refusal).ok(),
+            _ => None,
+        };
+        let body = Problem { reason: self.reason().to_owned(), message: self.to_string(), refusal };
+        (self.status(), body)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, message) = (self.status(), self.to_string());
+        if status.is_server_error() && !matches!(self, Self::Busy | Self::NoRoom) {
+            tracing::error!(error = %self, "a request failed");
+        }
+        if let Self::Gated(gate, round_state) = &self {
+            let body = Gated {
+                reason: reason_name(gate.reason).to_owned(),
+                message,
+                round_state: round_state.clone(),
+                round_end_at: gate.round_end_at.map(Time),
+                reveal_at: gate.reveal_at.map(Time),
+            };
+            return (status, Json(body)).into_response();
+        }
+        let retry = match &self {
+            Self::TooMany(seconds) => Some(*seconds),
+            Self::Busy => Some(1),
+            _ => None,
+        };
+        let mut response = (status, Json(self.problem().1)).into_response();
+        if let Some(seconds) = retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,137 @@
+//! Cells: every screen fits 80 × 24, and uses what a larger terminal gives.
+
+mod competition;
+mod home;
+mod submission;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Flex, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
+
+use crate::{Asked, Dash, Modal, Scene, Screen};
+
+/// Colours that carry no meaning of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) base: Style,
+    pub(crate) quiet: Style,
+    pub(crate) strong: Style,
+    pub(crate) selected: Style,
+}
+
+impl Look {
+    fn of(light: bool) -> Self {
+        let base = if light { Style::new().fg(Color::Black).bg(Color::White) } else { Style::new() };
+        Self {
+            base,
+            quiet: base.add_modifier(Modifier::DIM),
+            strong: base.add_modifier(Modifier::BOLD),
+            selected: base.add_modifier(Modifier::REVERSED),
+        }
+    }
+}
+
+/// Draws the dashboard.
+pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
+    let (dash, area) = (scene.dash, frame.area());
+    let look = Look::of(dash.light);
+    frame.buffer_mut().set_style(area, look.base);
+    let [head, body, foot] =
+        Layout::vertical([Constraint::Length(1), Constraint::Min(3), Constraint::Length(1)]).areas(area);
+    let busy = if dash.busy { " …" } else { "" };
+    let title = Line::from(vec![
+        Span::styled(" shoal arena ", look.selected),
+        Span::styled(format!(" {}{busy}", dash.host), look.quiet),
+    ]);
+    frame.render_widget(title, head);
+    let keys = match dash.screen {
+        Screen::Home => {
+            home::draw(frame, body, scene, look);
+            "Enter open  j/k move  n/p page  c completed  r refresh  l light  ? keys  q quit"
+        }
+        Screen::Competition => {
+            competition::draw(frame, body, scene, look);
+            "Enter open  f find  m mine  t top  s sort  n/p page  r refresh  Esc back  ? keys  q quit"
+        }
+        Screen::Submission => {
+            submission::draw(frame, body, scene, look);
+            "Enter read/close  j/k move  n/p page  d download  r refresh  Esc back  ? keys  q quit"
+        }
+    };
+    let line = match &dash.trouble {
+        Some(words) => Line::from(Span::styled(format!(" ! {words}"), look.strong)),
+        None => Line::from(Span::styled(format!(" {keys}"), look.quiet)),
+    };
+    frame.render_widget(line, foot);
+    if let Some(modal) = &dash.modal {
+        draw_modal(frame, area, dash, modal, look);
+    }
+}
+
+fn draw_modal(frame: &mut Frame<'_>, area: Rect, _dash: &Dash, modal: &Modal, look: Look) {
+    let (title, text) = match modal {
+        Modal::Alert(words) => ("note", Text::from(format!("{words}\n\nany key closes"))),
+        Modal::Ask(Asked::Find, input) => (
+            "find",
+            Text::from(format!(
+                "{}▏\n\nan id, or a part of a key; empty: all\nEnter find  Esc cancel",
+                input.text()
+            )),
+        ),
+        Modal::Ask(Asked::Download { name, .. }, input) => {
+            ("download", Text::from(format!("{name} to\n{}▏\n\nEnter save  Esc cancel", input.text())))
+        }
+        Modal::Confirm { path, .. } => {
+            ("download", Text::from(format!("{path} is there already.\nReplace it?\n\ny yes  n no")))
+        }
+        Modal::Help => ("keys", Text::from(HELP)),
+    };
+    let width = text.width().max(30) as u16 + 4;
+    let height = text.height() as u16 + 2;
+    let [row] = Layout::vertical([Constraint::Length(height)]).flex(Flex::Center).areas(area);
+    let [place] = Layout::horizontal([Constraint::Length(width)]).flex(Flex::Center).areas(row);
+    frame.render_widget(Clear, place);
+    frame.buffer_mut().set_style(place, look.base);
+    let block = Block::bordered().title(title).border_style(look.strong);
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).block(block), place);
+}
+
+const HELP: &str = "\
+everywhere    q quit  Esc/Backspace back  r refresh
+              l light or dark  ? these keys
+lists         j/k or arrows move  Enter open
+              n/p or PgDn/PgUp page  Home/End
+competitions  c show those that are over
+competition   f find (an id, or a part of a key)
+              m mine  t those that took the lead
+              s sort by score or by time
+submission    Enter read a file, or close it
+              d download the file
+
+any key closes";
+
+/// A block with a title.
+pub(crate) fn framed(title: String, look: Look) -> Block<'static> {
+    Block::bordered().title(title).border_style(look.quiet).title_style(look.strong)
+}
+
+/// Label and value in one line.
+pub(crate) fn field(label: &str, value: impl Into<String>, look: Look) -> Line<'static> {
+    Line::from(vec![Span::styled(format!("{label:<12}"), look.quiet), Span::from(value.into())])
+}
+
+/// A title line of a list.
+pub(crate) fn header(text: String, look: Look) -> Line<'static> {
+    Line::from(Span::styled(text, look.strong).underlined())
+}
+
+/// Text cut to a number of columns.
+pub(crate) fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return format!("{text:<columns$}");
+    }
+    let head: String = text.chars().take(columns.saturating_sub(1)).collect();
+    format!("{head}…")
+}

@@ -1,0 +1,165 @@
+//! One competition: what it is, its round with countdown, who leads, its submissions.
+
+use api::model::{Filter, Sort, Submission};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::Line;
+use ratatui::widgets::{Paragraph, Wrap};
+use wire::Millis;
+
+use super::{Look, cut, field, framed, header};
+use crate::detail::One;
+use crate::format::{bar, moment, part, score, short, state, until};
+use crate::{PAGE, Scene};
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: Look) {
+    let Some(one) = &scene.dash.one else { return };
+    let [top, list] = Layout::vertical([Constraint::Length(9), Constraint::Min(4)]).areas(area);
+    let [about, round] =
+        Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(top);
+    draw_about(frame, about, one, look);
+    draw_round(frame, round, one, scene.now, look);
+    draw_list(frame, list, one, look);
+}
+
+fn draw_about(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
+    let found = &one.competition;
+    let takeover = match found.takeover_alpha_percent {
+        0.0 => format!("{} % over the top", found.takeover_percent),
+        alpha => format!("{} % over the top, paired test at {alpha} %", found.takeover_percent),
+    };
+    let lines = vec![
+        field("state", state(&found.state), look),
+        field("rule", found.rule.clone(), look),
+        field("takeover", takeover, look),
+        field("entries", format!("{} of {} keys", found.total_submissions, found.active_entrants), look),
+        field(
+            "baseline",
+            format!(
+                "{} {}",
+                found.baseline.clone().unwrap_or_else(|| "none".to_owned()),
+                score(found.baseline_raw_score)
+            ),
+            look,
+        ),
+        field("admitted", format!("{}, up to {} B", found.forms.join(", "), found.bytes_max), look),
+        match &found.note {
+            Some(note) => field("news", note.text.replace('\n', " "), look),
+            None => field("about", found.title.clone(), look),
+        },
+    ];
+    let block = framed(format!(" {} ", found.name), look);
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn draw_round(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: Look) {
+    let found = &one.competition;
+    let mut lines = Vec::new();
+    match &found.curr_round {
+        None => lines.push(field(
+            "round",
+            found.next_round_at.map_or("none".to_owned(), |at| format!("opens {}", until(now, at))),
+            look,
+        )),
+        Some(round) => {
+            let cells = usize::from(area.width).saturating_sub(22).clamp(8, 40);
+            let passed = part(now, round.start_at, round.end_at);
+            lines.push(field("round", format!("{} {}", round.round_number, state(&round.state)), look));
+            lines.push(field("", format!("{} {:>3.0} %", bar(passed, cells), passed * 100.0), look));
+            lines.push(match (round.state.as_str(), round.until) {
+                ("open", _) => field("closes", until(now, round.end_at), look),
+                (_, Some(at)) if round.to_judge > 0 => field(
+                    "judged",
+                    format!("{} of {}, until {}", round.judged, round.to_judge, until(now, at)),
+                    look,
+                ),
+                (_, Some(at)) => field("until", until(now, at), look),
+                (_, None) => field("closed", moment(round.end_at), look),
+            });
+        }
+    }
+    // Rounds overlap: one is judged while the next is open.
+    let judged = one.rounds.iter().find(|round| {
+        round.state == "evaluating"
+            && found.curr_round.as_ref().is_none_or(|now| now.round_number != round.round_number)
+    });
+    if let Some(round) = judged {
+        let words = format!("round {}: {} of {}", round.round_number, round.judged, round.to_judge);
+        lines.push(field("judging", words, look));
+    }
+    match &found.top {
+        None => lines.push(field("leads", "nobody yet", look)),
+        Some(top) => {
+            let words =
+                format!("{} {} (#{})", short(&top.entrant), score(Some(top.raw_score)), top.submission_id);
+            lines.push(field("leads", words, look));
+            lines.push(field("since", until(now, top.since), look));
+        }
+    }
+    let beat = found.score_to_beat.map_or("not known yet".to_owned(), |beat| {
+        let from = if beat.provisional { format!(", on round {}", beat.round_number) } else { String::new() };
+        format!("{}{from}", score(Some(beat.raw_score)))
+    });
+    lines.push(field("to beat", beat, look));
+    if found.weight_percent > 0.0 {
+        let words = format!("{:.2} %, {:.1} % burned", found.emissions_percent, found.burn_percent);
+        lines.push(field("rewards", words, look));
+    }
+    let block = framed(" round ".to_owned(), look);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+fn draw_list(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
+    let which = match (one.filter, one.needle()) {
+        (Filter::Mine, _) => "mine".to_owned(),
+        (Filter::TopScore, _) => "took the lead".to_owned(),
+        (Filter::All, "") => "all".to_owned(),
+        (Filter::All, part) => format!("keys with {part}"),
+    };
+    let order = if one.sort == Sort::Score { "by score" } else { "by time" };
+    let (total, page, pages) = one.pagination.map_or((0, 1, 1), |found| {
+        let pages = found.total.div_ceil(u64::from(PAGE)).max(1);
+        (found.total, found.start_idx / u64::from(PAGE) + 1, pages)
+    });
+    let title = format!(" submissions: {which}, {order} ({total}, page {page} of {pages}) ");
+    let block = framed(title, look);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let [head, rows] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(inner);
+    let columns = format!(
+        "{:>7} {:>4} {:<8} {:>4} {:>12} {:>11} {:<12} {:<16}",
+        "id", "rnd", "key", "ver", "raw score", "score", "state", "submitted"
+    );
+    frame.render_widget(header(columns, look), head);
+    let height = usize::from(rows.height);
+    let first = one.row.saturating_sub(height.saturating_sub(1));
+    let lines = one.rows.iter().enumerate().skip(first).take(height).map(|(index, found)| {
+        let line = Line::from(row(found));
+        if index == one.row { line.style(look.selected) } else { line }
+    });
+    let lines: Vec<Line<'_>> = lines.collect();
+    if lines.is_empty() {
+        frame.render_widget(Paragraph::new("none").style(look.quiet), rows);
+    } else {
+        frame.render_widget(Paragraph::new(lines), rows);
+    }
+}
+
+fn row(found: &Submission) -> String {
+    let version = if found.version == 0 { "auto".to_owned() } else { found.version.to_string() };
+    let mark = match (found.top_score, found.takeover) {
+        (true, _) => "★",
+        (false, true) => "☆",
+        (false, false) => " ",
+    };
+    format!(
+        "{:>7} {:>4} {:<8} {version:>4} {:>12} {:>10}{mark} {} {:<16}",
+        found.id,
+        found.round_number,
+        short(&found.entrant),
+        score(found.raw_score),
+        score(found.score),
+        cut(&state(&found.state), 12),
+        moment(found.submitted_at)
+    )
+}

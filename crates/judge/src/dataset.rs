@@ -1,0 +1,174 @@
+//! Data sets: a folder, or a prefix of an object store, with a `manifest.csv` and one file per input.
+//!
+//! The manifest's first row names its columns; `file` comes first. Unknown columns are kept out of the way, not refused.
+//!
+//! | column | what | if missing |
+//! |---|---|---|
+//! | `file` | name below the folder, without `..` | – |
+//! | `blake3` | hash of the content, 64 hex digits | the content is not checked |
+//! | `bytes` | its length | not checked |
+//! | `rows`, `cols` | shape | one row |
+//! | `dtype` | `bf16`, little-endian and row-major: the only one | `bf16` |
+//! | `direction` | `forward` or `backward` | `forward` |
+//! | `operator` | node id of who computed it | nobody's |
+//!
+//! A file that begins with the head of [`crate::input`] says its shape and direction itself; [`write()`] makes such files.
+//!
+//! A manifest without that first row is read as a list of file names, as the samples of Apex have it (arena specs §10.4).
+
+mod manifest;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Location;
+use object_store::{ObjectStore, ObjectStoreExt};
+use wire::Hash;
+
+pub use self::manifest::{Item, Manifest};
+use crate::error::JudgeError;
+use crate::input::Input;
+use crate::limits;
+
+/// Name of the manifest in every data set.
+pub const MANIFEST: &str = "manifest.csv";
+
+/// A data set that was opened. Contents are read when asked for, and checked then.
+#[derive(Debug)]
+pub struct Dataset {
+    place: String,
+    store: Arc<dyn ObjectStore>,
+    prefix: Location,
+    manifest: Manifest,
+}
+
+impl Dataset {
+    /// Opens a data set.
+    pub async fn open(store: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self, JudgeError> {
+        let place = if prefix.is_empty() { store.to_string() } else { format!("{store}/{prefix}") };
+        let prefix = Location::parse(prefix).map_err(|error| fault(&place, error.to_string()))?;
+        Self::open_at(place, store, prefix).await
+    }
+
+    /// Opens a folder.
+    pub async fn folder(folder: &Path) -> Result<Self, JudgeError> {
+        let place = folder.display().to_string();
+        let store =
+            LocalFileSystem::new_with_prefix(folder).map_err(|error| fault(&place, error.to_string()))?;
+        Self::open_at(place, Arc::new(store), Location::default()).await
+    }
+
+    async fn open_at(
+        place: String,
+        store: Arc<dyn ObjectStore>,
+        prefix: Location,
+    ) -> Result<Self, JudgeError> {
+        let bytes = read(&store, &prefix.clone().join(MANIFEST), limits::MANIFEST_BYTES_MAX)
+            .await
+            .map_err(|reason| fault(&format!("{place}/{MANIFEST}"), reason))?;
+        let manifest =
+            Manifest::parse(&bytes).map_err(|reason| fault(&format!("{place}/{MANIFEST}"), reason))?;
+        Ok(Self { place, store, prefix, manifest })
+    }
+
+    /// What it lists.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where it is, for people.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Reads and checks one item.
+    pub async fn input(&self, item: &Item) -> Result<Input, JudgeError> {
+        let place = format!("{}/{}", self.place, item.file);
+        let location = Location::parse(&item.file).map_err(|error| fault(&place, error.to_string()))?;
+        let location = self.prefix.parts().chain(location.parts()).collect();
+        let bytes = read(&self.store, &location, limits::INPUT_BYTES_MAX + 64)
+            .await
+            .map_err(|reason| fault(&place, reason))?;
+        let input = Input::of_blob(item.file.clone(), &bytes, item.shape.clone(), item.direction)
+            .map_err(|error| fault(&place, error.to_string()))?;
+        match item.hash {
+            Some(expected) if expected != input.hash => {
+                Err(JudgeError::Mismatch { place, expected, found: input.hash })
+            }
+            _ => Ok(input),
+        }
+    }
+
+    /// Reads and checks everything, in the order of the manifest.
+    pub async fn inputs(&self) -> Result<Vec<Input>, JudgeError> {
+        let mut all = Vec::with_capacity(self.manifest.items.len());
+        for item in &self.manifest.items {
+            all.push(self.input(item).await?);
+        }
+        Ok(all)
+    }
+
+    /// The inputs of a round by their hashes, from any of some data sets.
+    pub async fn find(sets: &[Self], hashes: &[Hash]) -> Result<Vec<Input>, JudgeError> {
+        let mut all = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let known = sets.iter().find_map(|set| {
+                let item = set.manifest.items.iter().find(|item| item.hash == Some(*hash))?;
+                Some((set, item))
+            });
+            let (set, item) = known.ok_or(JudgeError::MissingInput(*hash))?;
+            all.push(set.input(item).await?);
+        }
+        Ok(all)
+    }
+}
+
+/// Writes a data set to a new or empty folder.
+pub fn write(folder: &Path, inputs: &[(Input, Option<wire::NodeId>)]) -> Result<Manifest, JudgeError> {
+    let failed = |path: &Path, source| JudgeError::File { path: path.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    let path = folder.join(MANIFEST);
+    if path.exists() {
+        return Err(fault(
+            &path.display().to_string(),
+            "there is a data set already: choose another folder".into(),
+        ));
+    }
+    let mut items = Vec::with_capacity(inputs.len());
+    for (input, operator) in inputs {
+        let item = Item {
+            file: input.name.clone(),
+            hash: Some(input.hash),
+            bytes: Some(input.to_blob().len() as u64),
+            shape: Some(input.shape.clone()),
+            direction: input.direction,
+            operator: *operator,
+        };
+        manifest::check_name(&item.file).map_err(|reason| fault(&item.file, reason))?;
+        let file = folder.join(&item.file);
+        if let Some(parent) = file.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
+        }
+        std::fs::write(&file, input.to_blob()).map_err(|error| failed(&file, error))?;
+        items.push(item);
+    }
+    let manifest = Manifest { items };
+    std::fs::write(&path, manifest.to_csv()).map_err(|error| failed(&path, error))?;
+    Ok(manifest)
+}
+
+fn fault(place: &str, reason: String) -> JudgeError {
+    JudgeError::Dataset { place: place.to_owned(), reason }
+}
+
+async fn read(store: &Arc<dyn ObjectStore>, location: &Location, most: usize) -> Result<Vec<u8>, String> {
+    let found = store.get(location).await.map_err(|error| match error {
+        object_store::Error::NotFound { .. } => "not there".to_owned(),
+        other => other.to_string(),
+    })?;
+    if found.meta.size > most as u64 {
+        return Err(format!("{} bytes, at most {most} are allowed", found.meta.size));
+    }
+    Ok(found.bytes().await.map_err(|error| error.to_string())?.to_vec())
+}

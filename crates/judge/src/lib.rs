@@ -1,0 +1,27 @@
+//! The arena's judge: data sets, entries run in the sandbox, measurements, verdicts; the kinds of competition.
+//!
+//! It must never know scores, boards or HTTP servers: `arena` scores what is measured here.
+
+pub mod baseline;
+mod coder;
+pub mod dataset;
+pub mod docket;
+pub mod environment;
+pub mod error;
+mod http;
+pub mod input;
+pub mod judge;
+mod kind;
+pub mod limits;
+pub mod local;
+mod log;
+pub mod pack;
+mod pair;
+mod plan;
+pub mod synthetic;
+
+pub use dataset::Dataset;
+pub use docket::{Abilities, Docket, Task};
+pub use error::JudgeError;
+pub use input::{Direction, Input};
+pub use judge::{Case, Code, Cost, Evaluation, Judge, Setup};

@@ -1,0 +1,11 @@
+//! Integration tests of the judge: real components in the real sandbox, real programs in real jails.
+
+#[cfg(test)]
+mod it {
+    mod bench;
+    mod codec;
+    mod datasets;
+    mod hostile;
+    mod programs;
+    mod rounds;
+}

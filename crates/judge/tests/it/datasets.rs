@@ -1,0 +1,63 @@
+//! Data sets on a disk and in an object store.
+
+use std::sync::Arc;
+
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use shoal_judge::{Dataset, JudgeError, dataset};
+use wire::Hash;
+
+use super::bench::inputs;
+
+#[tokio::test]
+async fn what_is_written_comes_back_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let made: Vec<_> = inputs(3).into_iter().map(|input| (input, None)).collect();
+    let manifest = dataset::write(folder.path(), &made).unwrap();
+    let set = Dataset::folder(folder.path()).await.unwrap();
+    assert_eq!(set.manifest(), &manifest);
+    let read = set.inputs().await.unwrap();
+    assert_eq!(read, made.iter().map(|(input, _)| input.clone()).collect::<Vec<_>>());
+    let found = Dataset::find(&[set], &[read[2].hash, read[0].hash]).await.unwrap();
+    assert_eq!((found[0].hash, found[1].hash), (read[2].hash, read[0].hash));
+    // Never over another.
+    assert!(matches!(dataset::write(folder.path(), &made), Err(JudgeError::Dataset { .. })));
+}
+
+#[tokio::test]
+async fn changed_missing_and_broken_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let made: Vec<_> = inputs(3).into_iter().map(|input| (input, None)).collect();
+    dataset::write(folder.path(), &made).unwrap();
+    let path = |index: usize| folder.path().join(&made[index].0.name);
+    let mut bytes = made[0].0.bytes.to_vec();
+    bytes[0] ^= 1; // the head is missing as well
+    std::fs::write(path(0), &bytes).unwrap();
+    std::fs::remove_file(path(1)).unwrap();
+    std::fs::write(path(2), [0, 0, 0x80, 0x7f]).unwrap();
+    let set = Dataset::folder(folder.path()).await.unwrap();
+    let items = &set.manifest().items;
+    assert!(matches!(set.input(&items[0]).await, Err(JudgeError::Mismatch { .. })));
+    let error = set.input(&items[1]).await.unwrap_err().to_string();
+    assert!(error.ends_with("synthetic-0001: not there"), "{error}");
+    let error = set.input(&items[2]).await.unwrap_err().to_string();
+    assert!(error.contains("takes"), "{error}");
+    let unknown = Hash::of(b"unknown");
+    assert!(
+        matches!(Dataset::find(&[set], &[unknown]).await, Err(JudgeError::MissingInput(hash)) if hash == unknown)
+    );
+}
+
+#[tokio::test]
+async fn a_prefix_of_an_object_store_is_a_data_set() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let input = inputs(1).remove(0);
+    store.put(&Path::from("some/where/manifest.csv"), b"a/one.bin\n".to_vec().into()).await.unwrap();
+    store.put(&Path::from("some/where/a/one.bin"), input.bytes.to_vec().into()).await.unwrap();
+    let set = Dataset::open(Arc::clone(&store), "some/where").await.unwrap();
+    let read = set.inputs().await.unwrap();
+    assert_eq!((&read[0].bytes, read[0].hash), (&input.bytes, Hash::of(&input.bytes)));
+    let error = Dataset::open(store, "elsewhere").await.unwrap_err().to_string();
+    assert!(error.ends_with("manifest.csv: not there"), "{error}");
+}

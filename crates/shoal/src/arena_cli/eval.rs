@@ -1,0 +1,333 @@
+//! `shoal arena eval`: the judge's own evaluator on this machine, to the judge's own verdict on the same inputs.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use arena::measure::{CodecItem, Measures, Outcome};
+use arena::rule::{Facts, Scoring};
+use arena::spec::{CompetitionSpec, Kind};
+use clap::Args;
+use judge::baseline::{BASELINES, named, of_hash, zstd};
+use judge::{Case, Code, Dataset, Evaluation, Input, Judge, Setup};
+use serde_json::{Value, json};
+use wire::Hash;
+
+use crate::failure::bad_input;
+
+/// Arguments of `shoal arena eval`.
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// A component or core module (.wasm), a Python file, a native program, or the name of a built-in codec.
+    entry: PathBuf,
+    /// Spec of the competition, in TOML. Default: a codec competition with the default rule on a link of 10 Mbit/s, zstd-3 as baseline.
+    #[arg(long, value_name = "FILE")]
+    spec: Option<PathBuf>,
+    /// Folder with inputs and manifest.csv. Default: tensors from --seed.
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Only the first N inputs.
+    #[arg(long, value_name = "N")]
+    items: Option<u32>,
+    /// Seed of generated inputs and of the order of calls: a round's seed, or any text.
+    #[arg(long, value_name = "TEXT", default_value = "local")]
+    seed: String,
+    /// The baseline's code, if it is not built in.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Code of the generator or evaluator that the spec names.
+    #[arg(long, value_name = "FILE")]
+    reference: Option<PathBuf>,
+    /// Lock file of the environment that the spec names.
+    #[arg(long, value_name = "FILE")]
+    environment: Option<PathBuf>,
+    /// Also print the log that a judge would store.
+    #[arg(long)]
+    show_log: bool,
+}
+
+/// The link of the demo, and of evaluations without a spec: 10 Mbit/s, what a home sends. At the rule's own 100 Mbit/s,
+/// where fuel is dear, only a codec of hundreds of megabytes per second gains anything.
+pub(super) const LINK_BYTES_PER_S: u64 = 1_250_000;
+/// Inputs of a round where neither spec nor data say how many.
+const ITEMS: u32 = 16;
+
+/// The spec that is used without one.
+fn default_spec(items: u32) -> Result<CompetitionSpec> {
+    let baseline = zstd();
+    let text = format!(
+        "name = \"local\"\nkind = \"codec\"\n[rule]\nlink_bytes_per_s = {LINK_BYTES_PER_S}\n[takeover]\nalpha_ppm = 0\n[schedule]\nstart = \"2026-01-01T00:00:00Z\"\ndays = 2\n[inputs]\nitems = {items}\n[submission]\nforms = [\"component\", \"native\", \"python\"]\n[baseline]\nname = \"{}\"\ncode = \"{}\"\nbytes = {}\n",
+        baseline.name,
+        baseline.hash(),
+        baseline.component.len()
+    );
+    Ok(CompetitionSpec::parse(&text)?)
+}
+
+/// A judge with the user's cache.
+pub(super) fn judge() -> Result<Judge> {
+    let child = sandbox::Child::this_binary().map_err(|error| bad_input(error.to_string()))?;
+    Ok(Judge::new(Setup { child, cache: cache_folder() })?)
+}
+
+/// `SHOAL_CACHE`, else the user's own cache folder.
+pub(super) fn cache_folder() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = folder("SHOAL_CACHE")
+        .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("shoal")))
+        .or_else(|| folder("HOME").map(|home| home.join(".cache/shoal")))?;
+    Some(base.join("judge"))
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| bad_input(format!("{}: {error}", path.display())))
+}
+
+fn read_optional(path: Option<&PathBuf>) -> Result<Option<Vec<u8>>> {
+    path.map(|path| read(path)).transpose()
+}
+
+/// Code of an entry by its file, or of a built-in codec by its name; core modules become components.
+pub(super) fn code(path: &Path) -> Result<Vec<u8>> {
+    let known = path.to_str().and_then(named);
+    if let Some(known) = known.filter(|_| !path.exists()) {
+        return Ok(known.component.to_vec());
+    }
+    if !path.exists() {
+        let names: Vec<&str> = BASELINES.iter().map(|baseline| baseline.name).collect();
+        let shown = path.display();
+        return Err(bad_input(format!("{shown}: no such file; built-in codecs are {}", names.join(", "))));
+    }
+    let bytes = read(path)?;
+    if !bytes.starts_with(b"\0asm") {
+        return Ok(bytes);
+    }
+    judge::pack::pack(&bytes).map_err(|error| bad_input(format!("{}: {error}", path.display())))
+}
+
+/// Reads a data set.
+pub(super) fn dataset(folder: &Path) -> Result<Vec<Input>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().context("starting a runtime")?;
+    let read = async { Dataset::folder(folder).await?.inputs().await };
+    runtime.block_on(read).map_err(|error| bad_input(error.to_string()))
+}
+
+pub(super) fn seed(text: &str) -> Hash {
+    text.parse().unwrap_or_else(|_| Hash::of(text.as_bytes()))
+}
+
+/// What `eval` found.
+struct Found {
+    evaluation: Evaluation,
+    scoring: Option<Scoring>,
+    baseline: Option<(String, Scoring)>,
+    items: usize,
+    code_bytes: usize,
+    rule: &'static str,
+}
+
+/// What to print, and whether the entry has measurements.
+pub(super) fn run(args: &EvalArgs, json: bool) -> Result<(String, bool)> {
+    let found = evaluate(args)?;
+    let text = if json { as_json(&found, args.show_log).to_string() } else { as_text(&found, args.show_log) };
+    Ok((text, found.scoring.is_some()))
+}
+
+fn evaluate(args: &EvalArgs) -> Result<Found> {
+    let mut data = args.data.as_deref().map(dataset).transpose()?;
+    if let (Some(data), Some(items)) = (&mut data, args.items) {
+        data.truncate(items as usize);
+    }
+    let wanted = data.as_ref().map_or(args.items.unwrap_or(ITEMS), |data| data.len() as u32);
+    let mut spec = match &args.spec {
+        None => default_spec(wanted)?,
+        Some(path) => {
+            let text = String::from_utf8_lossy(&read(path)?).into_owned();
+            CompetitionSpec::parse(&text).with_context(|| path.display().to_string())?
+        }
+    };
+    if let Some(items) = args.items {
+        spec.inputs.items = items;
+    }
+    let code_bytes = code(&args.entry)?;
+    let baseline_file = args.baseline.as_deref().map(code).transpose()?;
+    let baseline = match (&baseline_file, spec.baseline.code) {
+        (Some(bytes), _) => Some(&bytes[..]),
+        (None, Some(hash)) => Some(of_hash(&hash).map(|found| found.component).ok_or_else(|| {
+            bad_input(format!("the baseline {hash} is not built in: give its code with --baseline"))
+        })?),
+        (None, None) => None,
+    };
+    let (reference, environment) =
+        (read_optional(args.reference.as_ref())?, read_optional(args.environment.as_ref())?);
+    let case = Case {
+        spec: &spec,
+        seed: seed(&args.seed),
+        entry: Code::of(&code_bytes),
+        baseline: baseline.map(Code::of).filter(|code| code.bytes != &code_bytes[..]),
+        reference: reference.as_deref().map(Code::of),
+        environment: environment.as_deref(),
+    };
+    let judge = judge()?;
+    let inputs = match data {
+        Some(data) => data,
+        None => judge.generate(&case)?,
+    };
+    if inputs.is_empty() {
+        return Err(bad_input("there are no inputs"));
+    }
+    let evaluation = judge.evaluate(&case, &inputs)?;
+    let beside = case.baseline.filter(|_| spec.kind == Kind::Codec).map(|code| {
+        let case = Case { entry: code, baseline: None, ..case };
+        judge.evaluate(&case, &inputs).map(|found| (code.bytes.len(), found))
+    });
+    let mut baseline_ns = None;
+    let baseline = match beside.transpose()? {
+        Some((bytes, found)) => {
+            if let Some(facts) = facts(&found, bytes, None) {
+                baseline_ns = Some(spec.rule().time_ns(&facts));
+            }
+            score(&spec, &found, bytes, None).map(|scoring| (spec.baseline.name.clone(), scoring))
+        }
+        None => None,
+    };
+    let scoring = score(&spec, &evaluation, code_bytes.len(), baseline_ns);
+    Ok(Found {
+        evaluation,
+        scoring,
+        baseline,
+        items: inputs.len(),
+        code_bytes: code_bytes.len(),
+        rule: spec.rule.name,
+    })
+}
+
+fn facts(found: &Evaluation, code_bytes: usize, baseline_ns: Option<u128>) -> Option<Facts<'_>> {
+    let Outcome::Measured { measures, .. } = &found.verdict.outcome else { return None };
+    Some(Facts { measures, code_bytes: code_bytes as u64, wall: found.verdict.wall, baseline_ns })
+}
+
+fn score(
+    spec: &CompetitionSpec,
+    found: &Evaluation,
+    code_bytes: usize,
+    baseline_ns: Option<u128>,
+) -> Option<Scoring> {
+    facts(found, code_bytes, baseline_ns).map(|facts| spec.rule().judge(&facts))
+}
+
+fn figures(scoring: &Scoring) -> Value {
+    let figures = scoring.figures;
+    json!({
+        "raw_score": scoring.score.raw,
+        "score": scoring.score.score,
+        "compression_ratio": figures.map(|found| found.ratio),
+        "similarity": figures.map(|found| found.similarity),
+        "similarity_min": scoring.similarity_min_ppb as f64 / 1e9,
+        "task_time_s": figures.map(|found| found.task_time_s),
+        "bytes_per_s": scoring.bytes_per_s,
+        "failed_items": scoring.failed_items,
+    })
+}
+
+fn codec_item(item: &CodecItem) -> Value {
+    json!({
+        "original_bytes": item.original_bytes,
+        "compressed_bytes": item.compressed_bytes,
+        "similarity": item.similarity_ppb as f64 / 1e9,
+        "exact": item.exact,
+        "fuel": item.fuel,
+    })
+}
+
+fn as_json(found: &Found, log: bool) -> Value {
+    let mut value = json!({
+        "rule": found.rule,
+        "code_bytes": found.code_bytes,
+        "inputs": found.items,
+        "judge_overhead": found.evaluation.cost.overhead(),
+        "verdict_log": found.evaluation.verdict.log.to_string(),
+    });
+    match &found.evaluation.verdict.outcome {
+        Outcome::Failed(failure) => {
+            value["state"] = json!(if failure.is_screening() { "rejected" } else { "failed" });
+            value["failure"] = json!(failure.to_string());
+        }
+        Outcome::Measured { inputs, outputs, measures } => {
+            value["state"] = json!("scored");
+            value["inputs_hash"] = json!(inputs.to_string());
+            value["outputs_hash"] = json!(outputs.to_string());
+            value["items"] = match measures {
+                Measures::Codec(items) => items.iter().map(codec_item).collect(),
+                Measures::Program(items) => items
+                    .iter()
+                    .map(|item| json!({ "objective": item.objective_nano.map(|nano| nano as f64 / 1e9) }))
+                    .collect(),
+            };
+        }
+    }
+    if let Some(scoring) = &found.scoring {
+        merge(&mut value, figures(scoring));
+    }
+    if let Some((name, scoring)) = &found.baseline {
+        value["baseline"] = figures(scoring);
+        value["baseline"]["name"] = json!(name);
+    }
+    if log {
+        value["log"] = json!(String::from_utf8_lossy(&found.evaluation.log));
+    }
+    value
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+fn as_text(found: &Found, log: bool) -> String {
+    let mut text = String::new();
+    match (&found.evaluation.verdict.outcome, &found.scoring) {
+        (Outcome::Failed(failure), _) => {
+            _ = writeln!(text, "failed: {failure}");
+            // The reason is what an entrant needs.
+            let reasons = String::from_utf8_lossy(&found.evaluation.log).into_owned();
+            for line in reasons.lines().filter(|line| line.starts_with("entry|")).take(20) {
+                _ = writeln!(text, "  {line}");
+            }
+        }
+        (_, Some(scoring)) => {
+            _ = writeln!(text, "{}", line("entry", scoring));
+            if let Some((name, scoring)) = &found.baseline {
+                _ = writeln!(text, "{}", line(&format!("baseline {name}"), scoring));
+            }
+            _ = writeln!(
+                text,
+                "{} inputs, code of {} bytes, rule {}; the judge's own work: {:.1} % of the entry's",
+                found.items,
+                found.code_bytes,
+                found.rule,
+                100.0 * found.evaluation.cost.overhead()
+            );
+        }
+        (Outcome::Measured { .. }, None) => {}
+    }
+    if log {
+        text.push_str(&String::from_utf8_lossy(&found.evaluation.log));
+    }
+    text.trim_end().to_owned()
+}
+
+fn line(name: &str, scoring: &Scoring) -> String {
+    let Some(figures) = scoring.figures else {
+        return format!("{name}: raw score {:.6}, score {:.6}", scoring.score.raw, scoring.score.score);
+    };
+    format!(
+        "{name}: raw score {:.6}, score {:.6}, ratio {:.4}, similarity {:.6}, {:.3} ms per input",
+        scoring.score.raw,
+        scoring.score.score,
+        figures.ratio,
+        figures.similarity,
+        figures.task_time_s * 1e3
+    )
+}

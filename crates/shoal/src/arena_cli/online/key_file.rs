@@ -1,0 +1,113 @@
+//! Key files, plain or encrypted with a passphrase (Argon2id, then ChaCha20-Poly1305).
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use argon2::{Algorithm, Argon2, Params, Version};
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+use ratatui::crossterm::event::{Event, KeyCode, KeyModifiers, read};
+use ratatui::crossterm::terminal;
+use wire::{Hash, SigningKey};
+
+use crate::failure::bad_input;
+
+/// First line of an encrypted key file.
+const MAGIC: &str = "shoal encrypted key 1";
+/// Memory that one guess costs, KiB.
+const MEMORY_KIB: u32 = 64 << 10;
+/// Passes over it.
+const PASSES: u32 = 3;
+/// Longest key file, bytes.
+const FILE_BYTES: u64 = 4096;
+/// Shortest passphrase, characters.
+const PASSPHRASE_MIN: usize = 8;
+
+/// Reads a key, also an encrypted one.
+pub(crate) fn load_any(path: &Path) -> Result<SigningKey> {
+    let long = std::fs::metadata(path).is_ok_and(|data| data.len() > FILE_BYTES);
+    let text = if long { None } else { std::fs::read_to_string(path).ok() };
+    let Some(rest) = text.as_deref().and_then(|text| text.strip_prefix(MAGIC)) else {
+        return Ok(node::key::load(path)?);
+    };
+    let wrong = || bad_input(format!("{} is not a whole encrypted key: put back a copy", path.display()));
+    let bytes = data_encoding::HEXLOWER.decode(rest.trim().as_bytes()).map_err(|_| wrong())?;
+    let (salt, sealed) = bytes.split_first_chunk::<16>().ok_or_else(wrong)?;
+    let passphrase = passphrase(&format!("passphrase of {}: ", path.display()))?;
+    let cipher = cipher(&passphrase, salt)?;
+    // Each file has its own salt, so its own key: one nonce is enough.
+    let payload = Payload { msg: sealed, aad: MAGIC.as_bytes() };
+    let secret = cipher
+        .decrypt(&Nonce::default(), payload)
+        .map_err(|_| bad_input(format!("the passphrase does not open {}", path.display())))?;
+    let secret: [u8; 32] = secret.try_into().map_err(|_| wrong())?;
+    Ok(SigningKey::from_bytes(&secret))
+}
+
+/// Makes a key that only a passphrase opens; the file must not exist.
+pub(crate) fn create_encrypted(path: &Path) -> Result<SigningKey> {
+    let key = node::key::generate()?;
+    let passphrase = passphrase("a passphrase for the new key: ")?;
+    if passphrase.chars().count() < PASSPHRASE_MIN {
+        return Err(bad_input(format!("a passphrase of at least {PASSPHRASE_MIN} characters is needed")));
+    }
+    let random = node::key::generate()?.to_bytes();
+    let salt: [u8; 16] = Hash::of(&random).0[..16].try_into().context("half a hash")?;
+    let payload = Payload { msg: &key.to_bytes(), aad: MAGIC.as_bytes() };
+    let sealed = cipher(&passphrase, &salt)?.encrypt(&Nonce::default(), payload);
+    let sealed = sealed.map_err(|_| anyhow::anyhow!("the key could not be encrypted"))?;
+    let text = format!("{MAGIC}\n{}\n", data_encoding::HEXLOWER.encode(&[&salt[..], &sealed].concat()));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options
+        .open(path)
+        .map_err(|error| bad_input(format!("cannot make the key {}: {error}", path.display())))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok(key)
+}
+
+fn cipher(passphrase: &str, salt: &[u8; 16]) -> Result<ChaCha20Poly1305> {
+    let stretched = |error: argon2::Error| anyhow::anyhow!("the passphrase could not be stretched: {error}");
+    let params = Params::new(MEMORY_KIB, PASSES, 1, Some(32)).map_err(stretched)?;
+    let mut key = [0; 32];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(passphrase.as_bytes(), salt, &mut key)
+        .map_err(stretched)?;
+    Ok(ChaCha20Poly1305::new(&Key::from(key)))
+}
+
+/// `SHOAL_PASSPHRASE`, else a line from the terminal that is not echoed.
+fn passphrase(prompt: &str) -> Result<String> {
+    if let Ok(set) = std::env::var("SHOAL_PASSPHRASE") {
+        return Ok(set);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(bad_input("this key is encrypted: set SHOAL_PASSPHRASE, or start this in a terminal"));
+    }
+    write!(std::io::stderr(), "{prompt}")?;
+    std::io::stderr().flush()?;
+    terminal::enable_raw_mode()?;
+    let line = line();
+    terminal::disable_raw_mode()?;
+    writeln!(std::io::stderr())?;
+    line?.ok_or_else(|| bad_input("no passphrase was given"))
+}
+
+fn line() -> Result<Option<String>> {
+    let mut line = String::new();
+    loop {
+        let Event::Key(key) = read()? else { continue };
+        match key.code {
+            KeyCode::Enter => return Ok(Some(line)),
+            KeyCode::Esc => return Ok(None),
+            KeyCode::Char('c' | 'd') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(None),
+            KeyCode::Backspace => drop(line.pop()),
+            KeyCode::Char(c) => line.push(c),
+            _ => {}
+        }
+    }
+}

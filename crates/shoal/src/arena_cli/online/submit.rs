@@ -1,0 +1,247 @@
+//! Entering code: sealed before close, opened after it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use api::Client;
+use api::model::EventKind;
+use api::seals::{Entry, Opened, Seals};
+use arena::record::EntryId;
+use arena::spec::{CompetitionSpec, Form};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use wire::Hash;
+
+use super::charge::{id_of, read};
+use super::config::data_folder;
+use super::{Where, show};
+use crate::failure::{FAILED, bad_input};
+use crate::watch::print;
+
+/// Pause before a look at seals whose events were missed.
+const LOOK: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormName {
+    Component,
+    Python,
+    Native,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    at: Where,
+    /// The code: a WebAssembly component, a Python file, a native program.
+    file: PathBuf,
+    /// Competition: name, id, or first digits of the id.
+    #[arg(short, long)]
+    competition: String,
+    /// What it is. Default: by the file's first bytes.
+    #[arg(long, value_enum)]
+    form: Option<FormName>,
+    /// Submissions that it builds on; their makers may share in the reward.
+    #[arg(long, value_name = "ID")]
+    parent: Vec<u64>,
+    /// Payment, where one is due.
+    #[arg(long, value_name = "HASH")]
+    receipt: Option<Hash>,
+    /// Check it and stop: form, size, forbidden imports, rate limit and round, without entering it.
+    #[arg(long)]
+    check: bool,
+    /// Hand code and salt to the host now: it opens the seal for you, and could look at the code before the round closes.
+    #[arg(long, conflicts_with = "check")]
+    trust: bool,
+    /// Stay until it is judged: opens the seal when the round asks for it.
+    #[arg(short, long, conflicts_with = "check")]
+    watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AgentArgs {
+    #[command(flatten)]
+    at: Where,
+    /// Stay when nothing is left, for entries to come.
+    #[arg(long)]
+    stay: bool,
+}
+
+/// Sealed entries of an arena.
+fn seals(client: &Client) -> Result<Seals> {
+    Ok(Seals::new(data_folder()?.join("arena").join(client.run().to_string()).join("sealed")))
+}
+
+fn form(args: &SubmitArgs, code: &[u8]) -> Form {
+    match (args.form, code) {
+        (Some(FormName::Component), _) | (None, [0, b'a', b's', b'm', ..]) => Form::Component,
+        (Some(FormName::Native), _) | (None, [0x7f, b'E', b'L', b'F', ..]) => Form::Native,
+        (Some(FormName::Python), _) | (None, _) => Form::Python,
+    }
+}
+
+/// What can be known before an entry is made. The evaluator itself is `shoal arena eval`.
+async fn check(client: &Client, spec: &CompetitionSpec, form: Form, code: &[u8]) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let rules = &spec.submission;
+    if !rules.forms.contains(&form) {
+        faults.push(format!("form {} is not admitted here", form.name()));
+    }
+    if code.is_empty() || code.len() as u64 > rules.bytes_max {
+        faults.push(format!("{} bytes; allowed are 1 to {}", code.len(), rules.bytes_max));
+    }
+    if form == Form::Component && !code.starts_with(b"\0asm\x0d\0\x01\0") {
+        faults.push("not a WebAssembly component (a core module? `shoal arena pack` wraps it)".to_owned());
+    }
+    if form == Form::Python && std::str::from_utf8(code).is_err() {
+        faults.push("not a text of Python".to_owned());
+    }
+    let rate = client.rate_limit(&client.id()?.to_string()).await?;
+    if rate.left == 0 {
+        faults.push(format!("{} entries are used up; the next is free at {}", rate.limit, rate.next_free_at));
+    }
+    let found = client.competition(&spec.id().to_string()).await?;
+    if found.curr_round.is_none_or(|round| round.state != "open") {
+        let next = found.next_round_at.map_or(String::new(), |at| format!(": the next opens at {at}"));
+        faults.push(format!("no round is open{next}"));
+    }
+    Ok(faults)
+}
+
+/// `shoal arena submit`.
+pub(super) async fn submit(args: &SubmitArgs, json: bool) -> Result<ExitCode> {
+    let code = read(&args.file)?;
+    let client = args.at.signer().await?;
+    let competition = id_of(&client, &args.competition).await?;
+    let form = form(args, &code);
+    let spec = CompetitionSpec::parse(&client.spec(&competition.to_string()).await?)?;
+    let faults = check(&client, &spec, form, &code).await?;
+    if args.check {
+        if json {
+            print(&json!({ "ok": faults.is_empty(), "form": form.name(), "faults": faults }).to_string())?;
+        } else if faults.is_empty() {
+            let file = args.file.display();
+            print(&format!(
+                "ready to enter; `shoal arena eval {file}` gives the judges' verdict on the samples"
+            ))?;
+        } else {
+            print(&faults.join("\n"))?;
+        }
+        return Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+    }
+    if !faults.is_empty() {
+        return Err(bad_input(faults.join("; ")));
+    }
+    let seals = seals(&client)?;
+    let parents = args.parent.iter().map(|id| EntryId(*id)).collect();
+    let entry = Entry { competition, form, code: code.into(), parents, receipt: args.receipt };
+    let (answer, kept) = seals.enter(&client, entry).await?;
+    let id = answer.submission_id.context("the host named no submission")?;
+    let round = client.round(&competition.to_string(), &answer.round_number.unwrap_or(0).to_string()).await?;
+    if args.trust {
+        seals.entrust(&client, &kept, id).await?;
+    }
+    if json {
+        let row = json!({
+            "submission": id, "round": answer.round_number, "closes": round.end_at, "seal": kept.seal,
+            "opened_by": if args.trust { "host" } else if args.watch { "this process" } else { "agent" },
+        });
+        print(&row.to_string())?;
+    } else {
+        print(&format!("submission {id}, round {}, closes {}", round.round_number, round.end_at))?;
+        match (args.trust, args.watch) {
+            (true, _) => print("the host opens the seal")?,
+            (false, true) => print("waiting: this opens the seal when the round has closed")?,
+            (false, false) => print("run `shoal arena agent` until the round has closed: it opens the seal")?,
+        }
+    }
+    if !args.watch {
+        return Ok(ExitCode::SUCCESS);
+    }
+    open_all(&client, &seals, json, false).await?;
+    judged(&client, id, json).await
+}
+
+/// Waits for the end of an entry's round; the exit code says whether it was scored.
+async fn judged(client: &Client, id: u64, json: bool) -> Result<ExitCode> {
+    let mut events = client.events(None, Some(id), None);
+    let before = client.submission(id, false).await?;
+    let mut rounds = client.events(Some(&before.submission.competition_id), None, None);
+    loop {
+        let found = client.submission(id, false).await?;
+        let row = &found.submission;
+        let over = matches!(found.round_state.as_str(), "completed" | "void");
+        // The maker sees what judges settled at once.
+        if over || (row.revealed && row.state != "pending" && row.state != "queued") {
+            print(&show::submission(&found, json)?)?;
+            return Ok(if row.state == "scored" { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+        }
+        tokio::select! {
+            event = events.next() => drop(event),
+            event = rounds.next() => drop(event),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// `shoal arena agent`.
+pub(super) async fn agent(args: &AgentArgs, json: bool) -> Result<ExitCode> {
+    let client = args.at.signer().await?;
+    open_all(&client, &seals(&client)?, json, args.stay).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens what is sealed as rounds ask for it; ends when nothing is left.
+async fn open_all(client: &Client, seals: &Seals, json: bool, stay: bool) -> Result<()> {
+    let own = client.id()?.to_string();
+    let mut events = client.events(None, None, None);
+    loop {
+        // Open before looking, so that nothing falls between both.
+        let listening = events.open().await;
+        let mut waiting = 0;
+        for kept in seals.all()?.into_iter().filter(|kept| kept.entrant == own) {
+            let opened = match seals.open(client, &kept).await {
+                Ok(opened) => opened,
+                Err(error) if error.is_transient() => {
+                    waiting += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match opened {
+                Opened::Waits { .. } => waiting += 1,
+                Opened::Now { entry } => {
+                    waiting += 1; // until it is seen as opened
+                    tell(json, entry, "opened")?;
+                }
+                Opened::Over { entry, state } => tell(json, entry, &state)?,
+                Opened::Unknown => seals.forget(&kept.seal),
+            }
+        }
+        if waiting == 0 && !stay {
+            return Ok(());
+        }
+        let woken = async {
+            if listening.is_err() {
+                tokio::time::sleep(LOOK).await;
+                return;
+            }
+            while let Ok(event) = events.next().await {
+                if matches!(event.kind, EventKind::RoundAdvanced | EventKind::RoundVoid | EventKind::Unsealed)
+                {
+                    return;
+                }
+            }
+        };
+        drop(tokio::time::timeout(LOOK, woken).await);
+    }
+}
+
+fn tell(json: bool, entry: u64, state: &str) -> Result<()> {
+    if json {
+        print(&json!({ "submission": entry, "state": state }).to_string())
+    } else {
+        print(&format!("submission {entry}: {state}"))
+    }
+}

@@ -1,0 +1,207 @@
+//! An arena by its verbs: host, judge and entrant as processes; a host killed with -9 goes on.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::binary::{Place, Ran};
+
+/// A process that does not outlive its test.
+struct Process {
+    child: Child,
+    line: Value,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+struct Arena {
+    place: Place,
+    server: String,
+    host: Option<Process>,
+}
+
+impl Arena {
+    fn new() -> Self {
+        let mut arena = Self { place: Place::new(), server: String::new(), host: None };
+        for name in ["owner", "entrant", "judge", "stranger"] {
+            arena.run(&["key", "new", &arena.key(name)]).good();
+        }
+        arena.run(&["arena", "link", "--key", &arena.key("owner")]).good();
+        arena.serve("127.0.0.1:0");
+        arena.run(&["arena", "link", "--server", &arena.server]).good();
+        arena
+    }
+
+    fn key(&self, name: &str) -> String {
+        self.place.path(&format!("{name}.key")).display().to_string()
+    }
+
+    fn id(&self, name: &str) -> String {
+        self.run(&["key", "show", &self.key(name)]).good().out.trim().to_owned()
+    }
+
+    /// Config and data folders lie in the place.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.place.command(args);
+        let folder = |name: &str| self.place.path(name);
+        command.env("XDG_CONFIG_HOME", folder("config")).env("XDG_DATA_HOME", folder("data"));
+        command.env_remove("SHOAL_ARENA").env_remove("SHOAL_PASSPHRASE");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        let mut command = self.command(args);
+        Ran::wait(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts"))
+    }
+
+    fn object(&self, args: &[&str]) -> Value {
+        let all: Vec<&str> = args.iter().chain(&["--json"]).copied().collect();
+        self.run(&all).good().objects().pop().expect("an object")
+    }
+
+    fn spawn(&self, args: &[&str]) -> Process {
+        let mut command = self.command(args);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("shoal starts");
+        let out = child.stdout.take().expect("piped");
+        let mut reader = BufReader::new(out);
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a first line");
+        // The rest is read, so that the process never waits for us.
+        std::thread::spawn(move || reader.lines().map_while(Result::ok).for_each(drop));
+        Process { child, line: serde_json::from_str(&line).unwrap_or(Value::Null) }
+    }
+
+    fn serve(&mut self, bind: &str) {
+        let judge = format!("{}=north", self.id("judge"));
+        let folder = self.place.path("arena").display().to_string();
+        let args = ["arena", "host", &folder, "--bind", bind, "--judge", &judge, "--json"];
+        let host = self.spawn(&args);
+        self.server = host.line["server"].as_str().expect("its address").to_owned();
+        self.host = Some(host);
+    }
+
+    /// Killed with -9.
+    fn kill(&mut self) {
+        drop(self.host.take());
+    }
+}
+
+/// A codec of this project, as a component.
+fn component(name: &str) -> String {
+    let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("started by cargo");
+    let path = PathBuf::from(crate_folder).join("../../components/wasm").join(format!("{name}.wasm"));
+    path.canonicalize().expect("a committed component").display().to_string()
+}
+
+fn spec(open_s: u64, baseline: &str) -> String {
+    let bytes = std::fs::read(baseline).expect("the baseline");
+    let every_s = open_s + 200;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let start = now + open_s - every_s;
+    let (days, rest) = (start / 86_400, start % 86_400);
+    let (year, month, day) = arena::calendar::civil_from_days(days as i64);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!(
+        "name = \"e2e\"\nkind = \"codec\"\n[schedule]\nstart = \"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z\"\n\
+         every_s = {every_s}\nrounds = 1\nopening_s = 10\njudging_s = 180\n[inputs]\nitems = 8\n[submission]\nbytes_max = 4194304\n\
+         [judges]\nagree = 1\ntakeover = 1\nmax = 1\nlease_s = 120\n[baseline]\nname = \"zstd-3\"\ncode = \"{}\"\nbytes = {}\n",
+        wire::Hash::of(&bytes),
+        bytes.len()
+    )
+}
+
+#[test]
+fn a_competition_by_its_verbs() {
+    let mut arena = Arena::new();
+    let (baseline, entry) = (component("zstd-3"), component("huffman"));
+    let path = arena.place.path("spec.toml").display().to_string();
+    std::fs::write(&path, spec(10, &baseline)).expect("a spec");
+    let opened = arena.object(&["arena", "open", &path, "--with", &baseline]);
+    assert_eq!(opened["name"], "e2e");
+    let judge = arena.spawn(&["arena", "judge", "--key", &arena.key("judge"), "--json"]);
+
+    let entrant = arena.key("entrant");
+    let checked = arena.object(&["arena", "submit", &entry, "-c", "e2e", "--key", &entrant, "--check"]);
+    assert_eq!((&checked["ok"], &checked["form"]), (&Value::Bool(true), &Value::from("component")));
+    let spec_is_no_component = arena.run(&["arena", "submit", &path, "-c", "e2e", "--key", &entrant]);
+    spec_is_no_component.bad(3, &["form python is not admitted"]);
+
+    // The host dies with an open round, and goes on at the same port.
+    let port = arena.server.rsplit_once(':').expect("a port").1.to_owned();
+    let ran = arena.run(&["arena", "submit", &entry, "-c", "e2e", "--key", &entrant, "--json"]).good();
+    let submission = ran.objects()[0]["submission"].as_u64().expect("an id").to_string();
+    arena.kill();
+    arena.serve(&format!("127.0.0.1:{port}"));
+    let opened = arena.run(&["arena", "agent", "--key", &entrant, "--json"]).good();
+    assert!(opened.objects().iter().any(|row| row["submission"].to_string() == submission), "{}", opened.out);
+
+    let events = arena.run(&["arena", "watch", "--from", "0", "-n", "4", "--json"]).good().objects();
+    assert_eq!(events[0]["kind"], "competition_opened");
+    let scored = super::binary::until("the verdict", || {
+        let row = arena.object(&["arena", "result", &submission, "--key", &entrant]);
+        (row["state"] == "scored" && row["round_state"] == "completed").then_some(row)
+    });
+    assert!(scored["compression_ratio"].as_f64().expect("a ratio") > 1.0);
+    drop(judge);
+
+    let board = arena.object(&["arena", "leaderboard", "-c", "e2e"]);
+    assert_eq!(board["rows"][0]["submission_id"].to_string(), submission);
+    let shown = arena.object(&["arena", "show", "e2e"]);
+    assert_eq!(shown["top"]["submission_id"].to_string(), submission);
+    assert_eq!(arena.object(&["arena", "list"])["pagination"]["total"], 0, "it is over");
+    assert_eq!(arena.object(&["arena", "list", "--all"])["pagination"]["total"], 1);
+    let mine = arena.object(&["arena", "submissions", "--mine", "--key", &entrant]);
+    assert_eq!(mine["pagination"]["total"], 1);
+    let profile = arena.object(&["arena", "profile", "--key", &entrant]);
+    assert_eq!(profile["leader"]["first_places"], 1);
+    assert_eq!(arena.object(&["arena", "leaderboard"])["rows"][0]["entrant"], profile["leader"]["entrant"]);
+    assert!(!arena.run(&["arena", "logs", &submission]).good().out.trim().is_empty());
+
+    // Code: its maker's at once, others' after the delay; a gate is an error.
+    let saved = arena.place.path("saved.wasm").display().to_string();
+    arena.run(&["arena", "code", &submission, "-o", &saved, "--key", &entrant]).good();
+    assert_eq!(std::fs::read(&saved).expect("saved"), std::fs::read(&entry).expect("the entry"));
+    let stranger = arena.key("stranger");
+    arena.run(&["arena", "code", &submission, "--key", &stranger]).bad(1, &["not shown yet"]);
+    arena.run(&["arena", "show", "nothing-like-it"]).bad(1, &["no competition"]);
+    arena.run(&["arena", "announce", "hello", "--key", &stranger]).bad(1, &["only an owner"]);
+    arena.run(&["arena", "announce", "hello"]).good();
+
+    let log = arena.place.path("arena.log").display().to_string();
+    let audit = arena.object(&["arena", "audit", "--out", &log]);
+    assert_eq!((&audit["follows"], &audit["rounds"]), (&Value::Bool(true), &Value::from(1)));
+    let mut bytes = std::fs::read(&log).expect("the log");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, bytes).expect("a log");
+    assert_eq!(arena.run(&["arena", "audit", "--file", &log]).code, Some(4));
+}
+
+#[test]
+fn keys_are_encrypted_if_asked() {
+    let place = Place::new();
+    let file = place.path("sealed.key").display().to_string();
+    let with = |words: &str, args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("SHOAL_PASSPHRASE", words).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ran::wait(command.spawn().expect("shoal starts"))
+    };
+    with("short", &["key", "new", &file, "--encrypt"]).bad(3, &["at least 8 characters"]);
+    let made = with("correct horse", &["key", "new", &file, "--encrypt"]).good().out;
+    assert_eq!(with("correct horse", &["key", "show", &file]).good().out, made);
+    with("battery staple", &["key", "show", &file]).bad(3, &["does not open"]);
+    let text = std::fs::read_to_string(&file).expect("the key file");
+    assert!(text.starts_with("shoal encrypted key 1\n"));
+    with("correct horse", &["key", "new", &file, "--encrypt"]).bad(3, &["cannot make the key"]);
+    place.run(&["key", "show", &file]).bad(3, &["SHOAL_PASSPHRASE"]);
+    place.run(&["arena", "list", "--server", "http://127.0.0.1:1"]).bad(1, &["no answer from"]);
+    place.run(&["arena", "list", "--server", "ftp://nowhere"]).bad(3, &["is not the address of a host"]);
+}

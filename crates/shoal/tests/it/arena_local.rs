@@ -1,0 +1,162 @@
+//! `shoal arena` on one machine: demo, eval, samples, harvest, and entries to start from.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::binary::{Place, Ran};
+
+fn only(ran: Ran) -> Value {
+    let mut rows = ran.good().objects();
+    assert_eq!(rows.len(), 1);
+    rows.remove(0)
+}
+
+#[test]
+fn the_demo_judges_every_baseline_and_names_a_champion() {
+    let place = Place::new();
+    let rows: Value =
+        serde_json::from_str(place.run(&["arena", "demo", "--json"]).good().out.trim()).unwrap();
+    let rows = rows.as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["submission"].as_str().unwrap()).collect();
+    for name in ["zstd-3 (baseline)", "fast", "huffman", "context", "uniform-99"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    for (index, row) in rows.iter().enumerate() {
+        assert_eq!(row["rank"], index as u64 + 1);
+        assert_eq!(row["state"], "scored");
+        let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
+        assert!(number("compression_ratio") > 1.0 && number("task_time_s") > 0.0, "{row}");
+        assert!(number("similarity") >= 0.99 && number("similarity") <= 1.0, "{row}");
+        assert!((0.0..=1.0).contains(&number("score")), "{row}");
+        if index > 0 {
+            assert!(number("raw_score") <= rows[index - 1]["raw_score"].as_f64().unwrap());
+        }
+    }
+    // The tensors are a real model's: a codec that knows them is ahead of zstd.
+    let place_of = |name: &str| names.iter().position(|found| *found == name).unwrap();
+    assert!(place_of("huffman") < place_of("zstd-3 (baseline)"), "{names:?}");
+}
+
+#[test]
+fn eval_finds_the_same_again_and_says_what_is_wrong() {
+    let place = Place::new();
+    only(place.run(&["arena", "samples", "--items", "1", "-o", "samples", "--json"]));
+    let eval = |entry: &str| place.run(&["arena", "eval", entry, "--data", "samples", "--json"]);
+    let (first, again) = (only(eval("huffman")), only(eval("huffman")));
+    for key in ["outputs_hash", "inputs_hash", "items", "compression_ratio"] {
+        assert_eq!(first[key], again[key], "{key}");
+    }
+    assert_eq!(first["state"], "scored");
+    assert_eq!(first["baseline"]["name"], "zstd-3");
+    let raw = |value: &Value| value["raw_score"].as_f64().unwrap();
+    assert!((raw(&first) / raw(&again) - 1.0).abs() < 0.005, "{first} {again}");
+    // By another rule, from the spec.
+    let spec = "name = \"m\"\nkind = \"codec\"\n[rule]\nname = \"apex-2026-01-13\"\n[schedule]\nstart = \"2026-01-13T00:00:00Z\"\ndays = 2\n[inputs]\nitems = 1\n";
+    std::fs::write(place.path("spec.toml"), spec).unwrap();
+    let apex =
+        only(place.run(&["arena", "eval", "huffman", "--spec", "spec.toml", "--data", "samples", "--json"]));
+    let ratio = apex["compression_ratio"].as_f64().unwrap();
+    assert!((raw(&apex) - (1.0 - 1.0 / ratio)).abs() < 1e-12, "{apex}");
+    // What cannot be judged, and what cannot be read.
+    std::fs::write(place.path("junk.wasm"), b"\0asm\x0d\0\x01\0junk").unwrap();
+    let ran = eval("junk.wasm");
+    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.objects()[0]["state"], "rejected");
+    eval("missing.wasm").bad(3, &["missing.wasm", "zstd-3"]);
+    place.run(&["arena", "eval", "huffman", "--data", "nowhere"]).bad(3, &["nowhere"]);
+}
+
+#[test]
+fn samples_are_drawn_and_checkpoints_are_harvested() {
+    let place = Place::new();
+    place.run(&["arena", "samples", "--items", "4", "-o", "all"]).good();
+    let drawn =
+        place.run(&["arena", "samples", "all", "--items", "2", "--seed", "x", "-o", "some", "--json"]).good();
+    assert_eq!(drawn.objects().len(), 2);
+    let again = place.run(&["arena", "samples", "all", "--items", "2", "--seed", "x", "--json"]).good();
+    assert_eq!(drawn.objects(), again.objects());
+    place.run(&["arena", "samples", "-o", "some"]).bad(3, &["some", "another folder"]);
+    place.run(&["arena", "harvest", "all", "-o", "none"]).bad(3, &["--keep-frames"]);
+    // A checkpoint: one tensor of 64 × 64, in f32.
+    let header = r#"{"w":{"dtype":"F32","shape":[64,64],"data_offsets":[0,16384]}}"#;
+    let values: Vec<u8> = (0..4096_u32).flat_map(|i| ((i as f32).sin()).to_le_bytes()).collect();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &values].concat();
+    std::fs::create_dir(place.path("checkpoint")).unwrap();
+    std::fs::write(place.path("checkpoint/model.safetensors"), file).unwrap();
+    let found = only(place.run(&["arena", "harvest", "checkpoint", "-o", "harvested", "--json"]));
+    assert_eq!((found["bytes"].as_u64(), &found["shape"]), (Some(8192), &serde_json::json!([64, 64])));
+    only(place.run(&["arena", "eval", "context", "--data", "harvested", "--json"]));
+}
+
+/// Builds a template where its tools are there; says so where not.
+fn builds(folder: &Path, program: &str, args: &[&str], probe: &[&str]) -> bool {
+    let there = Command::new(program).args(probe).output().is_ok_and(|output| output.status.success());
+    if !there {
+        println!("skipped: {program} {probe:?} fails here");
+        return false;
+    }
+    let mut command = Command::new(program);
+    command.args(args).current_dir(folder).env_remove("RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+fn scores(place: &Place, entry: &str) {
+    let found = only(place.run(&["arena", "eval", entry, "--items", "2", "--json"]));
+    assert_eq!(found["state"], "scored", "{found}");
+    assert!(found["compression_ratio"].as_f64().unwrap() > 1.2, "{found}");
+    assert_eq!(found["similarity_min"], 1.0, "{found}");
+}
+
+#[test]
+fn a_new_rust_codec_builds_and_scores() {
+    let place = Place::new();
+    place.run(&["arena", "new", "codec", "--lang", "rust", "mine"]).good();
+    place.run(&["arena", "new", "codec", "mine"]).bad(3, &["mine"]);
+    let folder = place.path("mine");
+    let has_target = ["--print", "target-libdir", "--target", "wasm32-unknown-unknown"];
+    let libs = Command::new("rustc").args(has_target).output().ok();
+    let libs = libs.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    if !libs.is_some_and(|libs| !libs.is_empty() && Path::new(&libs).is_dir()) {
+        println!("skipped: no target wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown)");
+        return;
+    }
+    let build = ["build", "--release", "--offline", "--target", "wasm32-unknown-unknown"];
+    if builds(&folder, "cargo", &build, &["--version"]) {
+        scores(&place, "mine/target/wasm32-unknown-unknown/release/my_codec.wasm");
+        let module = "mine/target/wasm32-unknown-unknown/release/my_codec.wasm";
+        place.run(&["arena", "pack", module, "-o", "mine.wasm"]).good();
+        scores(&place, "mine.wasm");
+    }
+}
+
+#[test]
+fn a_new_c_codec_builds_and_scores() {
+    let place = Place::new();
+    place.run(&["arena", "new", "codec", "--lang", "c", "mine"]).good();
+    let probe = ["--print-targets"];
+    let wasm = Command::new("clang").args(probe).output();
+    let wasm = wasm.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("wasm32"));
+    if !wasm || Command::new("wasm-ld").arg("--version").output().is_err() {
+        println!("skipped: no clang and lld for wasm32");
+        return;
+    }
+    if builds(&place.path("mine"), "sh", &["build"], &["-c", "true"]) {
+        scores(&place, "mine/codec.wasm");
+    }
+}
+
+#[test]
+fn a_new_python_codec_scores() {
+    let place = Place::new();
+    place.run(&["arena", "new", "codec", "--lang", "python", "mine"]).good();
+    let ran = place.run(&["arena", "eval", "mine/solution.py", "--items", "2", "--json"]);
+    if ran.code != Some(0) && ran.err.contains("cannot judge programs") {
+        println!("skipped: {}", ran.err.trim());
+        return;
+    }
+    scores(&place, "mine/solution.py");
+}
