@@ -33,6 +33,9 @@ pub const MAX_RANK: usize = 512;
 /// Most bytes of working memory that a thread keeps from one tensor to the next.
 pub const MAX_KEPT_SCRATCH_BYTES: usize = 64 << 20;
 
+/// Most threads that work on one tensor.
+pub const MAX_THREADS: usize = 256;
+
 /// What a caller allows a payload to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

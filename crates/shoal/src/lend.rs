@@ -86,6 +86,7 @@ pub(crate) fn miner(args: &MinerArgs, json: bool) -> Result<ExitCode> {
         upload: joined.upload,
         when_idle: args.when_idle,
         stage: args.stage.map(StageIndex),
+        keep: args.keep.into(),
     };
     let need = |needs: &[miner::MinerMemory]| {
         for need in needs.iter().filter(|need| args.stage.is_none_or(|stage| stage == need.stage)) {

@@ -1,7 +1,7 @@
 //! What a miner answers to other nodes.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -102,10 +102,9 @@ impl Door {
         let (meter, most) = (Arc::clone(&self.meter), self.most.get().copied().unwrap_or(0));
         let decoded = tokio::task::spawn_blocking(move || {
             checked.verify(&run, &node, &from, &bytes)?;
-            let start = Instant::now();
-            let tensor = frames::decode(&checked.header, &bytes, most);
-            meter.codec_time(start.elapsed());
-            tensor
+            let (tensor, codec, time) = frames::decode_timed(&checked.header, &bytes, most)?;
+            meter.worked(codec, tensor.bytes.len(), Duration::ZERO, time);
+            Ok::<_, frames::BadFrame>(tensor)
         });
         let decoded = decoded.await.map_err(|_| stopping())?;
         let tensor = decoded.map_err(|error| refuse(error.to_string()))?;

@@ -9,7 +9,7 @@ use net::{EndpointOptions, Link, QuicLink, Ticket};
 use store::{Blobs, Durability, FolderBlobs};
 use wire::StageIndex;
 
-use super::{End, Miner, MinerError, MinerMemory, Parts};
+use super::{End, Keep, Miner, MinerError, MinerMemory, Parts};
 use crate::limits;
 use crate::orchestrator::Shutdown;
 
@@ -32,6 +32,8 @@ pub struct Options {
     pub when_idle: bool,
     /// Stage to ask for.
     pub stage: Option<StageIndex>,
+    /// What stays of a micro-batch between forward and backward.
+    pub keep: Keep,
 }
 
 /// Runs a miner until the run is over or it is told to stop. `need` is told what memory it will need before it joins.
@@ -40,7 +42,7 @@ pub async fn run(
     need: impl FnOnce(&[MinerMemory]),
     shutdown: &Shutdown,
 ) -> Result<End, MinerError> {
-    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage } = options;
+    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage, keep } = options;
     super::allocator::give_back_large_vectors();
     let made = tokio::fs::create_dir_all(&folder).await;
     made.map_err(|source| MinerError::Folder { folder: folder.clone(), source })?;
@@ -56,6 +58,7 @@ pub async fn run(
         memory,
         when_idle,
         stage,
+        keep,
     };
     let miner = Miner::new(parts);
     let mut endpoint = EndpointOptions::new(key);
