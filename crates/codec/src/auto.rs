@@ -13,6 +13,8 @@ use crate::tensor::{DType, TensorRef};
 
 /// Elements of the rows that are coded to estimate ratios.
 const PROBE_ELEMENTS: usize = 1 << 15;
+/// The same for codecs whose tables would outweigh what they gain on so few.
+const LARGE_PROBE_ELEMENTS: usize = 1 << 17;
 /// Runs of rows that these are taken from.
 const PROBE_RUNS: usize = 4;
 /// Share of the newest observation in a running speed.
@@ -163,7 +165,7 @@ impl Auto {
             return Ok(CodecId::Raw);
         }
         let bytes = tensor.bytes().len() as f64;
-        let probe = Probe::of(tensor);
+        let probe = Probe::of(tensor, PROBE_ELEMENTS);
         let mut best = (self.seconds(CodecId::Raw, bytes, bytes, link), CodecId::Raw);
         let mut payload = Vec::new();
         wire.gains.iter_mut().flatten().for_each(|gain| gain.age = gain.age.saturating_add(1));
@@ -187,6 +189,9 @@ impl Auto {
                 wire.huffman / gain
             } else {
                 payload.clear();
+                let large = matches!(codec, CodecId::Context | CodecId::Predictive);
+                let large = large.then(|| Probe::of(tensor, LARGE_PROBE_ELEMENTS));
+                let probe = large.as_ref().unwrap_or(&probe);
                 let length = match (codec, predictor) {
                     (CodecId::Predictive, Some(p)) => {
                         encode_predictive(self.level, p, probe.view()?, &mut payload)?
@@ -235,10 +240,10 @@ struct Probe {
 }
 
 impl Probe {
-    fn of(tensor: TensorRef<'_>) -> Self {
+    fn of(tensor: TensorRef<'_>, elements: usize) -> Self {
         let (rows, cols) = tensor.rows_cols();
         let width = cols * tensor.dtype().size();
-        let wanted = (PROBE_ELEMENTS / cols.max(1)).clamp(1, rows);
+        let wanted = (elements / cols.max(1)).clamp(1, rows);
         let run = wanted.div_ceil(PROBE_RUNS);
         let stride = (rows / PROBE_RUNS).max(run);
         let mut bytes = Vec::with_capacity(wanted * width);

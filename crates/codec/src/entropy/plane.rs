@@ -34,8 +34,10 @@ pub(crate) fn count(symbols: &[u8], offsets: &Offsets, contexts: usize) -> Vec<[
     }
     let parts = parallel::map(symbols.chunks(PART).enumerate(), |(i, part)| count(i * PART, part));
     let mut counts = vec![[0_u32; 256]; contexts];
-    for (all, own) in counts.iter_mut().flatten().zip(parts.iter().flat_map(|part| part.iter().flatten())) {
-        *all += own;
+    for part in &parts {
+        for (all, own) in counts.iter_mut().flatten().zip(part.iter().flatten()) {
+            *all += own;
+        }
     }
     counts
 }
