@@ -8,7 +8,7 @@
 //!
 //! One log holds an arena: many competitions, everybody's entries, and all that follows from them. Keys *state* things
 //! in signed envelopes ([`record::Statement`]); the fold ([`State`]) accepts or refuses them and derives the rest
-//! ([`record::Derived`]). [`block::commit`] drives it in the host, [`verify`] replays it elsewhere and names the first
+//! ([`record::Derived`]). [`commit`] drives it in the host, [`verify`] replays it elsewhere and names the first
 //! record that does not follow.
 //!
 //! | Step | Who | What | Ends |
@@ -96,7 +96,7 @@
 //! # A host
 //!
 //! ```
-//! use shoal_arena::block;
+//! use shoal_arena::{State, commit};
 //! use shoal_arena::record::{Control, Input, STATEMENT_KIND, Statement};
 //! use shoal_arena::spec::{ArenaSpec, CompetitionSpec};
 //! use wire::{Envelope, Millis, SigningKey};
@@ -105,13 +105,13 @@
 //! let arena = ArenaSpec::parse("name = \"demo\"")?;
 //! let now = Millis(1_768_262_400_000);
 //! let genesis = Control::Genesis { spec: arena.canonical(), host: host.node_id() };
-//! let (mut state, _records) = block::genesis(arena.run_id(), now, genesis).unwrap();
+//! let (mut state, _records) = commit::genesis::<State>(arena.run_id(), now, genesis).unwrap();
 //!
 //! let text = "name = \"a\"\nkind = \"codec\"\n[schedule]\nstart = \"2026-01-13T00:00:00Z\"\ndays = 2\n";
 //! let spec = CompetitionSpec::parse(text)?;
 //! let body = wire::to_bytes(&Statement::Open { spec: spec.canonical() });
 //! let envelope = Envelope::sign(&opener, arena.run_id(), STATEMENT_KIND, body, now, 1);
-//! let committed = block::commit(&mut state, now, vec![Input::Stated(envelope)]);
+//! let committed = commit::commit(&mut state, now, vec![Input::Stated(envelope)]);
 //! assert!(committed.outcomes[0].is_ok());
 //! // The statement, and what follows from it: round 0 opens, since its time has come.
 //! assert_eq!(committed.records.len(), 2);
@@ -119,7 +119,6 @@
 //! # Ok::<(), shoal_arena::spec::SpecError>(())
 //! ```
 
-pub mod block;
 pub mod calendar;
 pub mod limits;
 pub mod measure;
@@ -130,7 +129,7 @@ pub mod rule;
 pub mod similarity;
 pub mod spec;
 pub mod state;
-pub mod verify;
 
+pub use ledger::{Fold, commit, verify};
 pub use refusal::Refusal;
 pub use state::State;

@@ -5,8 +5,9 @@
 
 use std::fmt;
 
+use ledger::Fact;
 use serde::{Deserialize, Serialize};
-use wire::{Envelope, Hash, Millis, NodeId, Seq};
+use wire::{Hash, Millis, NodeId};
 
 use crate::measure::{Failure, Verdict};
 use crate::rule::{Comparison, Scoring};
@@ -43,33 +44,9 @@ id!(
 );
 
 /// One record of the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Record {
-    /// A signed statement; its body decodes as [`Statement`].
-    Stated(Envelope),
-    /// The host's own input.
-    Control(Control),
-    /// What follows from the state.
-    Derived(Derived),
-}
-
+pub type Record = ledger::fold::Record<Control, Derived>;
 /// A record that comes from outside: everything else follows.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Input {
-    /// A signed statement.
-    Stated(Envelope),
-    /// The host's own input.
-    Control(Control),
-}
-
-impl From<Input> for Record {
-    fn from(input: Input) -> Self {
-        match input {
-            Input::Stated(envelope) => Self::Stated(envelope),
-            Input::Control(control) => Self::Control(control),
-        }
-    }
-}
+pub type Input = ledger::fold::Input<Control>;
 
 /// Input of the host itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -376,15 +353,6 @@ pub enum Settlement {
     Disputed,
 }
 
-/// Position of a record's block: evidence in errors and displays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Position {
-    /// Block.
-    pub seq: Seq,
-    /// Record within the block.
-    pub index: u32,
-}
-
 /// Seal of an entry: binds the code to its competition, its maker and its form, and hides it behind a salt. A seal
 /// that somebody copies opens for nobody.
 pub fn entry_seal(
@@ -400,9 +368,8 @@ pub fn entry_seal(
     Hash::of_parts("shoal 2026-11 arena entry", &parts)
 }
 
-impl Derived {
-    /// Name for displays and errors.
-    pub fn name(&self) -> &'static str {
+impl Fact for Derived {
+    fn name(&self) -> &'static str {
         match self {
             Self::RoundOpened { .. } => "RoundOpened",
             Self::Advanced { .. } => "Advanced",
@@ -420,17 +387,14 @@ impl Derived {
     }
 }
 
-impl Record {
-    /// Name for displays and errors.
-    pub fn name(&self) -> &'static str {
+impl Fact for Control {
+    fn name(&self) -> &'static str {
         match self {
-            Self::Stated(_) => "a statement",
-            Self::Control(Control::Genesis { .. }) => "Genesis",
-            Self::Control(Control::Resumed { .. }) => "Resumed",
-            Self::Control(Control::Admitted { .. }) => "Admitted",
-            Self::Control(Control::Dismissed { .. }) => "Dismissed",
-            Self::Control(Control::Paid { .. }) => "Paid",
-            Self::Derived(derived) => derived.name(),
+            Self::Genesis { .. } => "Genesis",
+            Self::Resumed { .. } => "Resumed",
+            Self::Admitted { .. } => "Admitted",
+            Self::Dismissed { .. } => "Dismissed",
+            Self::Paid { .. } => "Paid",
         }
     }
 }

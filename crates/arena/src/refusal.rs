@@ -1,7 +1,8 @@
 //! Why an input is refused: a refused input is not logged and changes nothing.
 
+use ledger::fold::Unfit;
 use serde::{Deserialize, Serialize};
-use wire::{EnvelopeError, Hash, Millis, NodeId};
+use wire::{Hash, Millis, NodeId};
 
 use crate::calendar::Moment;
 use crate::record::{EntryId, LeaseId, RoundNumber, Step};
@@ -10,41 +11,9 @@ use crate::spec::{CompetitionId, Form};
 /// Why an input is refused. Travels to its sender, who decides what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// Envelope of another version, arena or signer, or over the limit.
-    #[error("{reason}")]
-    Envelope {
-        /// What the check said.
-        reason: String,
-    },
-    /// Envelope of a kind that is no statement.
-    #[error("envelope of kind {kind} is not a statement of an arena")]
-    Kind {
-        /// Kind found.
-        kind: u16,
-    },
-    /// Body does not decode.
-    #[error("not a statement: {reason}")]
-    Malformed {
-        /// What the decoder said.
-        reason: String,
-    },
-    /// The very bytes that were accepted last: acknowledge again.
-    #[error("already accepted")]
-    Duplicate,
-    /// Time and nonce are not above the sender's last: a replay, or a clock set back.
-    #[error("replayed, or the clock was set back: last statement was of {last:?}")]
-    NotNewer {
-        /// Time of the sender's last accepted statement.
-        last: Millis,
-    },
-    /// Signed too long ago or in the future.
-    #[error("signed at {theirs:?}, the arena's clock says {ours:?}: sign again, or set the clock")]
-    Stale {
-        /// Time of the envelope.
-        theirs: Millis,
-        /// Time of the arena.
-        ours: Millis,
-    },
+    /// No envelope that may enter the log now, whatever it states.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The spec of a competition is not possible, or not canonical.
     #[error("{reason}")]
     Spec {
@@ -198,10 +167,4 @@ pub enum Refusal {
         /// Why.
         what: String,
     },
-}
-
-impl From<EnvelopeError> for Refusal {
-    fn from(error: EnvelopeError) -> Self {
-        Self::Envelope { reason: error.to_string() }
-    }
 }

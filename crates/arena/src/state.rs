@@ -1,7 +1,7 @@
 //! The fold: everything the log says, as one value. Inputs are accepted or refused; what follows is due.
 //!
 //! `advance` sets the time, `accept` takes an input, `due` names the next record that follows and `apply` applies it.
-//! The host drives these four through [`crate::block`], every other node replays them through [`crate::verify`]; equal
+//! The host drives these four through [`ledger::commit`], every other node replays them through [`ledger::verify`]; equal
 //! logs give equal states.
 
 mod accept;
@@ -9,6 +9,7 @@ mod board;
 mod competition;
 mod enter;
 mod entry;
+mod fold;
 mod gate;
 mod job;
 mod judge;
@@ -18,9 +19,10 @@ mod takeover;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use ledger::fold::Signatures;
+use ledger::fold::{Last, Tip};
 use wire::{Hash, Millis, NodeId, RunId};
 
-pub use self::accept::Signatures;
 pub use self::board::{Leader, LeaderMode, ParetoPoint, Profile, ScorePoint, ScoreToBeat};
 pub use self::competition::{BoardRow, Champion, Competition, Note, RoundSummary, Status};
 pub use self::entry::{Code, Entrant, Entry, EntryState, Receipt, Role};
@@ -29,25 +31,15 @@ pub use self::job::{Job, Slot};
 pub use self::judge::{Judge, Lease, inputs_hash};
 pub use self::reward::{Weights, burn_ppm};
 pub use self::round::{NonceState, Round};
-use crate::record::{Control, Derived, EntryId, LeaseId, Record};
+use crate::record::{EntryId, LeaseId};
 use crate::spec::{ArenaSpec, CompetitionId, SpecError};
 
 /// Everything that the log says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    run: RunId,
+    tip: Tip,
     spec: ArenaSpec,
-    host: NodeId,
-    /// Time of the newest block.
-    now: Millis,
-    /// Time of the block before.
-    before: Millis,
-    /// No record of the newest block was folded yet.
-    block_start: bool,
-    /// Hash chain over all records.
-    digest: Hash,
-    /// Time, nonce and hash of each key's last accepted statement.
-    last: BTreeMap<NodeId, (Millis, u64, Hash)>,
+    last: BTreeMap<NodeId, Last>,
     judges: BTreeMap<NodeId, Judge>,
     competitions: BTreeMap<CompetitionId, Competition>,
     /// By [`EntryId`].
@@ -84,127 +76,22 @@ pub enum GenesisError {
 }
 
 impl State {
-    /// State after a genesis record.
-    pub fn genesis(run: RunId, control: &Control) -> Result<Self, GenesisError> {
-        let Control::Genesis { spec: text, host } = control else {
-            return Err(GenesisError::NotGenesis);
-        };
-        let spec = ArenaSpec::parse(text)?;
-        let theirs = RunId(Hash::of(text.as_bytes()).0);
-        if theirs != run || spec.run_id() != run {
-            return Err(GenesisError::WrongArena { theirs, ours: run });
-        }
-        let record = Record::Control(control.clone());
-        Ok(Self {
-            run,
-            spec,
-            host: *host,
-            now: Millis(0),
-            before: Millis(0),
-            block_start: false,
-            digest: Hash::of_parts("shoal 2026-11 arena digest", &[&run.0, &wire::to_bytes(&record)]),
-            last: BTreeMap::new(),
-            judges: BTreeMap::new(),
-            competitions: BTreeMap::new(),
-            entries: Vec::new(),
-            seals: BTreeMap::new(),
-            codes: BTreeMap::new(),
-            entrants: BTreeMap::new(),
-            receipts: BTreeMap::new(),
-            leases: BTreeMap::new(),
-            next_lease: 0,
-            wants: BTreeMap::new(),
-            notes: VecDeque::new(),
-        })
-    }
-
-    /// Begins a block at `now`; time never goes back.
-    pub fn advance(&mut self, now: Millis) {
-        self.before = self.now;
-        self.now = self.now.max(now);
-        self.block_start = true;
-    }
-
-    /// What [`State::advance`] changes.
-    pub(crate) fn clock(&self) -> (Millis, Millis, bool) {
-        (self.now, self.before, self.block_start)
-    }
-
-    /// Undoes [`State::advance`] when nothing happened since.
-    pub(crate) fn rewind(&mut self, clock: (Millis, Millis, bool)) {
-        (self.now, self.before, self.block_start) = clock;
-    }
-
-    /// The next record that follows from the state at its time, if any.
-    pub fn due(&self) -> Option<Derived> {
-        self.expired_due().or_else(|| self.rounds_due()).or_else(|| self.leased_due())
-    }
-
-    /// Applies what [`State::due`] returned, and nothing else.
-    pub fn apply(&mut self, derived: &Derived) {
-        self.block_start = false;
-        self.chain(&Record::Derived(derived.clone()));
-        match derived {
-            Derived::RoundOpened { competition, round, closes } => {
-                self.apply_round_opened(*competition, *round, *closes);
-            }
-            Derived::Advanced { competition, round, step } => {
-                self.apply_advanced(*competition, *round, *step);
-            }
-            Derived::InputsFixed {
-                competition,
-                round,
-                seed,
-                items,
-                challengers,
-                baseline,
-                incumbent,
-                copies,
-            } => {
-                let autos = (*baseline, *incumbent);
-                self.apply_inputs_fixed((*competition, *round), *seed, items, challengers, autos, copies);
-            }
-            Derived::Leased { lease, judge, entry, expires } => {
-                self.apply_leased(*lease, *judge, *entry, *expires);
-            }
-            Derived::Expired { lease } => self.apply_expired(*lease),
-            Derived::VerdictsDue { entry } => self.apply_verdicts_due(*entry),
-            Derived::Referred { entry, need, asked } => self.apply_referred(*entry, *need, *asked),
-            Derived::Settled { entry, settlement } => self.apply_settled(*entry, settlement),
-            Derived::Compared { entry, comparison, sure, .. } => {
-                self.apply_compared(*entry, *comparison, *sure);
-            }
-            Derived::RoundCompleted { competition, round, takeover, stale, disputed, .. } => {
-                self.apply_round_completed((*competition, *round), *takeover, stale, disputed);
-            }
-            Derived::RoundVoid { competition, round, reason } => {
-                self.apply_round_void(*competition, *round, *reason);
-            }
-            Derived::Completed { competition } => self.apply_completed(*competition),
-        }
-    }
-
     /// First time after `now` at which [`State::due`] may change by time alone. The state's own time stands still while
     /// no block is made, so the driver says what its clock shows.
     pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
         let leases = self.leases.values().map(|lease| lease.expires);
         let rounds = self.competitions.values().flat_map(Competition::deadlines);
-        leases.chain(rounds).filter(|at| *at > now.max(self.now) && *at < Millis(u64::MAX)).min()
+        leases.chain(rounds).filter(|at| *at > now.max(self.tip.now()) && *at < Millis(u64::MAX)).min()
     }
 
     /// Whether `at` has come.
     fn passed(&self, at: Millis) -> bool {
-        self.now >= at
-    }
-
-    fn chain(&mut self, record: &Record) {
-        let parts = [&self.digest.0[..], &wire::to_bytes(record)];
-        self.digest = Hash::of_parts("shoal 2026-11 arena digest", &parts);
+        self.tip.now() >= at
     }
 
     /// The arena's id.
     pub fn run(&self) -> RunId {
-        self.run
+        self.tip.run()
     }
 
     /// The arena's spec.
@@ -214,17 +101,17 @@ impl State {
 
     /// Who signs the log.
     pub fn host(&self) -> NodeId {
-        self.host
+        self.tip.owner()
     }
 
     /// Time of the newest block.
     pub fn now(&self) -> Millis {
-        self.now
+        self.tip.now()
     }
 
     /// Hash chain over all records: equal digests mean equal logs.
     pub fn digest(&self) -> Hash {
-        self.digest
+        self.tip.digest()
     }
 
     /// All competitions, also those that are over.

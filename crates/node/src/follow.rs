@@ -71,7 +71,7 @@ pub enum FollowError {
         /// Position.
         at: Seq,
         /// What was found.
-        lie: Box<Lie>,
+        lie: Box<Lie<State>>,
     },
     /// The follower was stopped.
     #[error("the follower was stopped")]
@@ -144,8 +144,8 @@ fn begin(run: RunId, at: Seq, head: Head, time: Millis, records: &[Record]) -> R
     let Some(Record::Control(Control::Genesis { run_spec, .. })) = records.first() else {
         return Err(FollowError::NoGenesis);
     };
-    let state =
-        verify::start(run, time, records).map_err(|lie| FollowError::Lie { at, lie: Box::new(lie) })?;
+    let state = verify::start::<State>(run, time, records)
+        .map_err(|lie| FollowError::Lie { at, lie: Box::new(lie) })?;
     Ok(View { state, head, run_spec: run_spec.as_slice().into() })
 }
 

@@ -1,5 +1,6 @@
 //! Stating: signed statements to the orchestrator, one in flight, in order, sent again until they are answered.
 
+use ledger::fold::Unfit;
 use std::sync::Arc;
 
 use net::Link;
@@ -118,13 +119,17 @@ impl Voice {
         let mut resigned = 0;
         loop {
             match self.hand_in(&envelope).await {
-                Some(Answer::Refused(Refusal::NotNewer { last })) if resigned < limits::SIGNATURES => {
+                Some(Answer::Refused(Refusal::Unfit(Unfit::NotNewer { last })))
+                    if resigned < limits::SIGNATURES =>
+                {
                     // An earlier life of this node had a faster clock.
                     resigned += 1;
                     self.clock.after(last);
                     envelope = self.sign(body.clone());
                 }
-                Some(Answer::Refused(Refusal::Stale { .. })) if resigned < limits::SIGNATURES => {
+                Some(Answer::Refused(Refusal::Unfit(Unfit::Stale { .. })))
+                    if resigned < limits::SIGNATURES =>
+                {
                     // It waited too long for an orchestrator that was away, and was never accepted.
                     resigned += 1;
                     envelope = self.sign(body.clone());

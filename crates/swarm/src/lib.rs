@@ -4,7 +4,6 @@
 //! arguments, effects are data. The same code runs in the orchestrator, in every node that follows the log, in a
 //! simulator and in `shoal verify`.
 
-pub mod block;
 pub mod limits;
 pub mod miner;
 pub mod record;
@@ -13,7 +12,7 @@ pub mod route;
 pub mod shard;
 pub mod spec;
 pub mod state;
-pub mod verify;
 
+pub use ledger::{Fold, commit, verify};
 pub use refusal::Refusal;
 pub use state::State;

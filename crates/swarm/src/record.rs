@@ -3,41 +3,16 @@
 //! A block holds inputs (statements and controls) in the order of arrival; behind each input stand the derived
 //! records that it made due. Derived records are a pure function of the state, so a verifier recomputes each one.
 
+use ledger::Fact;
 use serde::{Deserialize, Serialize};
-use wire::{
-    Direction, Envelope, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, Seq, StageIndex, Step,
-};
+use wire::{Direction, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, StageIndex, Step};
 
 use crate::spec::SwarmSpec;
 
 /// One record of the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Record {
-    /// A node's signed statement; its body decodes as [`Statement`].
-    Stated(Envelope),
-    /// The orchestrator's own input.
-    Control(Control),
-    /// What follows from the state.
-    Derived(Derived),
-}
-
+pub type Record = ledger::fold::Record<Control, Derived>;
 /// A record that comes from outside: everything else follows.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Input {
-    /// A node's signed statement.
-    Stated(Envelope),
-    /// The orchestrator's own input.
-    Control(Control),
-}
-
-impl From<Input> for Record {
-    fn from(input: Input) -> Self {
-        match input {
-            Input::Stated(envelope) => Self::Stated(envelope),
-            Input::Control(control) => Self::Control(control),
-        }
-    }
-}
+pub type Input = ledger::fold::Input<Control>;
 
 /// Kind of an envelope whose body is a [`Statement`].
 pub const STATEMENT_KIND: u16 = 1;
@@ -515,18 +490,8 @@ pub fn nonce_hash(nonce: &Hash) -> Hash {
     ledger::beacon::commitment(nonce)
 }
 
-/// Position of a record's block: evidence in errors and displays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Position {
-    /// Block.
-    pub seq: Seq,
-    /// Record within the block.
-    pub index: u32,
-}
-
-impl Derived {
-    /// Name for displays and errors.
-    pub fn name(&self) -> &'static str {
+impl Fact for Derived {
+    fn name(&self) -> &'static str {
         match self {
             Self::Assigned { .. } => "Assigned",
             Self::Lost { .. } => "Lost",
@@ -547,16 +512,13 @@ impl Derived {
     }
 }
 
-impl Record {
-    /// Name for displays and errors.
-    pub fn name(&self) -> &'static str {
+impl Fact for Control {
+    fn name(&self) -> &'static str {
         match self {
-            Self::Stated(_) => "a statement",
-            Self::Control(Control::Genesis { .. }) => "Genesis",
-            Self::Control(Control::Resumed { .. }) => "Resumed",
-            Self::Control(Control::Drain) => "Drain",
-            Self::Control(Control::Keeps { .. }) => "Keeps",
-            Self::Derived(derived) => derived.name(),
+            Self::Genesis { .. } => "Genesis",
+            Self::Resumed { .. } => "Resumed",
+            Self::Drain => "Drain",
+            Self::Keeps { .. } => "Keeps",
         }
     }
 }

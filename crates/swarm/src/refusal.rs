@@ -1,46 +1,15 @@
 //! Why an input is refused: a refused input is not logged and changes nothing.
 
+use ledger::fold::Unfit;
 use serde::{Deserialize, Serialize};
-use wire::{EnvelopeError, Epoch, Hash, MicroBatch, Millis, NodeId, StageIndex, Step};
+use wire::{Epoch, Hash, MicroBatch, NodeId, StageIndex, Step};
 
 /// Why an input is refused. Travels to its sender, who decides what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// Envelope of another version, run or signer, or over the limit.
-    #[error("{reason}")]
-    Envelope {
-        /// What the check said.
-        reason: String,
-    },
-    /// Envelope of a kind that is no statement.
-    #[error("envelope of kind {kind} is not a statement")]
-    Kind {
-        /// Kind found.
-        kind: u16,
-    },
-    /// Body does not decode.
-    #[error("not a statement: {reason}")]
-    Malformed {
-        /// What the decoder said.
-        reason: String,
-    },
-    /// The very bytes that were accepted last: acknowledge again.
-    #[error("already accepted")]
-    Duplicate,
-    /// Time and nonce are not above the sender's last: a replay, or a clock set back.
-    #[error("replayed, or the clock was set back: last statement was of {last:?}")]
-    NotNewer {
-        /// Time of the sender's last accepted statement.
-        last: Millis,
-    },
-    /// Signed too long ago or in the future.
-    #[error("signed at {theirs:?}, the run's clock says {ours:?}: sign again, or set the clock")]
-    Stale {
-        /// Time of the envelope.
-        theirs: Millis,
-        /// Time of the run.
-        ours: Millis,
-    },
+    /// No envelope that may enter the log now, whatever it states.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// Not joined, or lost or left since.
     #[error("not present in the run: join (again)")]
     NotPresent,
@@ -190,10 +159,4 @@ pub enum Refusal {
         /// Why.
         what: String,
     },
-}
-
-impl From<EnvelopeError> for Refusal {
-    fn from(error: EnvelopeError) -> Self {
-        Self::Envelope { reason: error.to_string() }
-    }
 }

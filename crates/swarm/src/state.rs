@@ -1,12 +1,13 @@
 //! The fold: everything the log says, as one value. Inputs are accepted or refused; what follows is due.
 //!
 //! `advance` sets the time, `accept` takes an input, `due` names the next record that follows and `apply` applies it.
-//! The orchestrator drives these four through [`crate::block`], every other node replays them through
-//! [`crate::verify`]; equal logs give equal states.
+//! The orchestrator drives these four through [`ledger::commit`], every other node replays them through
+//! [`ledger::verify`]; equal logs give equal states.
 
 mod accept;
 mod accept_merge;
 mod accept_work;
+mod fold;
 mod gather;
 mod merge;
 mod merge_fold;
@@ -17,35 +18,27 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+pub use ledger::fold::Signatures;
+use ledger::fold::Tip;
 use serde::{Deserialize, Serialize};
 use wire::{Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, StageIndex, Step};
 
-pub use self::accept::Signatures;
 pub use self::merge::{MergeClock, MergeStep, SetUpload, ShardView, StageMerge, Standing};
 pub use self::node::{Node, Presence, Ready, Verdicts};
 pub use self::summary::{EpochSummary, HeldOutLoss, StageSummary, Totals};
 pub use self::work::{Cause, Cell, Coverage, EpochWork, Lease, MemberWork, Path};
 use crate::limits;
-use crate::record::{Control, Derived, Member, Record, Role, run_id};
+use crate::record::{Member, Role};
 use crate::shard::{self, Partition};
 use crate::spec::{SpecError, SwarmSpec};
 
 /// Everything that the log says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    run: RunId,
+    tip: Tip,
     spec: SwarmSpec,
-    orchestrator: NodeId,
-    /// Time of the newest block.
-    now: Millis,
-    /// Time of the block before.
-    before: Millis,
-    /// No record of the newest block was folded yet.
-    block_start: bool,
     /// Before this time no deadline fires.
     quiet_until: Millis,
-    /// Hash chain over all records.
-    digest: Hash,
     phase: Phase,
     draining: bool,
     nodes: BTreeMap<NodeId, Node>,
@@ -129,106 +122,6 @@ pub enum GenesisError {
 }
 
 impl State {
-    /// State after a genesis record.
-    pub fn genesis(run: RunId, control: &Control) -> Result<Self, GenesisError> {
-        let Control::Genesis { spec, run_spec, orchestrator } = control else {
-            return Err(GenesisError::NotGenesis);
-        };
-        let theirs = run_id(run_spec);
-        if theirs != run {
-            return Err(GenesisError::WrongRun { theirs, ours: run });
-        }
-        spec.check()?;
-        let stage = StageState {
-            agreed: None,
-            wanted: vec![None],
-            keeper: None,
-            unchanged: false,
-            norms: VecDeque::new(),
-        };
-        let record = Record::Control(control.clone());
-        Ok(Self {
-            run,
-            spec: spec.clone(),
-            orchestrator: *orchestrator,
-            now: Millis(0),
-            before: Millis(0),
-            block_start: false,
-            quiet_until: Millis(0),
-            digest: Hash::of_parts("shoal 2026-11 log digest", &[&run.0, &wire::to_bytes(&record)]),
-            phase: Phase::Gathering { epoch: Epoch(0), until: Millis(0) },
-            draining: false,
-            nodes: BTreeMap::new(),
-            next_micro_batch: 0,
-            pool: BTreeSet::new(),
-            next_lease: 0,
-            work: EpochWork::idle(),
-            merges: Vec::new(),
-            stages: vec![stage; spec.stages.len()],
-            merge_times: VecDeque::new(),
-            summaries: VecDeque::new(),
-            held_out: BTreeMap::new(),
-            totals: Totals::default(),
-        })
-    }
-
-    /// Begins a block at `now`; time never goes back.
-    pub fn advance(&mut self, now: Millis) {
-        self.before = self.now;
-        self.now = self.now.max(now);
-        self.block_start = true;
-    }
-
-    /// What [`State::advance`] changes.
-    pub(crate) fn clock(&self) -> (Millis, Millis, bool) {
-        (self.now, self.before, self.block_start)
-    }
-
-    /// Undoes [`State::advance`] when nothing happened since.
-    pub(crate) fn rewind(&mut self, clock: (Millis, Millis, bool)) {
-        (self.now, self.before, self.block_start) = clock;
-    }
-
-    /// The next record that follows from the state at its time, if any.
-    pub fn due(&self) -> Option<Derived> {
-        if let Phase::Finished { .. } = self.phase {
-            return None;
-        }
-        self.lost_due().or_else(|| self.assigned_due()).or_else(|| match self.phase {
-            Phase::Gathering { epoch, until } => self.gather_due(epoch, until),
-            Phase::Training { .. } => self.train_due(),
-            Phase::Merging { .. } => self.clip_due().or_else(|| self.merge_due()),
-            Phase::Finished { .. } => None,
-        })
-    }
-
-    /// Applies what [`State::due`] returned, and nothing else.
-    pub fn apply(&mut self, derived: &Derived) {
-        self.block_start = false;
-        self.chain(&Record::Derived(derived.clone()));
-        match derived {
-            Derived::Assigned { node, stage } => self.apply_assigned(node, *stage),
-            Derived::Lost { node } => self.depart(node, Presence::Lost, Cause::Lost),
-            Derived::Opened { epoch, seed, members, micro_batches } => {
-                self.apply_opened(*epoch, *seed, members, micro_batches);
-            }
-            Derived::Leased { lease, node, micro_batches, grad_mask } => {
-                self.apply_leased(*lease, node, micro_batches, *grad_mask);
-            }
-            Derived::Expired { lease } => self.apply_expired(*lease),
-            Derived::Clipped { step, scale, .. } => self.apply_clipped(*step, *scale),
-            Derived::Closed { .. } => self.apply_closed(),
-            Derived::CommitsClosed { stage, nodes, .. } => self.apply_commits_closed(*stage, nodes),
-            Derived::SetFixed { stage, nodes, seed, .. } => self.apply_set_fixed(*stage, nodes, *seed),
-            Derived::InputsFixed { stage, shards, clip, .. } => self.apply_inputs_fixed(*stage, shards, clip),
-            Derived::ClaimsDue { stage, .. } => self.apply_claims_due(*stage),
-            Derived::Referred { stage, shard, node, .. } => self.apply_referred(*stage, *shard, *node),
-            Derived::Manifest { stage, shards, .. } => self.apply_manifest(*stage, shards),
-            Derived::Amended { stage, .. } => self.apply_amended(*stage),
-            Derived::Finished { epochs } => self.apply_finished(*epochs),
-        }
-    }
-
     /// First time after `now` at which [`State::due`] may change by time alone. The state's own time stands still while
     /// no block is made, so the driver says what its clock shows.
     pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
@@ -238,7 +131,7 @@ impl State {
         let silence = |node: &Node| node.present().then(|| node.seen.plus(self.spec.lost_after));
         let lost = self.nodes.values().filter_map(silence);
         let fires = lost.chain(self.phase_deadlines()).map(|at| at.max(self.quiet_until));
-        fires.filter(|at| *at > now.max(self.now)).min()
+        fires.filter(|at| *at > now.max(self.tip.now())).min()
     }
 
     fn phase_deadlines(&self) -> Vec<Millis> {
@@ -252,16 +145,12 @@ impl State {
 
     /// Whether `at` has come and deadlines may fire.
     fn passed(&self, at: Millis) -> bool {
-        self.now >= at && self.now >= self.quiet_until
-    }
-
-    fn chain(&mut self, record: &Record) {
-        self.digest = Hash::of_parts("shoal 2026-11 log digest", &[&self.digest.0, &wire::to_bytes(record)]);
+        self.tip.now() >= at && self.tip.now() >= self.quiet_until
     }
 
     /// Run.
     pub fn run(&self) -> RunId {
-        self.run
+        self.tip.run()
     }
 
     /// The protocol's view of the run.
@@ -271,17 +160,17 @@ impl State {
 
     /// Who signs the log.
     pub fn orchestrator(&self) -> NodeId {
-        self.orchestrator
+        self.tip.owner()
     }
 
     /// Time of the newest block.
     pub fn now(&self) -> Millis {
-        self.now
+        self.tip.now()
     }
 
     /// Hash chain over all records: equal digests mean equal logs.
     pub fn digest(&self) -> Hash {
-        self.digest
+        self.tip.digest()
     }
 
     /// What the run does now.
@@ -312,7 +201,7 @@ impl State {
     pub fn phase_deadline(&self) -> Option<Millis> {
         match self.phase {
             Phase::Training { .. } => Some(self.work.deadline),
-            _ => self.phase_deadlines().into_iter().filter(|at| *at > self.now).min(),
+            _ => self.phase_deadlines().into_iter().filter(|at| *at > self.tip.now()).min(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ledger::fold::Unfit;
 use wire::{Hash, NodeId};
 
 use super::accept::{limit, not_now, require};
@@ -57,14 +58,14 @@ impl State {
         let left = 1_000_000 - taken;
         require(weight <= left, || Refusal::Weight { asked: weight, left })?;
         let rounds = spec.schedule.rounds;
-        let over = rounds > 0 && spec.schedule.opens(rounds) <= self.now;
+        let over = rounds > 0 && spec.schedule.opens(rounds) <= self.tip.now();
         require(!over, || Refusal::Past)?;
         Ok(spec)
     }
 
     pub(super) fn fold_open(&mut self, sender: NodeId, text: &str) {
         let Ok(spec) = CompetitionSpec::parse(text) else { return };
-        let competition = Competition::new(spec, sender, self.now);
+        let competition = Competition::new(spec, sender, self.tip.now());
         self.competitions.insert(competition.id, competition);
     }
 
@@ -94,7 +95,7 @@ impl State {
     ) -> Result<(), Refusal> {
         limit("bytes of the announcement", text.len() as u64, limits::TEXT_BYTES as u64)?;
         let plain = !text.trim().is_empty() && text.chars().all(|c| !c.is_control() || c == '\n');
-        require(plain, || Refusal::Malformed { reason: "an announcement is text".to_owned() })?;
+        require(plain, || Unfit::Malformed { reason: "an announcement is text".to_owned() }.into())?;
         match id {
             Some(id) => self.check_in_charge(sender, self.running(id)?),
             None => require(self.is_owner(sender), || Refusal::NotAllowed {
@@ -104,7 +105,7 @@ impl State {
     }
 
     pub(super) fn fold_announce(&mut self, from: NodeId, id: Option<CompetitionId>, text: String) {
-        let note = Note { at: self.now, from, text };
+        let note = Note { at: self.tip.now(), from, text };
         match id {
             None => push_note(&mut self.notes, note),
             Some(id) => {
@@ -124,7 +125,7 @@ impl State {
         receipt: Option<&Hash>,
     ) -> Result<(), Refusal> {
         let competition = self.running(id)?;
-        let opens = competition.next_opens(self.now);
+        let opens = competition.next_opens(self.tip.now());
         let round = competition.open_round().ok_or(Refusal::NotOpen { opens })?;
         let rules = &competition.spec.submission;
         require(rules.forms.contains(&form), || Refusal::Form { form })?;
@@ -134,7 +135,7 @@ impl State {
         limit("entries of the arena", self.entries.len() as u64 + 1, limits::ENTRIES_MAX as u64)?;
         let own = round.entries.iter().filter(|entry| self.is_of(**entry, sender)).count() as u64;
         limit("entries of one key in the round", own + 1, rules.per_round_max.into())?;
-        let rate = self.rate_status(sender, self.now);
+        let rate = self.rate_status(sender, self.tip.now());
         if rate.left == 0 {
             return Err(Refusal::RateLimit { limit: rate.limit, free_at: rate.next_free_at });
         }
@@ -192,7 +193,7 @@ impl State {
             origin: None,
             form,
             seal,
-            submitted_at: self.now,
+            submitted_at: self.tip.now(),
             code: None,
             parents,
             receipt,
@@ -215,11 +216,11 @@ impl State {
             }
         }
         let window = self.spec.rate_window();
-        let floor = self.now;
+        let floor = self.tip.now();
         let entrant = self.entrants.entry(sender).or_default();
         entrant.entries.push(entry);
         entrant.recent.retain(|(at, _)| at.plus(window) > floor);
-        entrant.recent.push_back((self.now, entry));
+        entrant.recent.push_back((self.tip.now(), entry));
     }
 
     pub(super) fn check_unseal(

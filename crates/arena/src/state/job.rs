@@ -262,7 +262,7 @@ impl State {
                 job.basis = job.most(tolerance).map(|(lease, _)| lease);
             }
         }
-        let now = self.now;
+        let now = self.tip.now();
         let Some(entry) = self.entry_mut(id) else { return };
         entry.settled_at = Some(now);
         entry.state = match settlement {
@@ -321,7 +321,7 @@ impl State {
             origin,
             form,
             seal: Hash([0; 32]),
-            submitted_at: self.now,
+            submitted_at: self.tip.now(),
             code: Some(code),
             parents: Vec::new(),
             receipt: None,

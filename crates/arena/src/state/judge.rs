@@ -178,7 +178,7 @@ impl State {
         if let Some(judge) = self.judges.get_mut(&lease.judge) {
             judge.expired += 1;
         }
-        let (now, span) = (self.now, self.lease_time(lease.entry));
+        let (now, span) = (self.tip.now(), self.lease_time(lease.entry));
         let Some(job) = self.job_mut(lease.entry) else { return };
         job.slots.retain(|slot| slot.lease != id);
         // Others come first: each time for one lease longer.
@@ -201,7 +201,7 @@ impl State {
     }
 
     pub(super) fn apply_verdicts_due(&mut self, entry: EntryId) {
-        let expires = self.now.plus(self.lease_time(entry));
+        let expires = self.tip.now().plus(self.lease_time(entry));
         let Some(job) = self.job_mut(entry) else { return };
         job.showing = true;
         let bound: Vec<LeaseId> = job.bound().collect();
@@ -260,7 +260,7 @@ impl State {
                     let key =
                         (first, job.slots.is_empty(), Hash::of_parts("shoal 2026-11 arena order", &parts));
                     if best.as_ref().is_none_or(|(other, _, _)| key < *other) {
-                        best = Some((key, *id, self.now.plus(rules.lease())));
+                        best = Some((key, *id, self.tip.now().plus(rules.lease())));
                     }
                 }
             }

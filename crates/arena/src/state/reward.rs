@@ -96,7 +96,7 @@ impl State {
 
     /// Books what was earned up to now.
     pub(super) fn accrue(&mut self, id: CompetitionId) {
-        let now = self.now;
+        let now = self.tip.now();
         let Some(competition) = self.competitions.get_mut(&id) else { return };
         let earned = competition.pending(now);
         competition.paid_from = now;

@@ -124,11 +124,11 @@ impl State {
         if rounds.is_some() {
             return rounds;
         }
-        if let Some(round) = competition.opening(self.now) {
+        if let Some(round) = competition.opening(self.tip.now()) {
             let closes = competition.spec.schedule.closes(round.0);
             return Some(Derived::RoundOpened { competition: id, round, closes });
         }
-        let over = competition.live.is_empty() && competition.is_spent(self.now);
+        let over = competition.live.is_empty() && competition.is_spent(self.tip.now());
         over.then_some(Derived::Completed { competition: id })
     }
 
@@ -233,7 +233,7 @@ impl State {
     }
 
     pub(super) fn apply_round_opened(&mut self, id: CompetitionId, number: RoundNumber, closes: Millis) {
-        let now = self.now;
+        let now = self.tip.now();
         if let Some(competition) = self.competitions.get_mut(&id) {
             competition.next_round = RoundNumber(number.0 + 1);
             competition.live.insert(number, Round::new(number, now, closes));
@@ -241,7 +241,7 @@ impl State {
     }
 
     pub(super) fn apply_advanced(&mut self, id: CompetitionId, number: RoundNumber, step: Step) {
-        let now = self.now;
+        let now = self.tip.now();
         let Some(competition) = self.competitions.get(&id) else { return };
         let schedule = &competition.spec.schedule;
         let span = if step == Step::Pooling { schedule.pool_s } else { schedule.opening_s };
@@ -319,7 +319,7 @@ impl State {
                 judge.withheld += 1;
             }
         }
-        let now = self.now;
+        let now = self.tip.now();
         let Some(competition) = self.competitions.get_mut(&id) else { return };
         let agree = competition.spec.judges.agree;
         let span = competition.spec.schedule.judging_s * 1000;
@@ -348,7 +348,7 @@ impl State {
             round: number,
             opened_at: round.opened_at,
             closed_at: round.closes,
-            completed_at: self.now,
+            completed_at: self.tip.now(),
             void: Some(reason),
             seed: Hash([0; 32]),
             items: Vec::new(),
@@ -375,7 +375,7 @@ impl State {
 
     pub(super) fn apply_completed(&mut self, id: CompetitionId) {
         self.accrue(id);
-        let now = self.now;
+        let now = self.tip.now();
         if let Some(competition) = self.competitions.get_mut(&id) {
             competition.completed_at = Some(now);
             competition.payees.clear();

@@ -228,7 +228,7 @@ impl State {
             }
             let board = self.rank(&competition, &round);
             self.crown(&mut competition, &round, takeover);
-            let reveal_at = self.now.plus(wire::Millis(competition.spec.reveal.code_delay_s * 1000));
+            let reveal_at = self.tip.now().plus(wire::Millis(competition.spec.reveal.code_delay_s * 1000));
             for id in &round.entries {
                 if let Some(entry) = self.entry_mut(*id).filter(|entry| entry.code.is_some()) {
                     entry.reveal_at = Some(reveal_at);
@@ -299,7 +299,7 @@ impl State {
                 entrant: entry.entrant,
                 code: code.hash,
                 round: round.number,
-                since: self.now,
+                since: self.tip.now(),
                 scoring: *scoring,
             });
         }
@@ -323,7 +323,7 @@ impl State {
             round: round.number,
             opened_at: round.opened_at,
             closed_at: round.closes,
-            completed_at: self.now,
+            completed_at: self.tip.now(),
             void: None,
             seed: round.seed,
             items: round.items,

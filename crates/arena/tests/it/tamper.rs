@@ -2,6 +2,8 @@
 
 use ledger::Chain;
 use ledger::file::{LogHeader, block_bytes};
+use ledger::fold::Unfit;
+use shoal_arena::State;
 use shoal_arena::record::{Control, Derived, Record};
 use shoal_arena::refusal::Refusal;
 use shoal_arena::state::Signatures;
@@ -31,8 +33,8 @@ fn honest(seed: u64) -> (RunId, Log) {
     (world.run, world.log)
 }
 
-fn first_lie(run: RunId, log: &Log) -> Option<(usize, usize, Lie)> {
-    let mut state = match verify::start(run, log[0].0, &log[0].1) {
+fn first_lie(run: RunId, log: &Log) -> Option<(usize, usize, Lie<State>)> {
+    let mut state = match verify::start::<State>(run, log[0].0, &log[0].1) {
         Ok(state) => state,
         Err(lie) => return Some((0, lie.index(), lie)),
     };
@@ -126,7 +128,7 @@ fn a_dropped_or_repeated_record_is_named() {
         tampered[block].1[index] = Record::Stated(changed);
         let (found_block, found_index, lie) = first_lie(run, &tampered).expect("a lie");
         assert_eq!((found_block, found_index), (block, index));
-        assert!(matches!(lie, Lie::Refused { refusal: Refusal::Envelope { .. }, .. }), "{lie}");
+        assert!(matches!(lie, Lie::Refused { refusal: Refusal::Unfit(Unfit::Envelope { .. }), .. }), "{lie}");
         for place in [block, log.len() - 1] {
             let mut tampered = log.clone();
             let end = tampered[place].1.len();
@@ -170,7 +172,7 @@ fn file_of(run: RunId, log: &Log, signer: &SigningKey) -> Vec<u8> {
 fn a_log_file_verifies_by_the_same_ledger() {
     let (run, log) = honest(4);
     let bytes = file_of(run, &log, &key(255));
-    let (state, chain) = verify::file(&bytes, |_| Signatures::Check).unwrap();
+    let (state, chain) = verify::file::<State>(&bytes, |_| Signatures::Check).unwrap();
     assert_eq!(state.host(), chain.orchestrator());
     assert_eq!(chain.next_seq().0, log.len() as u64);
     let mut random = Random(3);
@@ -178,15 +180,16 @@ fn a_log_file_verifies_by_the_same_ledger() {
         let mut flipped = bytes.clone();
         let at = random.below(bytes.len() as u64) as usize;
         flipped[at] ^= 1 << random.below(8);
-        verify::file(&flipped, |_| Signatures::Trust).unwrap_err();
+        verify::file::<State>(&flipped, |_| Signatures::Trust).unwrap_err();
     }
     // Another host than the genesis names; a lie that the host signs.
-    let fault = verify::file(&file_of(run, &log, &key(8)), |_| Signatures::Trust).unwrap_err();
-    assert_eq!(fault.cause, FaultCause::Host);
+    let fault = verify::file::<State>(&file_of(run, &log, &key(8)), |_| Signatures::Trust).unwrap_err();
+    assert_eq!(fault.cause, FaultCause::Owner);
     let mut tampered = log.clone();
     let (block, index) = *positions(&log, derived).last().unwrap();
     tampered[block].1.remove(index);
-    let fault = verify::file(&file_of(run, &tampered, &key(255)), |_| Signatures::Trust).unwrap_err();
+    let fault =
+        verify::file::<State>(&file_of(run, &tampered, &key(255)), |_| Signatures::Trust).unwrap_err();
     assert!(matches!(fault.cause, FaultCause::Lie(_)), "{fault}");
     assert_eq!((fault.position.seq.0 as usize, fault.position.index as usize), (block, index));
 }
@@ -201,7 +204,7 @@ fn a_log_begins_with_its_own_arena() {
     assert!(matches!(first_lie(RunId([3; 32]), &log), Some((0, 0, Lie::Genesis(_)))));
     let mut headless = log.clone();
     headless[0].1.remove(0);
-    assert!(matches!(first_lie(run, &headless), Some((0, 0, Lie::Genesis(_)))));
+    assert!(matches!(first_lie(run, &headless), Some((0, 0, Lie::NoControl))));
     let mut back = log.clone();
     back[5].0 = Millis(0);
     assert!(matches!(first_lie(run, &back), Some((5, 0, Lie::Time { .. }))));

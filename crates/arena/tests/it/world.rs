@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_arena::State;
-use shoal_arena::block::{self, Committed};
 use shoal_arena::calendar::Moment;
+use shoal_arena::commit::{self, Committed};
 use shoal_arena::measure::{CodecItem, Failure, Measures, Outcome, ProgramItem, Verdict, Wall};
 use shoal_arena::record::{
     Control, Derived, EntryId, Input, LeaseId, Record, RoundNumber, STATEMENT_KIND, Statement, Step,
@@ -156,7 +156,7 @@ impl World {
         let spec = ArenaSpec::parse(arena).unwrap();
         let now = START.parse::<Moment>().unwrap().0;
         let control = Control::Genesis { spec: spec.canonical(), host: key(255).node_id() };
-        let (state, records) = block::genesis(spec.run_id(), now, control).unwrap();
+        let (state, records) = commit::genesis::<State>(spec.run_id(), now, control).unwrap();
         Self {
             state,
             log: vec![(now, records)],
@@ -177,7 +177,7 @@ impl World {
     #[expect(clippy::needless_pass_by_value, reason = "callers make the input for this call")]
     pub(crate) fn input(&mut self, input: Input) -> Result<(), Refusal> {
         let before = self.state.digest();
-        let Committed { records, outcomes } = block::commit(&mut self.state, self.now, vec![input.clone()]);
+        let Committed { records, outcomes } = commit::commit(&mut self.state, self.now, vec![input.clone()]);
         if !records.is_empty() {
             self.log.push((self.now, records.clone()));
         }
@@ -193,7 +193,7 @@ impl World {
 
     /// Several inputs of one block.
     pub(crate) fn inputs(&mut self, inputs: Vec<Input>) -> Vec<Result<(), Refusal>> {
-        let Committed { records, outcomes } = block::commit(&mut self.state, self.now, inputs);
+        let Committed { records, outcomes } = commit::commit(&mut self.state, self.now, inputs);
         if !records.is_empty() {
             self.log.push((self.now, records.clone()));
         }
@@ -289,7 +289,7 @@ impl World {
 
     fn wait_for(&mut self, at: Millis) {
         self.now = self.now.max(at);
-        let Committed { records, .. } = block::commit(&mut self.state, self.now, Vec::new());
+        let Committed { records, .. } = commit::commit(&mut self.state, self.now, Vec::new());
         if !records.is_empty() {
             self.log.push((self.now, records.clone()));
         }
@@ -537,7 +537,7 @@ impl World {
     /// The log, folded again with every signature checked, gives this very state.
     pub(crate) fn verify(&self) {
         let (time, records) = &self.log[0];
-        let mut state = verify::start(self.run, *time, records).unwrap();
+        let mut state = verify::start::<State>(self.run, *time, records).unwrap();
         for (time, records) in &self.log[1..] {
             verify::replay(&mut state, *time, records).unwrap();
         }

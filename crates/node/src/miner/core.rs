@@ -1,5 +1,6 @@
 //! A miner's main task: it owns both machines, feeds them what happens and carries out what they ask for.
 
+use ledger::fold::Unfit;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -383,7 +384,8 @@ impl Miner {
 
     fn on_answer(&mut self, who: Who, answer: Answer) -> Result<(), MinerError> {
         self.flying = None;
-        let accepted = answer.accepted() || matches!(answer, Answer::Refused(Refusal::Duplicate));
+        let accepted =
+            answer.accepted() || matches!(answer, Answer::Refused(Refusal::Unfit(Unfit::Duplicate)));
         if let Answer::Refused(refusal) = answer
             && !accepted
         {

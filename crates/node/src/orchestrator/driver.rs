@@ -1,5 +1,6 @@
 //! The one task that owns the state: inputs in, blocks out, effects only behind a durable block (protocol §6 "Order").
 
+use ledger::fold::Unfit;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger::Chain;
 use store::LogStore;
-use swarm::block;
+use swarm::commit;
 use swarm::record::{Input, Record};
 use swarm::refusal::Refusal;
 use swarm::state::{Phase, State};
@@ -113,7 +114,7 @@ impl Driver {
         let senders: Vec<Option<NodeId>> = inputs.iter().map(sender).collect();
         let phase = self.state.phase();
         self.checked = self.clock.now();
-        let committed = block::commit(&mut self.state, self.checked, inputs);
+        let committed = commit::commit(&mut self.state, self.checked, inputs);
         let wrote = !committed.records.is_empty();
         let seq = if wrote { self.write(&committed.records).await? } else { Seq(0) };
         for ((outcome, sender), answer) in committed.outcomes.into_iter().zip(senders).zip(answers) {
@@ -137,8 +138,8 @@ impl Driver {
                 Ok(seq)
             }
             (Ok(()), None) => Ok(seq),
-            (Err(Refusal::Duplicate), Some(sender)) => {
-                self.acknowledged.get(&sender).copied().ok_or(Refusal::Duplicate)
+            (Err(Refusal::Unfit(Unfit::Duplicate)), Some(sender)) => {
+                self.acknowledged.get(&sender).copied().ok_or(Refusal::Unfit(Unfit::Duplicate))
             }
             (Err(refusal), _) => Err(refusal),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ledger::Chain;
 use store::LogStore;
-use swarm::block;
+use swarm::commit;
 use swarm::record::{Control, Input, Record};
 use swarm::state::State;
 use tokio::sync::mpsc;
@@ -41,7 +41,7 @@ pub(super) async fn driver(
             run_spec: spec.canonical().into_bytes(),
             orchestrator: key.node_id(),
         };
-        let (state, records) = block::genesis(run, clock.now(), genesis)?;
+        let (state, records) = commit::genesis::<State>(run, clock.now(), genesis)?;
         let mut driver = driver_of(parts, inputs, term, chain, state, None, acknowledged, clock);
         driver.write(&records).await?;
         driver.show();
@@ -114,7 +114,7 @@ impl Driver {
         let now = self.clock.now();
         let down = Millis(now.since(self.state.now()).0);
         let resumed = Input::Control(Control::Resumed { down });
-        let committed = block::commit(&mut self.state, now, vec![resumed]);
+        let committed = commit::commit(&mut self.state, now, vec![resumed]);
         if !committed.records.is_empty() {
             self.write(&committed.records).await?;
         }

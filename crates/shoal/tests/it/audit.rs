@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ledger::Fold;
 use ledger::LogReader;
 use swarm::record::{Control, Derived, Input, Outcome, Record, Statement};
 use swarm::state::{Cause, Cell, Phase, Signatures, State};
@@ -40,7 +41,7 @@ pub(crate) struct Audit {
 impl Audit {
     /// Checks a log file from the first byte to the last, and every cell of it.
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        verify::file(bytes, |_| Signatures::Check).expect("the log follows from its inputs");
+        verify::file::<State>(bytes, |_| Signatures::Check).expect("the log follows from its inputs");
         let reader = LogReader::new(bytes).expect("a log");
         let run = reader.header().run;
         let mut audit: Option<Self> = None;

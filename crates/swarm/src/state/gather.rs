@@ -186,7 +186,7 @@ impl State {
         micro_batches.extend((self.next_micro_batch..self.next_micro_batch + fresh).map(MicroBatch));
         let seed = Hash::of_parts(
             "shoal 2026-11 epoch seed",
-            &[&self.run.0, &self.spec.seed.to_le_bytes(), &epoch.0.to_le_bytes(), &self.digest.0],
+            &[&self.run().0, &self.spec.seed.to_le_bytes(), &epoch.0.to_le_bytes(), &self.digest().0],
         );
         let most = match self.spec.pace {
             Pace::Async => limits::UPLOADERS_MAX,
@@ -303,8 +303,8 @@ impl State {
         self.work = EpochWork {
             epoch,
             seed,
-            opened: self.now,
-            deadline: self.now.plus(self.spec.epoch_deadline),
+            opened: self.tip.now(),
+            deadline: self.tip.now().plus(self.spec.epoch_deadline),
             members: members.iter().copied().map(MemberWork::new).collect(),
             index: members.iter().enumerate().map(|(at, member)| (member.node, at as u16)).collect(),
             paths: micro_batches.iter().map(|id| (*id, path.clone())).collect(),
@@ -340,8 +340,10 @@ impl State {
         }
         self.work = EpochWork::idle();
         self.work.epoch = Epoch(epochs);
-        self.phase =
-            Phase::Gathering { epoch: Epoch(epochs), until: self.now.plus(self.spec.merge.deadline_max) };
+        self.phase = Phase::Gathering {
+            epoch: Epoch(epochs),
+            until: self.tip.now().plus(self.spec.merge.deadline_max),
+        };
     }
 
     fn agree(&mut self, epoch: Epoch) {
@@ -388,7 +390,7 @@ impl State {
             }
         });
         let stages = stages.collect();
-        let closed = self.work.closed.unwrap_or(self.now);
+        let closed = self.work.closed.unwrap_or(self.tip.now());
         if self.summaries.len() >= limits::SUMMARIES_MAX {
             self.summaries.pop_front();
         }

@@ -82,7 +82,7 @@ impl State {
     }
 
     pub(super) fn apply_commits_closed(&mut self, stage: StageIndex, nodes: &[NodeId]) {
-        let digest = self.digest;
+        let digest = self.digest();
         let Some(merge) = self.merges.get_mut(usize::from(stage.0)) else { return };
         merge.committed = nodes.to_vec();
         merge.head = digest;
@@ -112,7 +112,7 @@ impl State {
         let epoch = merge.epoch.0.to_le_bytes();
         let stage = merge.stage.0.to_le_bytes();
         let nonces = nodes.iter().filter_map(|node| merge.nonces.get(node));
-        let seed = ledger::beacon::seed(&[&self.run.0, &epoch, &stage, &merge.head.0], nonces);
+        let seed = ledger::beacon::seed(&[&self.run().0, &epoch, &stage, &merge.head.0], nonces);
         Some(Derived::SetFixed { epoch: merge.epoch, stage: merge.stage, nodes, seed })
     }
 
@@ -263,7 +263,7 @@ impl State {
     }
 
     pub(super) fn apply_claims_due(&mut self, stage: StageIndex) {
-        let now = self.now;
+        let now = self.tip.now();
         let Some(merge) = self.merges.get_mut(usize::from(stage.0)) else { return };
         merge.claims_due = now;
         merge.step = MergeStep::Check;
@@ -326,7 +326,7 @@ impl State {
     }
 
     pub(super) fn apply_referred(&mut self, stage: StageIndex, shard: u16, node: NodeId) {
-        let now = self.now;
+        let now = self.tip.now();
         let merge = self.merges.get_mut(usize::from(stage.0));
         if let Some(view) = merge.and_then(|merge| merge.shards.get_mut(usize::from(shard))) {
             view.referred.push((node, now));
@@ -420,13 +420,13 @@ impl State {
             self.stages[index].unchanged = true;
         }
         if self.merges.iter().all(|merge| merge.step == MergeStep::Done) {
-            self.merge_times.push_back(self.now.since(clock.closed));
+            self.merge_times.push_back(self.tip.now().since(clock.closed));
             if self.merge_times.len() > limits::HISTORY {
                 self.merge_times.pop_front();
             }
             let epoch = self.work.epoch.next();
             let last_share = clock.span(limits::READY_PERCENT - limits::HOLD_PERCENT);
-            let until = clock.at(limits::READY_PERCENT).max(self.now.plus(last_share));
+            let until = clock.at(limits::READY_PERCENT).max(self.tip.now().plus(last_share));
             self.phase = Phase::Gathering { epoch, until };
         }
     }

@@ -1,5 +1,6 @@
 //! Nodes of a run: who they are, whether they are there, what they hold.
 
+use ledger::fold::Last;
 use serde::{Deserialize, Serialize};
 use wire::{Epoch, Hash, Millis, StageIndex};
 
@@ -16,10 +17,8 @@ pub struct Node {
     pub presence: Presence,
     /// Time of its last accepted statement (moved on by [`crate::record::Control::Resumed`]).
     pub seen: Millis,
-    /// Time and nonce of its last accepted statement.
-    pub(super) last: (Millis, u64),
-    /// Hash of the envelope of its last accepted statement.
-    pub(super) last_hash: Hash,
+    /// Its last accepted statement.
+    pub(super) last: Option<Last>,
     /// What it holds, if it said so since the last opening.
     pub ready: Option<Ready>,
     /// Measured capacity in its stage, micro-batches per 1000 s; `None` before the first epoch.

@@ -95,8 +95,8 @@ impl State {
             Lease {
                 node: *node,
                 grad_mask,
-                granted: self.now,
-                expires: self.now.plus(Millis(granter)),
+                granted: self.tip.now(),
+                expires: self.tip.now().plus(Millis(granter)),
                 micro_batches: micro_batches.iter().copied().collect(),
             },
         );
@@ -123,12 +123,12 @@ impl State {
 
     pub(super) fn apply_closed(&mut self) {
         let epoch = self.work.epoch;
-        self.work.closed = Some(self.now);
+        self.work.closed = Some(self.tip.now());
         self.work.open.clear();
         self.work.leases.clear();
         self.work.wants.clear();
         self.measure();
-        let clock = MergeClock { closed: self.now, deadline: self.merge_deadline_span() };
+        let clock = MergeClock { closed: self.tip.now(), deadline: self.merge_deadline_span() };
         let stages = self.spec.stage_indices();
         self.merges = stages.map(|stage| StageMerge::new(epoch, stage, clock)).collect();
         self.phase = Phase::Merging { epoch };

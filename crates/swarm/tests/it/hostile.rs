@@ -1,7 +1,9 @@
 //! Statements that must be refused: each with a reason, and the state stays as it was.
 
+use ledger::fold::Unfit;
+use shoal_swarm::Fold;
 use shoal_swarm::State;
-use shoal_swarm::block;
+use shoal_swarm::commit;
 use shoal_swarm::record::{
     HaveShard, Input, Join, Outcome, Role, STATEMENT_KIND, ShardClaim, Statement, StepCommit, Traffic,
     UploadCommit, Verdict, Work, WorkItem,
@@ -59,7 +61,7 @@ fn refused_input(world: &mut World, input: &Input) -> Refusal {
     let refusal = world.state.accept(input).expect_err("refused");
     assert!(world.state == before, "{refusal} changed the state");
     assert_eq!(world.state.check(input), Err(refusal.clone()));
-    let committed = block::commit(&mut world.state, world.now, vec![input.clone()]);
+    let committed = commit::commit(&mut world.state, world.now, vec![input.clone()]);
     assert_eq!((committed.records, committed.outcomes), (vec![], vec![Err(refusal.clone())]));
     assert!(world.state == before);
     refusal
@@ -99,23 +101,35 @@ fn envelopes_are_checked_before_their_bodies() {
 
     let mut forged = sign(now, 900);
     forged.body = wire::to_bytes(&Statement::Leave);
-    assert!(matches!(refused_input(&mut world, &Input::Stated(forged)), Refusal::Envelope { .. }));
+    assert!(matches!(
+        refused_input(&mut world, &Input::Stated(forged)),
+        Refusal::Unfit(Unfit::Envelope { .. })
+    ));
     let other = Envelope::sign(&key, wire::RunId([1; 32]), STATEMENT_KIND, body.clone(), now, 900);
-    assert!(matches!(refused_input(&mut world, &Input::Stated(other)), Refusal::Envelope { .. }));
+    assert!(matches!(
+        refused_input(&mut world, &Input::Stated(other)),
+        Refusal::Unfit(Unfit::Envelope { .. })
+    ));
     let kind = Envelope::sign(&key, run, 77, body.clone(), now, 900);
-    assert_eq!(refused_input(&mut world, &Input::Stated(kind)), Refusal::Kind { kind: 77 });
+    assert_eq!(refused_input(&mut world, &Input::Stated(kind)), Refusal::Unfit(Unfit::Kind { kind: 77 }));
     let old = sign(Millis(now.0 - 50_000), 1);
-    assert!(matches!(refused_input(&mut world, &Input::Stated(old)), Refusal::NotNewer { .. }));
+    assert!(matches!(refused_input(&mut world, &Input::Stated(old)), Refusal::Unfit(Unfit::NotNewer { .. })));
     let ahead = sign(Millis(now.0 + 1_000_000), 1);
-    assert!(matches!(refused_input(&mut world, &Input::Stated(ahead)), Refusal::Stale { .. }));
+    assert!(matches!(refused_input(&mut world, &Input::Stated(ahead)), Refusal::Unfit(Unfit::Stale { .. })));
     let trailing = Envelope::sign(&key, run, STATEMENT_KIND, [&body[..], &[0]].concat(), now, 900);
-    assert!(matches!(refused_input(&mut world, &Input::Stated(trailing)), Refusal::Malformed { .. }));
+    assert!(matches!(
+        refused_input(&mut world, &Input::Stated(trailing)),
+        Refusal::Unfit(Unfit::Malformed { .. })
+    ));
 
     let good = Input::Stated(sign(now, 900));
     world.state.accept(&good).unwrap();
-    assert_eq!(refused_input(&mut world, &good), Refusal::Duplicate);
+    assert_eq!(refused_input(&mut world, &good), Refusal::Unfit(Unfit::Duplicate));
     let same_nonce = Envelope::sign(&key, run, STATEMENT_KIND, wire::to_bytes(&Statement::Leave), now, 900);
-    assert!(matches!(refused_input(&mut world, &Input::Stated(same_nonce)), Refusal::NotNewer { .. }));
+    assert!(matches!(
+        refused_input(&mut world, &Input::Stated(same_nonce)),
+        Refusal::Unfit(Unfit::NotNewer { .. })
+    ));
 }
 
 #[test]
@@ -500,12 +514,12 @@ fn any_bytes_as_a_body_never_panic() {
             let nonce = u64::MAX / 2 + random.below(1000);
             let envelope = Envelope::sign(&key, world.run, STATEMENT_KIND, body, world.now, nonce);
             let mut state = world.state.clone();
-            let committed = block::commit(&mut state, world.now, vec![Input::Stated(envelope)]);
+            let committed = commit::commit(&mut state, world.now, vec![Input::Stated(envelope)]);
             if committed.outcomes[0].is_ok() {
                 accepted += 1;
                 // What was let in must not break what follows.
                 for later in 1..8 {
-                    block::commit(&mut state, world.now.plus(Millis(later * 3_000)), vec![]);
+                    commit::commit(&mut state, world.now.plus(Millis(later * 3_000)), vec![]);
                     assert!(state.due().is_none());
                 }
             } else {

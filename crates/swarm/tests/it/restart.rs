@@ -19,7 +19,7 @@ fn a_state_is_the_fold_of_its_log_wherever_it_stops() {
             world.tick();
             if world.random.percent(10) {
                 let (time, records) = &world.log[0];
-                let mut replayed = verify::start(world.run, *time, records).unwrap();
+                let mut replayed = verify::start::<State>(world.run, *time, records).unwrap();
                 for (time, records) in &world.log[1..] {
                     verify::replay(&mut replayed, *time, records).unwrap();
                 }

@@ -1,7 +1,9 @@
 //! Logs that somebody changed: the replay names the first record that does not follow.
 
 use ledger::file::{LogHeader, block_bytes};
+use ledger::fold::Unfit;
 use ledger::{Chain, LogError};
+use shoal_swarm::State;
 use shoal_swarm::record::{Control, Derived, Record, STATEMENT_KIND, Statement};
 use shoal_swarm::refusal::Refusal;
 use shoal_swarm::state::Signatures;
@@ -31,8 +33,8 @@ fn honest(seed: u64) -> (RunId, Log) {
 }
 
 /// Where the replay stops: block, record, lie.
-fn first_lie(run: RunId, log: &Log) -> Option<(usize, usize, Lie)> {
-    let mut state = match verify::start(run, log[0].0, &log[0].1) {
+fn first_lie(run: RunId, log: &Log) -> Option<(usize, usize, Lie<State>)> {
+    let mut state = match verify::start::<State>(run, log[0].0, &log[0].1) {
         Ok(state) => state,
         Err(lie) => return Some((0, lie.index(), lie)),
     };
@@ -142,7 +144,10 @@ fn a_forged_or_replayed_statement_is_named() {
             tampered[block].1[index] = Record::Stated(forged);
             let (found_block, found_index, lie) = first_lie(run, &tampered).expect("a lie");
             assert_eq!((found_block, found_index), (block, index));
-            assert!(matches!(lie, Lie::Refused { refusal: Refusal::Envelope { .. }, .. }), "{lie}");
+            assert!(
+                matches!(lie, Lie::Refused { refusal: Refusal::Unfit(Unfit::Envelope { .. }), .. }),
+                "{lie}"
+            );
         }
         // Said twice: at once, or at the end.
         for place in [block, log.len() - 1] {
@@ -181,7 +186,7 @@ fn time_genesis_and_foreign_runs_are_checked() {
 
     let mut no_genesis = log.clone();
     no_genesis[0].1.remove(0);
-    assert!(matches!(first_lie(run, &no_genesis), Some((0, 0, Lie::Genesis(_)))));
+    assert!(matches!(first_lie(run, &no_genesis), Some((0, 0, Lie::NoControl))));
 
     let mut other = spec(2, 2, 12);
     other.seed = 99;
@@ -214,7 +219,7 @@ fn a_statement_of_another_run_is_refused() {
     tampered[3].1.push(Record::Stated(envelope));
     let (block, index, lie) = first_lie(run, &tampered).unwrap();
     assert_eq!((block, index), (3, end));
-    assert!(matches!(lie, Lie::Refused { refusal: Refusal::Envelope { .. }, .. }));
+    assert!(matches!(lie, Lie::Refused { refusal: Refusal::Unfit(Unfit::Envelope { .. }), .. }));
 }
 
 /// The same log as a file: the signed chain around it.
@@ -235,7 +240,7 @@ fn a_log_file_verifies_and_any_flipped_bit_in_it_is_found() {
     let (run, log) = honest(8);
     let orchestrator = SigningKey::from_bytes(&[255; 32]);
     let (bytes, starts) = file_of(run, &log, &orchestrator);
-    let (state, chain) = verify::file(&bytes, |_| Signatures::Check).unwrap();
+    let (state, chain) = verify::file::<State>(&bytes, |_| Signatures::Check).unwrap();
     assert_eq!(state.orchestrator(), chain.orchestrator());
     assert_eq!(chain.next_seq().0, log.len() as u64);
 
@@ -244,11 +249,11 @@ fn a_log_file_verifies_and_any_flipped_bit_in_it_is_found() {
         let mut flipped = bytes.clone();
         let at = random.below(bytes.len() as u64) as usize;
         flipped[at] ^= 1 << random.below(8);
-        let fault = verify::file(&flipped, |_| Signatures::Trust).unwrap_err();
+        let fault = verify::file::<State>(&flipped, |_| Signatures::Trust).unwrap_err();
         let block = starts.iter().rposition(|start| *start <= at).unwrap_or(0) as u64;
         assert_eq!(fault.position.seq.0, block, "byte {at}: {fault}");
     }
-    let torn = verify::file(&bytes[..bytes.len() - 3], |_| Signatures::Trust).unwrap_err();
+    let torn = verify::file::<State>(&bytes[..bytes.len() - 3], |_| Signatures::Trust).unwrap_err();
     assert!(matches!(torn.cause, FaultCause::File(LogError::Torn { .. })));
     assert_eq!(torn.position.seq.0, log.len() as u64 - 1);
 
@@ -257,12 +262,12 @@ fn a_log_file_verifies_and_any_flipped_bit_in_it_is_found() {
     let (block, index) = *positions(&log, derived).last().unwrap();
     tampered[block].1.remove(index);
     let (bytes, _) = file_of(run, &tampered, &orchestrator);
-    let fault = verify::file(&bytes, |_| Signatures::Trust).unwrap_err();
+    let fault = verify::file::<State>(&bytes, |_| Signatures::Trust).unwrap_err();
     assert!(matches!(fault.cause, FaultCause::Lie(_)), "{fault}");
     assert_eq!((fault.position.seq.0 as usize, fault.position.index as usize), (block, index));
 
     // Another key than the genesis names.
     let (bytes, _) = file_of(run, &log, &SigningKey::from_bytes(&[8; 32]));
-    let fault = verify::file(&bytes, |_| Signatures::Trust).unwrap_err();
-    assert_eq!(fault.cause, FaultCause::Orchestrator);
+    let fault = verify::file::<State>(&bytes, |_| Signatures::Trust).unwrap_err();
+    assert_eq!(fault.cause, FaultCause::Owner);
 }

@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shoal_swarm::Fold;
 use shoal_swarm::State;
-use shoal_swarm::block::{self, Committed};
+use shoal_swarm::commit::{self, Committed};
 use shoal_swarm::record::{
     Control, Derived, Input, Record, STATEMENT_KIND, ShardOutcome, Statement, WorkItem, run_id,
 };
@@ -129,7 +130,7 @@ impl World {
     pub(crate) fn new(spec: &SwarmSpec, miners: u64, seed: u64) -> Self {
         let (run, control) = genesis(spec);
         let now = Millis(1_000_000);
-        let (state, records) = block::genesis(run, now, control).unwrap();
+        let (state, records) = commit::genesis::<State>(run, now, control).unwrap();
         let miners = (0..miners).map(Miner::new_indexed).collect();
         Self {
             state,
@@ -199,8 +200,8 @@ impl World {
     }
 
     /// Commits a block and folds it into nothing else; checks what must hold after every block.
-    pub(crate) fn commit(&mut self, inputs: Vec<Input>) -> Committed {
-        let committed = block::commit(&mut self.state, self.now, inputs);
+    pub(crate) fn commit(&mut self, inputs: Vec<Input>) -> Committed<State> {
+        let committed = commit::commit(&mut self.state, self.now, inputs);
         assert!(self.state.due().is_none());
         if let Some(deadline) = self.state.next_deadline(self.now) {
             assert!(deadline > self.now, "{deadline:?} at {:?} in {:?}", self.now, self.state.phase());
@@ -407,7 +408,7 @@ impl World {
     /// Replays the whole log and compares.
     pub(crate) fn verify(&self, signatures: Signatures) {
         let (time, records) = &self.log[0];
-        let mut replayed = verify::start(self.run, *time, records).unwrap();
+        let mut replayed = verify::start::<State>(self.run, *time, records).unwrap();
         for (time, records) in &self.log[1..] {
             verify::replay_with(&mut replayed, *time, records, |_| signatures).unwrap();
         }

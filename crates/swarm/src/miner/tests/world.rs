@@ -1,12 +1,12 @@
 //! A whole swarm in virtual time: one orchestrator, N miners, delays, losses, kills; everything from one seed.
 
+use ledger::fold::Unfit;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use wire::{Direction, Envelope, Epoch, Hash, Millis, NodeId, Seq, SigningKey, StageIndex};
 
 use super::peer::{Opening, Payload, Peer, Speaker, part, whole_state};
-use crate::block;
 use crate::miner::merger::{self, Fetched, Want};
 use crate::miner::pipeline::{self, Answer, Job, Offer, Sent};
 use crate::miner::{Item, reduce};
@@ -14,6 +14,7 @@ use crate::record::{Control, Derived, Input, Record, Statement, run_id};
 use crate::refusal::Refusal;
 use crate::spec::SwarmSpec;
 use crate::state::{Phase, State};
+use ledger::commit;
 
 /// What the network does.
 #[derive(Clone, Copy)]
@@ -72,7 +73,7 @@ impl World {
         let orchestrator = SigningKey::from_bytes(&[200; 32]).node_id();
         let genesis = Control::Genesis { spec, run_spec: run_spec.clone(), orchestrator };
         let start = Millis(1_000_000);
-        let (state, _) = block::genesis(run_id(&run_spec), start, genesis).unwrap();
+        let (state, _) = commit::genesis::<State>(run_id(&run_spec), start, genesis).unwrap();
         let mut world = Self {
             now: start,
             queue: BTreeMap::new(),
@@ -479,10 +480,10 @@ impl World {
     fn commit(&mut self) {
         self.commit_at = None;
         let (from, inputs): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inputs).into_iter().unzip();
-        let committed = block::commit(&mut self.state, self.now, inputs);
+        let committed = commit::commit(&mut self.state, self.now, inputs);
         for (from, outcome) in from.into_iter().zip(&committed.outcomes) {
             let Some((node, life, hash)) = from else { continue };
-            let accepted = matches!(outcome, Ok(()) | Err(Refusal::Duplicate));
+            let accepted = matches!(outcome, Ok(()) | Err(Refusal::Unfit(Unfit::Duplicate)));
             let gone = matches!(outcome, Err(Refusal::NotPresent));
             if let Some(at) = self.arrival() {
                 self.at(at, Happening::Answered { node, life, hash, accepted, gone });

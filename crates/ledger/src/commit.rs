@@ -1,23 +1,25 @@
-//! Blocks as the orchestrator makes them: inputs in the order of arrival, behind each what follows from it.
+//! Blocks as the log's owner makes them: inputs in the order of arrival, behind each what follows from it.
 
 use wire::{Millis, RunId};
 
-use crate::record::{Control, Input, Record};
-use crate::refusal::Refusal;
-use crate::state::{GenesisError, State};
+use crate::fold::{Fold, Input, InputOf, Record, RecordOf};
 
 /// What a block holds and what became of its inputs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Committed {
+pub struct Committed<F: Fold> {
     /// Records of the block, in order; empty if nothing happened (then no block is needed).
-    pub records: Vec<Record>,
+    pub records: Vec<RecordOf<F>>,
     /// One per input: accepted (and in `records`), or refused (and nowhere).
-    pub outcomes: Vec<Result<(), Refusal>>,
+    pub outcomes: Vec<Result<(), F::Refusal>>,
 }
 
-/// First block of a log: the genesis record alone.
-pub fn genesis(run: RunId, time: Millis, control: Control) -> Result<(State, Vec<Record>), GenesisError> {
-    let mut state = State::genesis(run, &control)?;
+/// First block of a log: the genesis record and what follows from it.
+pub fn genesis<F: Fold>(
+    run: RunId,
+    time: Millis,
+    control: F::Control,
+) -> Result<(F, Vec<RecordOf<F>>), F::GenesisError> {
+    let mut state = F::genesis(run, &control)?;
     state.advance(time);
     let mut records = vec![Record::Control(control)];
     drain(&mut state, &mut records);
@@ -27,14 +29,14 @@ pub fn genesis(run: RunId, time: Millis, control: Control) -> Result<(State, Vec
 /// Folds the inputs that arrived and all that follows. No effect of it may be shown before the block is durable
 /// (protocol §6 "Order").
 ///
-/// After a restart the first input is [`Control::Resumed`]: it is taken before any deadline fires.
-pub fn commit(state: &mut State, now: Millis, inputs: Vec<Input>) -> Committed {
-    let before = state.clock();
+/// After a restart the first input is the one that [`Fold::resumes`]: it is taken before any deadline fires.
+pub fn commit<F: Fold>(state: &mut F, now: Millis, inputs: Vec<InputOf<F>>) -> Committed<F> {
+    let before = state.tip().clone();
     state.advance(now);
     let mut records = Vec::new();
     let mut outcomes = Vec::with_capacity(inputs.len());
     for (index, input) in inputs.into_iter().enumerate() {
-        let resumes = index == 0 && matches!(input, Input::Control(Control::Resumed { .. }));
+        let resumes = index == 0 && matches!(&input, Input::Control(control) if F::resumes(control));
         if !resumes {
             drain(state, &mut records);
         }
@@ -47,12 +49,12 @@ pub fn commit(state: &mut State, now: Millis, inputs: Vec<Input>) -> Committed {
     drain(state, &mut records);
     if records.is_empty() {
         // No block, no time: the state stays the fold of the log.
-        state.rewind(before);
+        *state.tip_mut() = before;
     }
     Committed { records, outcomes }
 }
 
-fn drain(state: &mut State, records: &mut Vec<Record>) {
+fn drain<F: Fold>(state: &mut F, records: &mut Vec<RecordOf<F>>) {
     while let Some(derived) = state.due() {
         state.apply(&derived);
         records.push(Record::Derived(derived));

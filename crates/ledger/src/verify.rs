@@ -1,18 +1,20 @@
 //! Replays a log: recomputes everything that follows and names the first record that does not.
 
-use ledger::{Chain, ChainError, LogError, LogReader};
 use wire::{DecodeError, Millis, RunId, Seq};
 
-use crate::record::{Control, Derived, Input, Position, Record};
-use crate::refusal::Refusal;
-use crate::state::{GenesisError, Signatures, State};
+use crate::chain::{Chain, ChainError};
+use crate::file::{LogError, LogReader};
+use crate::fold::{Fact, Fold, Input, Position, Record, RecordOf, Signatures};
 
 /// The first record of a block that is not what it must be.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Lie {
+pub enum Lie<F: Fold> {
     /// The log does not begin as a log must.
+    #[error("record 0: the first record is not a control")]
+    NoControl,
+    /// The log does not begin as a log of this protocol must.
     #[error("record 0: {0}")]
-    Genesis(#[from] GenesisError),
+    Genesis(F::GenesisError),
     /// The block's time is before the block before.
     #[error("time goes back from {before:?} to {found:?}")]
     Time {
@@ -27,9 +29,9 @@ pub enum Lie {
         /// Position in the block.
         index: usize,
         /// What follows from the records before.
-        expected: Box<Derived>,
+        expected: Box<F::Derived>,
         /// What stands there.
-        found: Box<Record>,
+        found: Box<RecordOf<F>>,
     },
     /// A derived record that does not follow.
     #[error("record {index}: {} does not follow from the records before", found.name())]
@@ -37,7 +39,7 @@ pub enum Lie {
         /// Position in the block.
         index: usize,
         /// What stands there.
-        found: Box<Derived>,
+        found: Box<F::Derived>,
     },
     /// A derived record is missing at the end of a block.
     #[error("record {index}: {} is missing", expected.name())]
@@ -45,7 +47,7 @@ pub enum Lie {
         /// Position in the block.
         index: usize,
         /// What follows from the records before.
-        expected: Box<Derived>,
+        expected: Box<F::Derived>,
     },
     /// An input that had to be refused.
     #[error("record {index}: this input had to be refused: {refusal}")]
@@ -53,15 +55,15 @@ pub enum Lie {
         /// Position in the block.
         index: usize,
         /// Why.
-        refusal: Refusal,
+        refusal: F::Refusal,
     },
 }
 
-impl Lie {
+impl<F: Fold> Lie<F> {
     /// Position in the block.
     pub fn index(&self) -> usize {
         match self {
-            Self::Genesis(_) | Self::Time { .. } => 0,
+            Self::NoControl | Self::Genesis(_) | Self::Time { .. } => 0,
             Self::Differs { index, .. }
             | Self::Unfounded { index, .. }
             | Self::Missing { index, .. }
@@ -73,20 +75,20 @@ impl Lie {
 /// Where and why a log stops being true.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("block {}, {cause}", position.seq)]
-pub struct Fault {
+pub struct Fault<F: Fold> {
     /// First record that does not follow.
     pub position: Position,
     /// Why.
-    pub cause: FaultCause,
+    pub cause: FaultCause<F>,
 }
 
 /// Why a log stops being true.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum FaultCause {
+pub enum FaultCause<F: Fold> {
     /// The file is not readable from here on.
     #[error("{0}")]
     File(#[from] LogError),
-    /// The block does not follow the block before, or is not the orchestrator's.
+    /// The block does not follow the block before, or is not the owner's.
     #[error("{0}")]
     Chain(#[from] ChainError),
     /// A record does not decode.
@@ -99,10 +101,10 @@ pub enum FaultCause {
     },
     /// A record does not follow.
     #[error("{0}")]
-    Lie(#[from] Lie),
-    /// The genesis names another orchestrator than the file.
-    #[error("the genesis record names another orchestrator")]
-    Orchestrator,
+    Lie(#[from] Lie<F>),
+    /// The genesis names another owner than the file.
+    #[error("the genesis record names another owner of the log")]
+    Owner,
     /// No block at all.
     #[error("the log is empty")]
     Empty,
@@ -110,16 +112,16 @@ pub enum FaultCause {
 
 /// Re-executes a whole log file: chain, signatures of blocks, every derived record, and the envelopes' signatures that
 /// `signatures` chooses by position.
-pub fn file(
+pub fn file<F: Fold>(
     bytes: &[u8],
     mut signatures: impl FnMut(Position) -> Signatures,
-) -> Result<(State, Chain), Fault> {
+) -> Result<(F, Chain), Fault<F>> {
     let at = |seq: Seq, index: usize| Position { seq, index: index as u32 };
-    let fault = |position: Position, cause: FaultCause| Fault { position, cause };
+    let fault = |position: Position, cause: FaultCause<F>| Fault { position, cause };
     let reader = LogReader::new(bytes).map_err(|error| fault(at(Seq(0), 0), error.into()))?;
     let header = reader.header();
     let mut chain = Chain::genesis(header.run, header.orchestrator);
-    let mut state: Option<State> = None;
+    let mut state: Option<F> = None;
     for block in reader {
         let seq = chain.next_seq();
         let block = block.map_err(|error| fault(at(seq, 0), error.into()))?;
@@ -132,8 +134,8 @@ pub fn file(
             None => start(header.run, time, &records).map(|first| state = Some(first)),
         };
         folded.map_err(|lie| fault(at(seq, lie.index()), lie.into()))?;
-        if state.as_ref().is_some_and(|state| state.orchestrator() != header.orchestrator) {
-            return Err(fault(at(seq, 0), FaultCause::Orchestrator));
+        if state.as_ref().is_some_and(|state| state.tip().owner() != header.orchestrator) {
+            return Err(fault(at(seq, 0), FaultCause::Owner));
         }
     }
     let state = state.ok_or_else(|| fault(at(Seq(0), 0), FaultCause::Empty))?;
@@ -141,51 +143,51 @@ pub fn file(
 }
 
 /// Decodes the records of a block; an error names the first that is none.
-pub fn records(bytes: &[Vec<u8>]) -> Result<Vec<Record>, (usize, DecodeError)> {
+pub fn records<C: Fact, D: Fact>(bytes: &[Vec<u8>]) -> Result<Vec<Record<C, D>>, (usize, DecodeError)> {
     let decode = |(index, bytes): (usize, &Vec<u8>)| wire::from_bytes(bytes).map_err(|error| (index, error));
     bytes.iter().enumerate().map(decode).collect()
 }
 
 /// State after the first block of a log.
-pub fn start(run: RunId, time: Millis, records: &[Record]) -> Result<State, Lie> {
-    let Some((Record::Control(control @ Control::Genesis { .. }), rest)) = records.split_first() else {
-        return Err(Lie::Genesis(GenesisError::NotGenesis));
+pub fn start<F: Fold>(run: RunId, time: Millis, records: &[RecordOf<F>]) -> Result<F, Lie<F>> {
+    let Some((Record::Control(control), rest)) = records.split_first() else {
+        return Err(Lie::NoControl);
     };
-    let mut state = State::genesis(run, control)?;
+    let mut state = F::genesis(run, control).map_err(Lie::Genesis)?;
     state.advance(time);
     fold(&mut state, rest, 1, &mut |_| Signatures::Check)?;
     Ok(state)
 }
 
 /// Folds one block into `state`, checking every record and every signature. After a lie the state is of no use.
-pub fn replay(state: &mut State, time: Millis, records: &[Record]) -> Result<(), Lie> {
+pub fn replay<F: Fold>(state: &mut F, time: Millis, records: &[RecordOf<F>]) -> Result<(), Lie<F>> {
     replay_with(state, time, records, |_| Signatures::Check)
 }
 
 /// [`replay`], with `signatures` to choose by record index which envelopes' signatures are checked.
-pub fn replay_with(
-    state: &mut State,
+pub fn replay_with<F: Fold>(
+    state: &mut F,
     time: Millis,
-    records: &[Record],
+    records: &[RecordOf<F>],
     mut signatures: impl FnMut(usize) -> Signatures,
-) -> Result<(), Lie> {
-    if time < state.now() {
-        return Err(Lie::Time { before: state.now(), found: time });
+) -> Result<(), Lie<F>> {
+    if time < state.tip().now() {
+        return Err(Lie::Time { before: state.tip().now(), found: time });
     }
     state.advance(time);
     fold(state, records, 0, &mut signatures)
 }
 
-fn fold(
-    state: &mut State,
-    records: &[Record],
+fn fold<F: Fold>(
+    state: &mut F,
+    records: &[RecordOf<F>],
     first: usize,
     signatures: &mut dyn FnMut(usize) -> Signatures,
-) -> Result<(), Lie> {
+) -> Result<(), Lie<F>> {
     for (offset, record) in records.iter().enumerate() {
         let index = first + offset;
         // A resumption stands before the deadlines that it moves.
-        let resumes = index == 0 && matches!(record, Record::Control(Control::Resumed { .. }));
+        let resumes = index == 0 && matches!(record, Record::Control(control) if F::resumes(control));
         let due = if resumes { None } else { state.due() };
         let input = match (due, record) {
             (Some(expected), Record::Derived(found)) if expected == *found => {
