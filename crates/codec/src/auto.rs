@@ -2,7 +2,7 @@
 //!
 //! On a link with nothing to send that is encode + transfer + decode. While the link is busy with earlier tensors the
 //! three overlap: encoding costs only what it takes longer than the link has work, and the decoder may fall behind by
-//! as much.
+//! half as much: whoever waits for the last tensor waits for what it is behind.
 
 use crate::error::CodecError;
 use crate::header::CodecId;
@@ -22,6 +22,9 @@ const NEWEST: f64 = 0.1;
 
 /// Share of the work itself that counts even where it is hidden: of two that end together the lighter one wins.
 const WORK_SHARE: f64 = 0.02;
+
+/// Share of the link's backlog by which a decoder may fall behind.
+const LATENESS: f64 = 0.5;
 
 /// The link that a tensor is to cross.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,7 +140,8 @@ impl Auto {
         let backlog = link.backlog_s.max(0.0);
         let stall = (encode - backlog).max(0.0);
         let behind = (link.decoding_s - backlog - stall - transfer).max(0.0);
-        stall + transfer + (behind + decode - backlog).max(0.0) + WORK_SHARE * (encode + decode)
+        let late = (behind + decode - LATENESS * backlog).max(0.0);
+        stall + transfer + late + WORK_SHARE * (encode + decode)
     }
 
     /// The codec with the least estimated time for `tensor` over `link`.

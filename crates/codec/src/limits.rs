@@ -4,7 +4,7 @@
 pub const MAGIC: [u8; 2] = *b"SC";
 
 /// Version of the payload format that this crate writes and reads.
-pub const FORMAT_VERSION: u8 = 1;
+pub const FORMAT_VERSION: u8 = 2;
 
 /// Most dimensions a tensor may have.
 pub const MAX_DIMENSIONS: usize = 8;
