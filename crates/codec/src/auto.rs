@@ -1,8 +1,8 @@
 //! Choosing a codec for a tensor and a link: the least time until the tensor is decoded.
 //!
 //! On a link with nothing to send that is encode + transfer + decode. While the link is busy with earlier tensors the
-//! three overlap: encoding costs only what it takes longer than the link has work, and the decoder may fall behind by
-//! half as much: whoever waits for the last tensor waits for what it is behind.
+//! three overlap: encoding costs only what it takes longer than the link has work, decoding what it takes longer than the
+//! transfer, or it would fall behind.
 
 use crate::error::CodecError;
 use crate::header::CodecId;
@@ -22,9 +22,6 @@ const NEWEST: f64 = 0.1;
 
 /// Share of the work itself that counts even where it is hidden: of two that end together the lighter one wins.
 const WORK_SHARE: f64 = 0.02;
-
-/// Share of the link's backlog by which a decoder may fall behind.
-const LATENESS: f64 = 0.5;
 
 /// The link that a tensor is to cross.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,7 +137,7 @@ impl Auto {
         let backlog = link.backlog_s.max(0.0);
         let stall = (encode - backlog).max(0.0);
         let behind = (link.decoding_s - backlog - stall - transfer).max(0.0);
-        let late = (behind + decode - LATENESS * backlog).max(0.0);
+        let late = (behind + decode - transfer.min(backlog)).max(0.0);
         stall + transfer + late + WORK_SHARE * (encode + decode)
     }
 

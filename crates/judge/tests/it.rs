@@ -5,6 +5,7 @@ mod it {
     mod bench;
     mod codec;
     mod datasets;
+    mod evaluators;
     mod hostile;
     mod programs;
     mod rounds;
