@@ -3,6 +3,8 @@
 mod peers;
 mod public_scheme;
 mod report;
+mod scaling;
+mod wire;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -28,6 +30,20 @@ struct Args {
     /// Leave out the lossy comparison, whose opponent is slow
     #[arg(long)]
     lossless_only: bool,
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    part: Vec<Part>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Ratios and speeds on one thread, beside other compressors.
+    Tables,
+    /// A step's activations over an emulated link.
+    Wire,
+    /// Speed with several threads.
+    Threads,
 }
 
 /// One compressor on one file.
@@ -108,6 +124,23 @@ fn surroundings(file: &File) -> Vec<(&'static str, f64)> {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     println!("instruction set: {}\n", Level::detect());
+    let wanted = |part| args.part.is_empty() || args.part.contains(&part);
+    if wanted(Part::Tables) {
+        tables(&args)?;
+    }
+    let files = args.files.iter().map(|path| File::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    if wanted(Part::Threads) {
+        scaling::run(&files)?;
+    }
+    if wanted(Part::Wire) {
+        let late: Vec<File> = files.into_iter().filter(|file| file.name.starts_with("act_")).collect();
+        wire::run(&late)?;
+    }
+    Ok(())
+}
+
+/// One thread, processor time.
+fn tables(args: &Args) -> anyhow::Result<()> {
     let mut lossless = Vec::new();
     let mut lossy = Vec::new();
     let mut around = Vec::new();

@@ -1,8 +1,8 @@
 //! Measuring codecs on tensors in memory; the clock is the caller's.
 
-use crate::auto::Auto;
+use crate::auto::{Auto, Link};
 use crate::error::CodecError;
-use crate::header::CodecId;
+use crate::header::{CodecId, checksum};
 use crate::limits::Limits;
 use crate::lossy::{Basis, LowRank, Target, encode_klt, encode_lossy, encode_low_rank, similarity};
 use crate::payload::{decode_into_at, encode_at};
@@ -10,7 +10,9 @@ use crate::predictive::{Predictor, encode_predictive};
 use crate::shared::Shared;
 use crate::simd::Level;
 use crate::tensor::{Tensor, TensorRef};
-use std::sync::Arc;
+use std::hint;
+use std::sync::{Arc, Barrier};
+use std::thread;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,10 +37,14 @@ pub struct Measurement {
     pub bytes: usize,
     /// Bytes of the payload.
     pub compressed_bytes: usize,
-    /// Median time to encode into a reused buffer, checksum included.
+    /// Median time to encode into a reused buffer, without the checksum.
     pub encode_s: f64,
     /// Median time to decode into a reused buffer, checksum not verified.
     pub decode_s: f64,
+    /// Median time of the payload's checksum: once when it is written, once where it is verified.
+    pub checksum_s: f64,
+    /// Median time to get fresh memory for the payload and the decoded tensor, where buffers are not reused.
+    pub allocation_s: f64,
     /// Cosine × (1 − relative error); 1 where every bit came back.
     pub similarity: f64,
     /// Whether every bit came back.
@@ -124,7 +130,7 @@ impl<'a> Prepared<'a> {
     /// Appends the payload of `tensor`.
     pub fn encode(&self, tensor: TensorRef<'_>, out: &mut Vec<u8>) -> Result<usize, CodecError> {
         match self.subject {
-            Subject::Auto(link) => self.auto.encode(tensor, link, None, out).map(|(n, _)| n),
+            Subject::Auto(link) => self.auto.encode(tensor, Link::idle(link), None, out).map(|(n, _)| n),
             Subject::Codec(codec) => match (codec, &self.predictor, &self.basis) {
                 (CodecId::Predictive, Some(p), _) => encode_predictive(self.level, p, tensor, out),
                 (CodecId::Klt, _, Some(b)) => encode_klt(self.level, b, self.target, tensor, out),
@@ -151,30 +157,115 @@ impl<'a> Prepared<'a> {
         let scored = self.scored()?;
         let (mut payload, mut decoded) = (Vec::new(), Vec::new());
         let (mut encode_s, mut decode_s) = (Vec::new(), Vec::new());
+        let (mut checksum_s, mut allocation_s) = (Vec::new(), Vec::new());
         for round in 0..=rounds.max(1) {
             payload.clear();
             let start = clock();
             self.encode(scored, &mut payload)?;
-            let middle = clock();
+            let encoded = clock();
+            hint::black_box(checksum(&payload));
+            let summed = clock();
             self.decode(&payload, &mut decoded)?;
             let end = clock();
+            hint::black_box((vec![1_u8; payload.len()], vec![1_u8; decoded.len()]));
+            let allocated = clock();
             if round > 0 {
-                encode_s.push(middle - start);
-                decode_s.push(end - middle);
+                checksum_s.push(summed - encoded);
+                encode_s.push((encoded - start - (summed - encoded)).max(0.0));
+                decode_s.push(end - summed);
+                allocation_s.push(allocated - end);
             }
         }
+        let outcome = Outcome { decoded, compressed_bytes: payload.len() };
+        let times = [encode_s, decode_s, checksum_s, allocation_s].map(|mut times| median(&mut times));
+        self.measurement(outcome, times)
+    }
+
+    /// Like [`Prepared::measure`], with `threads` at work at the same time, each on its share of the rows, as a node
+    /// has several tensors under way. A round lasts as long as its slowest thread, checksums included.
+    pub fn measure_threads(
+        &self,
+        threads: usize,
+        rounds: usize,
+        clock: &(dyn Fn() -> f64 + Sync),
+    ) -> Result<Measurement, CodecError> {
+        let scored = self.scored()?;
+        let (rows, cols) = scored.rows_cols();
+        let width = cols * scored.dtype().size();
+        let share = (rows.div_ceil(threads.max(1)) * width).max(1);
+        let parts: Vec<(Vec<usize>, &[u8])> =
+            scored.bytes().chunks(share).map(|b| (vec![b.len() / width, cols], b)).collect();
+        let barrier = Barrier::new(parts.len());
+        type Worked = (Vec<[f64; 2]>, Outcome);
+        let work = |shape: &[usize], bytes: &[u8]| -> Result<Worked, CodecError> {
+            let part = TensorRef::new(scored.dtype(), shape, bytes);
+            let (mut payload, mut decoded) = (Vec::new(), Vec::new());
+            let (mut times, mut failed) = (Vec::new(), None);
+            for round in 0..=rounds.max(1) {
+                payload.clear();
+                barrier.wait();
+                let start = clock();
+                let encoded = part.clone().and_then(|part| self.encode(part, &mut payload));
+                let middle = clock();
+                // Whatever failed, every thread keeps to the barriers.
+                barrier.wait();
+                let again = clock();
+                let result = encoded.and_then(|_| self.decode(&payload, &mut decoded));
+                let end = clock();
+                if round > 0 {
+                    times.push([middle - start, end - again]);
+                }
+                failed = failed.or(result.err());
+            }
+            failed.map_or(Ok((times, Outcome { decoded, compressed_bytes: payload.len() })), Err)
+        };
+        let results: Vec<Result<Worked, CodecError>> = thread::scope(|scope| {
+            let work = &work;
+            let handles: Vec<_> =
+                parts.iter().map(|(shape, bytes)| scope.spawn(move || work(shape, bytes))).collect();
+            let join = |handle: thread::ScopedJoinHandle<'_, _>| match handle.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            handles.into_iter().map(join).collect()
+        });
+        let results = results.into_iter().collect::<Result<Vec<Worked>, _>>()?;
+        let slowest = |field: usize| -> f64 {
+            let round = |r: usize| results.iter().map(|(times, _)| times[r][field]).fold(0.0, f64::max);
+            median(&mut (0..rounds.max(1)).map(round).collect::<Vec<f64>>())
+        };
+        let times = [slowest(0), slowest(1), 0.0, 0.0];
+        let outcome = Outcome {
+            compressed_bytes: results.iter().map(|(_, outcome)| outcome.compressed_bytes).sum(),
+            decoded: results.iter().flat_map(|(_, outcome)| outcome.decoded.iter().copied()).collect(),
+        };
+        self.measurement(outcome, times)
+    }
+
+    fn measurement(&self, outcome: Outcome, times: [f64; 4]) -> Result<Measurement, CodecError> {
+        let scored = self.scored()?;
+        let Outcome { decoded, compressed_bytes } = outcome;
+        let [encode_s, decode_s, checksum_s, allocation_s] = times;
         let lossless = decoded == scored.bytes();
         let decoded = Tensor::new(scored.dtype(), scored.shape().to_vec(), decoded)?;
         Ok(Measurement {
             bytes: scored.bytes().len(),
-            compressed_bytes: payload.len(),
-            encode_s: median(&mut encode_s),
-            decode_s: median(&mut decode_s),
+            compressed_bytes,
+            encode_s,
+            decode_s,
+            checksum_s,
+            allocation_s,
             similarity: if lossless { 1.0 } else { similarity(scored, decoded.view())? },
             lossless,
             side_bytes: self.side_bytes(),
         })
     }
+}
+
+/// What came out of the last round.
+struct Outcome {
+    decoded: Vec<u8>,
+    compressed_bytes: usize,
 }
 
 /// The middle value, the lower of two; 0 for none.

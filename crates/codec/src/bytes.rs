@@ -55,11 +55,6 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// What is left.
-    pub(crate) const fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
     /// Checks that nothing is left.
     pub(crate) fn end(&self) -> Result<(), CodecError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("bytes are left over")) }

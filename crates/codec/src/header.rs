@@ -5,7 +5,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 2 | magic `SC` |
-//! | 2 | 1 | format version, 1 |
+//! | 2 | 1 | format version, 2 |
 //! | 3 | 1 | codec id ([`CodecId`]) |
 //! | 4 | 1 | element type ([`DType`]) |
 //! | 5 | 1 | number of dimensions, 0 to 8 |

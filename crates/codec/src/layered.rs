@@ -36,6 +36,7 @@ use crate::bytes::Reader;
 use crate::error::CodecError;
 use crate::f32_halves;
 use crate::header::Header;
+use crate::parallel::{self, PART};
 use crate::simd::{Layer, Level};
 use crate::tensor::{DType, TensorRef};
 
@@ -86,13 +87,32 @@ pub(crate) fn encode(level: Level, effort: Effort, tensor: TensorRef<'_>, out: &
     }
     let table = out.len();
     out.resize(table + 4 * n.div_ceil(CHUNK), 0);
-    let mut scratch = Scratch::new(n);
-    for (i, part) in words.chunks(2 * CHUNK).enumerate() {
-        let before = out.len();
-        plan.offsets.fill(i * CHUNK, part.len() / 2, scratch.offsets_mut());
-        chunk::encode(level, &plan.layers, rotate, part, &mut scratch, out);
-        let length = (out.len() - before) as u32;
-        out[table + 4 * i..table + 4 * i + 4].copy_from_slice(&length.to_le_bytes());
+    // Appends the chunks from element `start` on and notes the length of each.
+    let encode = |start: usize, words: &[u8], lengths: &mut Vec<u32>, out: &mut Vec<u8>| {
+        let mut scratch = Scratch::new(words.len() / 2);
+        for (i, part) in words.chunks(2 * CHUNK).enumerate() {
+            let before = out.len();
+            plan.offsets.fill(start + i * CHUNK, part.len() / 2, scratch.offsets_mut());
+            chunk::encode(level, &plan.layers, rotate, part, &mut scratch, out);
+            lengths.push((out.len() - before) as u32);
+        }
+    };
+    let mut lengths = Vec::with_capacity(n.div_ceil(CHUNK));
+    if parallel::shared(n) {
+        let parts = parallel::map(words.chunks(2 * PART).enumerate(), |(i, part)| {
+            let (mut lengths, mut out) = (Vec::new(), Vec::with_capacity(part.len()));
+            encode(i * PART, part, &mut lengths, &mut out);
+            (lengths, out)
+        });
+        for (part_lengths, part) in parts {
+            lengths.extend(part_lengths);
+            out.extend_from_slice(&part);
+        }
+    } else {
+        encode(0, words, &mut lengths, out);
+    }
+    for (to, length) in out[table..].chunks_exact_mut(4).zip(lengths) {
+        to.copy_from_slice(&length.to_le_bytes());
     }
     if let Some(low) = low.filter(|_| !low_zero) {
         out.extend_from_slice(low);
@@ -131,13 +151,30 @@ pub(crate) fn decode(level: Level, header: &Header, body: &[u8], out: &mut [u8])
     }
     let lengths = reader.take(4 * n.div_ceil(CHUNK))?.as_chunks::<4>().0;
     let rotate = matches!(header.dtype, DType::Bf16 | DType::F16);
-    let mut scratch = Scratch::new(n);
     // An f32's high halves are decoded into the first half of the output and spread from there.
     let words = if is_f32 { &mut out[..2 * n] } else { &mut *out };
-    for (i, (part, length)) in words.chunks_mut(2 * CHUNK).zip(lengths).enumerate() {
-        let chunk = reader.take(u32::from_le_bytes(*length) as usize)?;
-        offsets.fill(i * CHUNK, part.len() / 2, scratch.offsets_mut());
-        chunk::decode(level, &layers, rotate, chunk, &mut scratch, part).map_err(bad)?;
+    let decode = |start: usize, part: &mut [u8], chunk: &[u8], scratch: &mut Scratch| {
+        offsets.fill(start, part.len() / 2, scratch.offsets_mut());
+        chunk::decode(level, &layers, rotate, chunk, scratch, part).map_err(bad)
+    };
+    if parallel::shared(n) {
+        let mut chunks = Vec::with_capacity(lengths.len());
+        for length in lengths {
+            chunks.push(reader.take(u32::from_le_bytes(*length) as usize)?);
+        }
+        let parts = words.chunks_mut(2 * PART).zip(chunks.chunks(PART / CHUNK)).enumerate();
+        let decoded = parallel::map(parts, |(i, (words, chunks))| {
+            let mut scratch = Scratch::new(words.len() / 2);
+            let mut parts = words.chunks_mut(2 * CHUNK).zip(chunks).enumerate();
+            parts.try_for_each(|(j, (part, chunk))| decode(i * PART + j * CHUNK, part, chunk, &mut scratch))
+        });
+        decoded.into_iter().collect::<Result<(), _>>()?;
+    } else {
+        let mut scratch = Scratch::new(n);
+        for (i, (part, length)) in words.chunks_mut(2 * CHUNK).zip(lengths).enumerate() {
+            let chunk = reader.take(u32::from_le_bytes(*length) as usize)?;
+            decode(i * CHUNK, part, chunk, &mut scratch)?;
+        }
     }
     let low = reader.take(if flags & FLAG_LOW == 0 { 0 } else { 2 * n })?;
     reader.end()?;

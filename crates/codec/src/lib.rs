@@ -52,6 +52,7 @@ mod layered;
 pub mod limits;
 mod linalg;
 mod lossy;
+mod parallel;
 mod payload;
 mod predictive;
 mod scratch;
@@ -59,7 +60,7 @@ mod shared;
 mod simd;
 pub mod tensor;
 
-pub use auto::{Auto, Speed};
+pub use auto::{Auto, Link, Speed, Wire};
 pub use error::CodecError;
 pub use header::{CodecId, Header, checksum};
 pub use inspect::{Inspection, inspect};
@@ -67,6 +68,7 @@ pub use limits::Limits;
 pub use lossy::{
     Basis, LowRank, Target, encode_klt, encode_lossy, encode_low_rank, relative_error, similarity,
 };
+pub use parallel::with_threads;
 pub use payload::{decode, decode_into, decode_into_at, encode, encode_at};
 pub use predictive::{Predictor, encode_predictive};
 pub use shared::Shared;

@@ -4,7 +4,7 @@
 pub const MAGIC: [u8; 2] = *b"SC";
 
 /// Version of the payload format that this crate writes and reads.
-pub const FORMAT_VERSION: u8 = 1;
+pub const FORMAT_VERSION: u8 = 2;
 
 /// Most dimensions a tensor may have.
 pub const MAX_DIMENSIONS: usize = 8;
@@ -32,6 +32,9 @@ pub const MAX_RANK: usize = 512;
 
 /// Most bytes of working memory that a thread keeps from one tensor to the next.
 pub const MAX_KEPT_SCRATCH_BYTES: usize = 64 << 20;
+
+/// Most threads that work on one tensor.
+pub const MAX_THREADS: usize = 256;
 
 /// What a caller allows a payload to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

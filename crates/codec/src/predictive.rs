@@ -13,8 +13,10 @@
 //! |---|---|
 //! | 8 | id of the predictor |
 //! | 4 + … | range-coded row exponents and tables |
-//! | 4 + … | stream of the symbols ([`crate::entropy`]), 64 rows at a time, column by column |
-//! | rest | low bits, in the same order, lowest bit first |
+//! | 4, 4 | for each segment: bytes of its stream, bytes of its low bits |
+//! | … | for each segment: the stream of its symbols ([`crate::entropy`]), 64 rows at a time, column by column; then their low bits in the same order, lowest bit first |
+//!
+//! A segment has ⌈2^18 ÷ (64 × columns)⌉ × 64 rows; the last one may have fewer.
 
 mod element;
 mod learn;
@@ -30,6 +32,7 @@ use crate::entropy::tables::Tables;
 use crate::error::CodecError;
 use crate::header::{CodecId, Header, finish};
 use crate::kernel::{self, Block, ROWS};
+use crate::parallel::{self, PART};
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 use element::{CONTEXTS, Lanes};
@@ -81,10 +84,22 @@ fn row_exponent(row: &[u8]) -> u8 {
     (sum / count.max(1)) as u8
 }
 
-fn encode_body(level: Level, predictor: &Predictor, words: &[u8], out: &mut Vec<u8>) {
+/// Rows of a segment: whole sixty-fours, so many that a segment is worth a thread.
+fn segment_rows(cols: usize) -> usize {
+    PART.div_ceil(cols * ROWS).max(1) * ROWS
+}
+
+/// What a segment's elements became, in the order of coding.
+struct Coded {
+    rows: usize,
+    symbols: Vec<u8>,
+    contexts: Vec<u8>,
+    low: Vec<u8>,
+}
+
+fn code_segment(level: Level, predictor: &Predictor, words: &[u8], exponents: &[u8]) -> Coded {
     let cols = predictor.columns();
     let n = words.len() / 2;
-    let exponents: Vec<u8> = words.chunks(2 * cols).map(row_exponent).collect();
     let mut symbols = Vec::with_capacity(n);
     let mut contexts = Vec::with_capacity(n);
     let mut low = BitWriter::new();
@@ -111,8 +126,35 @@ fn encode_body(level: Level, predictor: &Predictor, words: &[u8], out: &mut Vec<
             block.set(j, &integers);
         }
     }
+    let mut bytes = Vec::new();
+    low.finish(&mut bytes);
+    Coded { rows: exponents.len(), symbols, contexts, low: bytes }
+}
+
+fn segment_stream(level: Level, table: &rans::EncodeTable, coded: &Coded, cols: usize) -> Vec<u8> {
+    let Coded { rows, symbols, contexts, .. } = coded;
+    let n = symbols.len();
+    let mut encoder = rans::Encoder::new(n);
+    let whole = n / (ROWS * cols) * (ROWS * cols);
+    let last_rows = rows % ROWS;
+    for at in (whole..n).step_by(last_rows.max(1)).rev() {
+        encoder.push(level, table, &symbols[at..at + last_rows], &contexts[at..at + last_rows]);
+    }
+    encoder.push(level, table, &symbols[..whole], &contexts[..whole]);
+    let mut out = Vec::new();
+    encoder.finish(&mut out);
+    out
+}
+
+fn encode_body(level: Level, predictor: &Predictor, words: &[u8], out: &mut Vec<u8>) {
+    let cols = predictor.columns();
+    let exponents: Vec<u8> = words.chunks(2 * cols).map(row_exponent).collect();
+    let rows = segment_rows(cols);
+    let segments = words.chunks(2 * cols * rows).zip(exponents.chunks(rows));
+    let coded =
+        parallel::map(segments, |(words, exponents)| code_segment(level, predictor, words, exponents));
     let mut counts = vec![[0_u32; 256]; CONTEXTS];
-    for (&s, &c) in symbols.iter().zip(&contexts) {
+    for (&s, &c) in coded.iter().flat_map(|coded| coded.symbols.iter().zip(&coded.contexts)) {
         counts[usize::from(c)][usize::from(s)] += 1;
     }
     let tables = Tables::normalize(&counts);
@@ -125,19 +167,15 @@ fn encode_body(level: Level, predictor: &Predictor, words: &[u8], out: &mut Vec<
     tables.write(&mut side);
     side.finish(out);
     let table = rans::EncodeTable::new(&tables);
-    let mut encoder = rans::Encoder::new(n);
-    let whole = n / (ROWS * cols) * (ROWS * cols);
-    let last_rows = exponents.len() % ROWS;
-    for at in (whole..n).step_by(last_rows.max(1)).rev() {
-        encoder.push(level, &table, &symbols[at..at + last_rows], &contexts[at..at + last_rows]);
+    let streams = parallel::map(coded.iter(), |coded| segment_stream(level, &table, coded, cols));
+    for (coded, stream) in coded.iter().zip(&streams) {
+        out.extend_from_slice(&(stream.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(coded.low.len() as u32).to_le_bytes());
     }
-    encoder.push(level, &table, &symbols[..whole], &contexts[..whole]);
-    let length_at = out.len();
-    out.extend_from_slice(&[0; 4]);
-    encoder.finish(out);
-    let length = (out.len() - length_at - 4) as u32;
-    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
-    low.finish(out);
+    for (coded, stream) in coded.iter().zip(&streams) {
+        out.extend_from_slice(stream);
+        out.extend_from_slice(&coded.low);
+    }
 }
 
 /// The predictor that a body names.
@@ -168,36 +206,56 @@ pub(crate) fn decode(
     let rows = header.len() / cols;
     let exponents: Vec<u8> = (0..rows).map(|_| side.tree(&mut tree, 8) as u8).collect();
     let tables = Tables::read(&mut side, CONTEXTS).map_err(|r| reader.malformed(r))?;
-    let length = reader.u32()? as usize;
-    let stream = reader.take(length)?;
     let table = rans::DecodeTable::new(&tables);
-    let mut decode = || {
-        let mut decoder = rans::Decoder::new(&table, stream)?;
-        let mut low = BitReader::new(reader.rest());
-        let mut block = Block::new(cols);
-        for (rows, exponents) in out.chunks_mut(2 * cols * ROWS).zip(exponents.chunks(ROWS)) {
-            block.clear();
-            let count = exponents.len();
-            let mut lanes = Lanes::new(exponents);
-            let (mut s, mut c) = ([0; ROWS], [0; ROWS]);
-            let mut column = [0_u16; ROWS];
-            for j in 0..cols {
-                let sums = kernel::predict(level, &block, predictor.row(j), j);
-                lanes.expect(level, predictor.scale(j), &sums);
-                lanes.contexts(&mut c);
-                decoder.run(level, &c[..count], &mut s[..count])?;
-                for i in 0..count {
-                    column[i] = lanes.get_value(i, s[i], &mut low);
-                }
-                for (v, row) in column.iter().zip(rows.chunks_exact_mut(2 * cols)) {
-                    row[2 * j..2 * j + 2].copy_from_slice(&v.to_le_bytes());
-                }
-                let integers = lanes.learn(level, predictor.scale(j), &column, &sums);
-                block.set(j, &integers);
+    let segment = segment_rows(cols);
+    let lengths = reader.take(8 * rows.div_ceil(segment))?.as_chunks::<4>().0;
+    let mut parts = Vec::with_capacity(lengths.len() / 2);
+    for [stream, low] in lengths.as_chunks::<2>().0 {
+        let mut take = |length: &[u8; 4]| reader.take(u32::from_le_bytes(*length) as usize);
+        parts.push((take(stream)?, take(low)?));
+    }
+    reader.end()?;
+    let segments = out.chunks_mut(2 * cols * segment).zip(exponents.chunks(segment)).zip(parts);
+    let decoded = parallel::map(segments, |((out, exponents), (stream, low))| {
+        decode_segment(level, predictor, &table, exponents, stream, low, out)
+    });
+    decoded.into_iter().collect::<Result<(), _>>().map_err(|r| reader.malformed(r))
+}
+
+fn decode_segment(
+    level: Level,
+    predictor: &Predictor,
+    table: &rans::DecodeTable,
+    exponents: &[u8],
+    stream: &[u8],
+    low: &[u8],
+    out: &mut [u8],
+) -> Result<(), &'static str> {
+    let cols = predictor.columns();
+    let mut decoder = rans::Decoder::new(table, stream)?;
+    let mut low = BitReader::new(low);
+    let mut block = Block::new(cols);
+    for (rows, exponents) in out.chunks_mut(2 * cols * ROWS).zip(exponents.chunks(ROWS)) {
+        block.clear();
+        let count = exponents.len();
+        let mut lanes = Lanes::new(exponents);
+        let (mut s, mut c) = ([0; ROWS], [0; ROWS]);
+        let mut column = [0_u16; ROWS];
+        for j in 0..cols {
+            let sums = kernel::predict(level, &block, predictor.row(j), j);
+            lanes.expect(level, predictor.scale(j), &sums);
+            lanes.contexts(&mut c);
+            decoder.run(level, &c[..count], &mut s[..count])?;
+            for i in 0..count {
+                column[i] = lanes.get_value(i, s[i], &mut low);
             }
+            for (v, row) in column.iter().zip(rows.chunks_exact_mut(2 * cols)) {
+                row[2 * j..2 * j + 2].copy_from_slice(&v.to_le_bytes());
+            }
+            let integers = lanes.learn(level, predictor.scale(j), &column, &sums);
+            block.set(j, &integers);
         }
-        decoder.finish()?;
-        low.finish()
-    };
-    decode().map_err(|r| reader.malformed(r))
+    }
+    decoder.finish()?;
+    low.finish()
 }

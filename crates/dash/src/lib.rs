@@ -2,6 +2,8 @@
 //!
 //! It must never know a terminal, a socket or a clock: keys, answers and the time go in, wishes and cells come out.
 
+#![cfg_attr(test, recursion_limit = "512")]
+
 mod detail;
 mod draw;
 mod files;

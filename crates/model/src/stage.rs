@@ -102,6 +102,9 @@ pub enum StageError {
     /// No graph is kept for this micro-batch.
     #[error("micro-batch {0} has no kept forward pass")]
     NoGraph(u64),
+    /// The graph was set aside and not restored.
+    #[error("micro-batch {0} was set aside: its forward pass must run again first")]
+    SetAside(u64),
     /// A graph is already kept for this micro-batch.
     #[error("micro-batch {0} already has a kept forward pass")]
     GraphOpen(u64),
@@ -141,6 +144,17 @@ pub trait Stage: Send {
         gradient: Option<&Message>,
         accumulate: bool,
     ) -> Result<Option<Message>, StageError>;
+    /// Drops what is kept of a micro-batch but the weights that its forward used: [`Stage::restore`] makes it again.
+    /// Does nothing if nothing is kept.
+    fn set_aside(&mut self, micro_batch: u64);
+    /// Runs the forward of a micro-batch that was set aside again, from the tokens and the input that it had then:
+    /// what is kept afterwards is the same to the bit.
+    fn restore(
+        &mut self,
+        micro_batch: u64,
+        tokens: &[u32],
+        input: Option<&Message>,
+    ) -> Result<(), StageError>;
     /// Drops what is kept of a micro-batch, if anything.
     fn discard(&mut self, micro_batch: u64);
     /// Drops the gradient.

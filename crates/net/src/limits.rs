@@ -46,6 +46,8 @@ pub const DIRECT_ADDRESSES: usize = 16;
 pub const RELAY_URL_BYTES: usize = 256;
 /// Longest printed ticket, bytes.
 pub const TICKET_BYTES: usize = 2048;
+/// Smallest payload that a link's speed is measured by, bytes: a smaller one is done before the path is full.
+pub const MEASURED_BYTES: usize = 256 << 10;
 /// Peers whose traffic is counted by name; the bytes of others enter the totals only.
 pub const COUNTED_PEERS: usize = 65_536;
 /// Bytes that one connection may have delivered without anyone reading them yet.

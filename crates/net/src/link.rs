@@ -70,6 +70,13 @@ pub trait Link: Send + Sync + 'static {
     /// Bytes of messages so far.
     fn traffic(&self) -> Traffic;
 
+    /// Bytes of payload per second that lately reached a peer, from the first byte written to the last one acknowledged;
+    /// without a peer: any peer. None until something large enough was sent, or where nothing is measured.
+    fn speed(&self, peer: Option<&NodeId>) -> Option<f64> {
+        let _ = peer;
+        None
+    }
+
     /// Refuses new calls, ends those in flight with [`LinkError::Closed`], and tells the peers.
     async fn close(&self);
 }

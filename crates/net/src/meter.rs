@@ -1,5 +1,6 @@
 //! Counts the bytes of messages, and holds sending to a rate.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +14,41 @@ use crate::{PeerTraffic, Traffic, limits};
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     traffic: Mutex<Traffic>,
+    speeds: Mutex<Speeds>,
 }
 
+/// Running means of speeds, bytes per second.
+#[derive(Debug, Default)]
+struct Speeds {
+    all: Option<f64>,
+    peers: BTreeMap<NodeId, f64>,
+}
+
+/// Share of the newest transfer in a running speed.
+const NEWEST: f64 = 0.25;
+
 impl Meter {
+    /// `bytes` of payload took this long to reach a peer.
+    pub(crate) fn reached(&self, peer: NodeId, bytes: usize, took: Duration) {
+        if took.is_zero() {
+            return;
+        }
+        let speed = bytes as f64 / took.as_secs_f64();
+        let follow = |before: Option<f64>| before.map_or(speed, |before| before + NEWEST * (speed - before));
+        let mut speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        speeds.all = Some(follow(speeds.all));
+        let known = speeds.peers.get(&peer).copied();
+        if known.is_some() || speeds.peers.len() < limits::COUNTED_PEERS {
+            speeds.peers.insert(peer, follow(known));
+        }
+    }
+
+    /// Speed to a peer, or to any.
+    pub(crate) fn speed(&self, peer: Option<&NodeId>) -> Option<f64> {
+        let speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        peer.map_or(speeds.all, |peer| speeds.peers.get(peer).copied())
+    }
+
     pub(crate) fn sent(&self, peer: NodeId, control: usize, payload: usize) {
         self.count(peer, |traffic| {
             traffic.control_sent += control as u64;
@@ -79,6 +112,22 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_speed_follows_what_was_measured() {
+        let (meter, peers) = (Meter::default(), [NodeId([1; 32]), NodeId([2; 32])]);
+        assert_eq!((meter.speed(None), meter.speed(Some(&peers[0]))), (None, None));
+        meter.reached(peers[0], 1_000_000, Duration::from_millis(100));
+        assert_eq!((meter.speed(Some(&peers[0])), meter.speed(Some(&peers[1]))), (Some(1e7), None));
+        meter.reached(peers[1], 1_000_000, Duration::from_millis(50));
+        assert_eq!((meter.speed(Some(&peers[1])), meter.speed(None)), (Some(2e7), Some(1.25e7)));
+        meter.reached(peers[0], 1_000_000, Duration::ZERO);
+        for _ in 0..50 {
+            meter.reached(peers[0], 1_000_000, Duration::from_secs(1));
+        }
+        let slow = meter.speed(Some(&peers[0])).expect("measured");
+        assert!((1e6..1.01e6).contains(&slow), "{slow}");
+    }
 
     #[tokio::test]
     async fn a_pace_is_never_faster_than_its_rate_but_for_the_burst() {

@@ -117,7 +117,7 @@ struct Shared {
     endpoint: Endpoint,
     handler: Arc<dyn Handler>,
     peers: Peers,
-    meter: Meter,
+    meter: Arc<Meter>,
     pace: Option<Pace>,
     stripes: u8,
     /// Calls in flight.
@@ -147,7 +147,7 @@ impl QuicLink {
             endpoint,
             handler,
             peers: Peers::default(),
-            meter: Meter::default(),
+            meter: Arc::default(),
             pace: options.upload_limit.map(Pace::new),
             stripes: options.stripes.clamp(1, limits::STRIPES),
             calls: Semaphore::new(limits::CALLS),
@@ -230,6 +230,10 @@ impl Link for QuicLink {
 
     fn traffic(&self) -> Traffic {
         self.shared.meter.traffic()
+    }
+
+    fn speed(&self, peer: Option<&NodeId>) -> Option<f64> {
+        self.shared.meter.speed(peer)
     }
 
     async fn close(&self) {

@@ -7,4 +7,5 @@ mod it {
     mod lives;
     mod nodes;
     mod relay;
+    mod speed;
 }

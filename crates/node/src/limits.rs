@@ -105,6 +105,8 @@ pub const MINER_QUEUE: usize = 1024;
 pub const TOKENS_KEPT: usize = 64;
 /// Bytes that a codec adds to a tensor at most.
 pub const PAYLOAD_OVERHEAD_BYTES: usize = 256;
+/// Speed of a link that was not measured yet, bytes per second: a home's 100 Mbit/s.
+pub const UNMEASURED_BYTES_PER_S: f64 = 12.5e6;
 /// Bytes of finished items that a miner keeps for validators.
 pub const ARCHIVE_BYTES: usize = 256 << 20;
 /// Finished items that a miner keeps for validators.

@@ -14,6 +14,7 @@ mod keep;
 mod memory;
 mod merge;
 mod process;
+mod samples;
 mod shelf;
 mod speed;
 mod tensors;
@@ -41,6 +42,7 @@ use crate::speak::Speak;
 use crate::spec::{RunSpec, SpecError};
 use crate::tokens::{TokenSource, TokensError};
 use door::{Door, Inbound};
+pub use keep::Keep;
 pub use memory::{MinerMemory, memory};
 pub use process::{Options, run};
 
@@ -87,8 +89,8 @@ pub enum MinerError {
     },
     /// Too little memory.
     #[error(
-        "stage {stage} needs {} MiB and this miner may use {} (--memory, or a limit of its process): allow more, or \
-         join a run with more stages",
+        "stage {stage} needs {} MiB and this miner may use {} (--memory, or a limit of its process): allow more, keep \
+         less (--keep inputs), or join a run with more stages",
         needed.div_ceil(1 << 20), allowed >> 20
     )]
     Memory {
@@ -152,6 +154,8 @@ pub struct Parts {
     pub stage: Option<StageIndex>,
     /// Folder for a sample of what it sends; none: nothing is kept.
     pub keep_frames: Option<PathBuf>,
+    /// What stays of a micro-batch between forward and backward.
+    pub keep: Keep,
 }
 
 /// A miner that has not read the log yet.
@@ -172,7 +176,7 @@ impl Miner {
             tokens: OnceLock::new(),
             merging: RwLock::new(None),
             meter: Arc::default(),
-            keep: parts.keep_frames.as_deref().map(keep::Keep::new),
+            samples: parts.keep_frames.as_deref().map(samples::Samples::new),
             most: OnceLock::new(),
         };
         Self { parts, door: Arc::new(door), inbox }
@@ -214,7 +218,17 @@ impl Miner {
     ) -> Result<End, MinerError> {
         let Self { parts, door, inbox } = self;
         let Parts {
-            key, run, orchestrator, blobs, folder, threads, memory: allowed, when_idle, stage, ..
+            key,
+            run,
+            orchestrator,
+            blobs,
+            folder,
+            threads,
+            memory: allowed,
+            when_idle,
+            stage,
+            keep,
+            ..
         } = parts;
         let follow = Follow { link: Arc::clone(&link), orchestrator, run, patience: limits::FIRST_BLOCK };
         let log = follow.start(tasks, stop).await?;
@@ -226,7 +240,7 @@ impl Miner {
             in_flight: stages.len() * 2,
             queue: stages.len() * 2 + limits::QUEUE_BEYOND,
         };
-        let needs = memory(&spec, settings.queue, threads);
+        let needs = memory(&spec, settings.queue, threads, keep);
         need(&needs);
         memory::check(&needs, stage, allowed)?;
         let tokens = TokenSource::new(&spec, Arc::clone(&blobs), Arc::clone(&link), run, orchestrator)?;
@@ -260,7 +274,7 @@ impl Miner {
         let speaker = speak.start(tasks, stop);
         let (inner, events) = mpsc::channel(limits::MINER_QUEUE);
         let (done, finished) = mpsc::channel(limits::MINER_QUEUE);
-        let commands = compute::start(spec.optimiser(), Arc::clone(&pool), when_idle, done)
+        let commands = compute::start(spec.optimiser(), Arc::clone(&pool), when_idle, keep, done)
             .map_err(|error| MinerError::Threads(error.to_string()))?;
         let core = core::Core {
             node: key.node_id(),
@@ -279,6 +293,7 @@ impl Miner {
             pool,
             join,
             settings,
+            keep,
             door,
             commands,
             started: Instant::now(),

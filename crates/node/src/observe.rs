@@ -127,6 +127,7 @@ impl Observer {
             merge_bytes: traffic.merge,
             merge_ratio: quotient(traffic.merge_full, traffic.merge),
             codec_s: seconds(traffic.codec),
+            memory_spared_bytes: spared(state),
             coverage: share(totals.merged, totals.forfeited),
             miners: miners(state, now),
             validators: present(state, Role::Validator),
@@ -168,6 +169,7 @@ impl Observer {
             merge_bytes: totals.traffic.merge,
             merge_ratio: quotient(totals.traffic.merge_full, totals.traffic.merge),
             codec_s: seconds(totals.traffic.codec),
+            memory_spared_bytes: spared(state),
             epochs: state.summaries().back().map_or(0, |last| last.epoch.0 + 1),
             coverage: share(totals.merged, totals.forfeited),
             checkpoint,
@@ -246,6 +248,10 @@ fn seconds(span: Millis) -> f64 {
 fn share(part: u64, rest: u64) -> Option<f64> {
     let whole = part + rest;
     (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn spared(state: &State) -> u64 {
+    state.nodes().values().fold(0, |sum, node| sum.saturating_add(node.traffic.spared))
 }
 
 fn ratio(traffic: &Traffic) -> Option<f64> {

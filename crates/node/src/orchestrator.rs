@@ -169,6 +169,7 @@ impl Orchestrator {
         shutdown: Shutdown,
     ) -> Result<Summary, OrchestratorError> {
         let Self { parts, state: _, driver, inputs, shared, kept, desk } = self;
+        desk.set_link(&link);
         let end = CancellationToken::new();
         let _end_with_this = end.clone().drop_guard();
         drop(progress.try_send(Progress::Listening(listening)));

@@ -137,6 +137,9 @@ pub struct Status {
     /// Time that encoding and decoding took so far, summed over the miners, seconds.
     #[serde(default)]
     pub codec_s: f64,
+    /// Memory that keeping only encoded forward inputs spared: the most of each miner at a time, summed, bytes.
+    #[serde(default)]
+    pub memory_spared_bytes: u64,
     /// Cells merged ÷ cells leased so far; none before the first merge.
     pub coverage: Option<f64>,
     /// Miners, by stage then id.
@@ -226,6 +229,9 @@ pub struct Summary {
     /// Time that encoding and decoding took, summed over the miners, seconds.
     #[serde(default)]
     pub codec_s: f64,
+    /// Memory that keeping only encoded forward inputs spared: the most of each miner at a time, summed, bytes.
+    #[serde(default)]
+    pub memory_spared_bytes: u64,
     /// Epochs merged.
     pub epochs: u32,
     /// Cells merged ÷ cells leased.
@@ -262,6 +268,7 @@ mod tests {
             merge_bytes: 20,
             merge_ratio: Some(1.5),
             codec_s: 0.5,
+            memory_spared_bytes: 0,
             epochs: 3,
             coverage: Some(1.0),
             checkpoint: Some("here".into()),
@@ -271,7 +278,7 @@ mod tests {
         let line = serde_json::to_string(&Progress::Summary(Box::new(summary))).unwrap();
         assert_eq!(
             line,
-            r#"{"event":"summary","loss_first":5.5,"loss_last":4.0,"heldout_loss_first":5.6,"heldout_loss_last":null,"tokens":1000,"seconds":2.0,"tokens_per_s":500.0,"activation_bytes":10,"activation_ratio":64.0,"merge_bytes":20,"merge_ratio":1.5,"codec_s":0.5,"epochs":3,"coverage":1.0,"checkpoint":"here","run":"ab","head":null}"#
+            r#"{"event":"summary","loss_first":5.5,"loss_last":4.0,"heldout_loss_first":5.6,"heldout_loss_last":null,"tokens":1000,"seconds":2.0,"tokens_per_s":500.0,"activation_bytes":10,"activation_ratio":64.0,"merge_bytes":20,"merge_ratio":1.5,"codec_s":0.5,"memory_spared_bytes":0,"epochs":3,"coverage":1.0,"checkpoint":"here","run":"ab","head":null}"#
         );
         assert!(matches!(serde_json::from_str(&line), Ok(Progress::Summary(_))));
     }

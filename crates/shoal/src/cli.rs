@@ -126,6 +126,38 @@ pub(crate) struct UpArgs {
     /// Threads of each miner. Default: the machine's cores divided by the miners, at least 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// What miners keep of a micro-batch between forward and backward.
+    #[arg(long, value_enum, default_value_t = KeepArg::Graphs)]
+    pub(crate) keep: KeepArg,
+}
+
+/// What stays of a micro-batch between forward and backward; the numbers are the same either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KeepArg {
+    /// All that backward needs.
+    #[default]
+    Graphs,
+    /// The forward input, encoded as it came: less memory, but forward runs twice.
+    Inputs,
+}
+
+impl KeepArg {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Graphs => "graphs",
+            Self::Inputs => "inputs",
+        }
+    }
+}
+
+impl From<KeepArg> for node::miner::Keep {
+    fn from(keep: KeepArg) -> Self {
+        match keep {
+            KeepArg::Graphs => Self::Graphs,
+            KeepArg::Inputs => Self::Inputs,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -184,6 +216,9 @@ pub(crate) struct MinerArgs {
     /// Keep one in 16 frames that this miner sends in a folder, at most 256, for `shoal arena harvest`.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) keep_frames: Option<PathBuf>,
+    /// What to keep of a micro-batch between forward and backward.
+    #[arg(long, value_enum, default_value_t = KeepArg::Graphs)]
+    pub(crate) keep: KeepArg,
 }
 
 #[derive(Args, Debug)]

@@ -96,6 +96,7 @@ pub(crate) fn miner(args: &MinerArgs, json: bool) -> Result<ExitCode> {
         when_idle: args.when_idle,
         stage: args.stage.map(StageIndex),
         keep_frames: args.keep_frames.clone(),
+        keep: args.keep.into(),
     };
     let need = |needs: &[miner::MinerMemory]| {
         for need in needs.iter().filter(|need| args.stage.is_none_or(|stage| stage == need.stage)) {

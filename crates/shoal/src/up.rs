@@ -15,7 +15,7 @@ use node::progress::{Listening, PhaseName, Progress, Summary};
 use node::spec::RunSpec;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::UpArgs;
+use crate::cli::{KeepArg, UpArgs};
 use crate::failure::{INTERRUPTED, bad_input};
 use crate::prepare::{self, Place};
 use crate::watch::Show;
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
     ))?;
     // One thread only: the kernel ties a child's life to the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let swarm = Swarm { folder, stages: spec.stages(), replicas, validators, threads };
+    let swarm = Swarm { folder, stages: spec.stages(), replicas, validators, threads, keep: args.keep };
     let ended = runtime.block_on(swarm.drive(&mut show));
     drop(lock);
     let (summary, code) = match ended {
@@ -143,6 +143,7 @@ struct Swarm {
     replicas: u16,
     validators: u16,
     threads: usize,
+    keep: KeepArg,
 }
 
 impl Swarm {
@@ -272,7 +273,12 @@ impl Swarm {
             for replica in 0..self.replicas {
                 let name = format!("miner-{stage}-{replica}");
                 let mut args = join("miner", &name);
-                args.extend(["--stage".into(), stage.to_string().into()]);
+                args.extend([
+                    "--stage".into(),
+                    stage.to_string().into(),
+                    "--keep".into(),
+                    self.keep.name().into(),
+                ]);
                 children.start(ChildSpec { name, args, events: false });
             }
         }

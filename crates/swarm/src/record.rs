@@ -243,6 +243,9 @@ pub struct Traffic {
     pub merge_full: u64,
     /// Time that encoding and decoding took.
     pub codec: Millis,
+    /// Most memory at a time that keeping forward inputs encoded, instead of what backward needs of them, spared one
+    /// miner, bytes. Sums of traffic hold the most of any.
+    pub spared: u64,
     /// Everything sent.
     pub sent: u64,
     /// Everything received.

@@ -21,12 +21,10 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn begin(&self) -> u64 {
-        self.in_flight.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn left(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// One more request under way, until this is dropped: also when its client leaves.
+    pub(crate) fn begin(&self) -> UnderWay<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        UnderWay(&self.in_flight)
     }
 
     pub(crate) fn done(&self, status: u16, took: Duration) {
@@ -42,6 +40,16 @@ impl Metrics {
     pub(crate) fn inputs(&self, accepted: bool) {
         let counter = if accepted { &self.accepted } else { &self.refused };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay<'a>(&'a AtomicU64);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

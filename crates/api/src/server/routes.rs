@@ -122,7 +122,7 @@ async fn bounded(
             Err(_) => return ApiError::Busy.into_response(),
         }
     }
-    app.metrics.begin();
+    let under_way = app.metrics.begin();
     let response = match limit {
         None => next.run(request).await,
         Some(limit) => match tokio::time::timeout(limit, next.run(request)).await {
@@ -130,7 +130,7 @@ async fn bounded(
             Err(_) => ApiError::Busy.into_response(),
         },
     };
-    app.metrics.left();
+    drop(under_way);
     if !streams {
         app.metrics.done(response.status().as_u16(), start.elapsed());
     }

@@ -1,5 +1,6 @@
 //! The rules by name.
 
+use super::codec::FUEL_PS;
 use super::{Direction, Link, Objective, Rule, Takeover, Weighted};
 
 /// A rule that a spec may name.
@@ -26,7 +27,7 @@ const LINK: Link = Link {
     floor_ppb: 990_000_000,
     exact: false,
     link_bytes_per_s: 12_500_000,
-    fuel_ps: 500,
+    fuel_ps: FUEL_PS,
     module_share: 1000,
     failures_max_ppm: 10_000,
     reference_bytes: 2 << 20,

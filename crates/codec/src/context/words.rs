@@ -3,6 +3,7 @@
 //! A symbol is six bits of exponent relative to its row, the first mantissa bit and the sign.
 
 use crate::layered::Offsets;
+use crate::parallel::{self, PART};
 use crate::simd::Level;
 
 /// Exponents worked on at a time.
@@ -29,12 +30,36 @@ pub(crate) fn split(
     tails: &mut Vec<u8>,
     escapes: &mut Vec<u8>,
 ) {
+    tails.resize(tail_bytes(symbols.len()), 0);
+    if !parallel::shared(symbols.len()) {
+        return split_part(level, words, rotate, offsets, 0, symbols, tails, escapes);
+    }
+    let parts = words.chunks(2 * PART).zip(symbols.chunks_mut(PART)).zip(tails.chunks_mut(PART / 8 * 6));
+    let all = parallel::map(parts.enumerate(), |(i, ((words, symbols), tails))| {
+        let mut escapes = Vec::new();
+        split_part(level, words, rotate, offsets, i * PART, symbols, tails, &mut escapes);
+        escapes
+    });
+    all.iter().for_each(|part| escapes.extend_from_slice(part));
+}
+
+/// Like [`split`], of the elements from `start` on.
+#[expect(clippy::too_many_arguments, reason = "what goes in, where, and three things that come out")]
+fn split_part(
+    level: Level,
+    words: &[u8],
+    rotate: bool,
+    offsets: &Offsets,
+    start: usize,
+    symbols: &mut [u8],
+    tails: &mut [u8],
+    escapes: &mut Vec<u8>,
+) {
     let mut block_offsets = [0; BLOCK];
     let mut low = [0; BLOCK];
-    tails.resize(tail_bytes(symbols.len()), 0);
     let blocks = words.chunks(2 * BLOCK).zip(symbols.chunks_mut(BLOCK)).zip(tails.chunks_mut(BLOCK / 8 * 6));
     for (i, ((words, symbols), tails)) in blocks.enumerate() {
-        offsets.fill(i * BLOCK, symbols.len(), &mut block_offsets);
+        offsets.fill(start + i * BLOCK, symbols.len(), &mut block_offsets);
         let escaped = level.run(
             #[inline(always)]
             || {
@@ -93,12 +118,47 @@ pub(crate) fn join(
     offsets: &Offsets,
     words: &mut [u8],
 ) -> Result<(), &'static str> {
+    if !parallel::shared(symbols.len()) {
+        let left = join_part(level, symbols, tails, escapes, rotate, offsets, 0, words)?;
+        return if left.is_empty() { Ok(()) } else { Err("exponents are left over") };
+    }
+    // Which exponents outside the window belong to which part.
+    let mut rest = escapes;
+    let mut own = Vec::with_capacity(symbols.len().div_ceil(PART));
+    for part in symbols.chunks(PART) {
+        let count = if escapes.is_empty() { 0 } else { part.iter().filter(|s| **s >> 2 == ESCAPE).count() };
+        let (taken, after) = rest.split_at_checked(count).ok_or("an exponent is missing")?;
+        own.push(taken);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        return Err("exponents are left over");
+    }
+    let parts = words.chunks_mut(2 * PART).zip(symbols.chunks(PART)).zip(tails.chunks(PART / 8 * 6)).zip(own);
+    let joined = parallel::map(parts.enumerate(), |(i, (((words, symbols), tails), escapes))| {
+        join_part(level, symbols, tails, escapes, rotate, offsets, i * PART, words).map(|_| ())
+    });
+    joined.into_iter().collect()
+}
+
+/// Like [`join`], of the elements from `start` on; returns the exponents that are left.
+#[expect(clippy::too_many_arguments, reason = "what goes in, where, and what comes out")]
+fn join_part<'e>(
+    level: Level,
+    symbols: &[u8],
+    tails: &[u8],
+    escapes: &'e [u8],
+    rotate: bool,
+    offsets: &Offsets,
+    start: usize,
+    words: &mut [u8],
+) -> Result<&'e [u8], &'static str> {
     let mut block_offsets = [0; BLOCK];
     let mut low = [0; BLOCK];
     let mut escapes = escapes.iter();
     let blocks = words.chunks_mut(2 * BLOCK).zip(symbols.chunks(BLOCK)).zip(tails.chunks(BLOCK / 8 * 6));
     for (i, ((words, symbols), tails)) in blocks.enumerate() {
-        offsets.fill(i * BLOCK, symbols.len(), &mut block_offsets);
+        offsets.fill(start + i * BLOCK, symbols.len(), &mut block_offsets);
         let words = words.as_chunks_mut::<2>().0;
         let escaped = level.run(
             #[inline(always)]
@@ -124,7 +184,7 @@ pub(crate) fn join(
             }
         }
     }
-    if escapes.len() == 0 { Ok(()) } else { Err("exponents are left over") }
+    Ok(escapes.as_slice())
 }
 
 #[inline(always)]

@@ -7,7 +7,13 @@
 //! Stream: 32 states of 4 bytes, then words of 2 bytes, little-endian.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use super::tables::{SCALE, SCALE_BITS, Tables};
 use crate::scratch::Scratch;
@@ -96,7 +102,11 @@ impl Encoder {
         *at = match level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => avx512::encode(&table.entries, symbols, contexts, states, words, *at),
-            _ => {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::encode(&table.entries, symbols, contexts, states, words, *at),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => neon::encode(&table.entries, symbols, contexts, states, words, *at),
+            Level::Scalar => {
                 let groups = symbols.as_chunks::<LANES>().0.iter().zip(contexts.as_chunks::<LANES>().0);
                 groups.rev().fold(*at, |at, (s, c)| encode_group(table, s, c, states, words, at))
             }
@@ -167,17 +177,17 @@ impl<'a> Decoder<'a> {
         if usize::from(most) >= self.table.contexts {
             return Err("context is out of range");
         }
-        #[cfg(target_arch = "x86_64")]
-        let done = if level == Level::Avx512 {
-            let (done, taken) =
-                avx512::decode(&self.table.slots, self.words, contexts, &mut self.states, out);
-            self.words = &self.words[taken..];
-            done
-        } else {
-            0
+        let (slots, words, states) = (&self.table.slots, self.words, &mut self.states);
+        let (done, taken) = match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::decode(slots, words, contexts, states, out),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::decode(slots, words, contexts, states, out),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => neon::decode(slots, words, contexts, states, out),
+            Level::Scalar => (0, 0),
         };
-        #[cfg(not(target_arch = "x86_64"))]
-        let done = 0;
+        self.words = &words[taken..];
         let groups = out[done..].chunks_mut(LANES).zip(contexts[done..].chunks(LANES));
         for (out, contexts) in groups {
             self.group(contexts, out)?;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use shoal_codec::{
     Basis, CodecError, CodecId, DType, Header, Level, Limits, LowRank, Predictor, Shared, Target, Tensor,
     TensorRef, decode, decode_into_at, encode_klt, encode_low_rank, encode_predictive, relative_error,
-    similarity,
+    similarity, with_threads,
 };
 use std::sync::Arc;
 
@@ -177,5 +177,26 @@ fn shared_tensors_are_exact_when_predicted() {
         encode_predictive(Level::detect(), &predictor, second.view(), &mut payload).unwrap();
         assert!(decode_all(&payload, &shared) == second.bytes(), "{name}");
         assert!(second.bytes().len() as f64 / payload.len() as f64 > 1.7, "{name}");
+    }
+}
+
+#[test]
+fn predicted_tensors_of_many_segments_are_the_same_on_any_number_of_threads() {
+    // Segments of 2752 rows; the last one ends within sixty-four.
+    let next = matrix(DType::Bf16, 2 * 2752 + 77, 96, 3, 12);
+    let (predictor, shared) = predictor_for(&next);
+    let encode = || {
+        let mut payload = Vec::new();
+        encode_predictive(Level::detect(), &predictor, next.view(), &mut payload).unwrap();
+        payload
+    };
+    let alone = encode();
+    assert_eq!(Header::parse(&alone, &Limits::default()).unwrap().codec, CodecId::Predictive);
+    assert!(decode_all(&alone, &shared) == next.bytes());
+    for threads in [2, 5] {
+        with_threads(threads, || {
+            assert!(encode() == alone);
+            assert!(decode_all(&alone, &shared) == next.bytes());
+        });
     }
 }

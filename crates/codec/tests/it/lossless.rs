@@ -2,7 +2,10 @@
 
 use crate::tensors::{Random, any_tensor, matrix, shared};
 use proptest::prelude::*;
-use shoal_codec::{CodecId, DType, Header, Level, Limits, Shared, Tensor, decode_into_at, encode_at};
+use shoal_codec::{
+    Auto, CodecId, DType, Header, Level, Limits, Link, Shared, Tensor, Wire, decode_into_at, encode_at,
+    with_threads,
+};
 
 const LOSSLESS: [CodecId; 4] = [CodecId::Raw, CodecId::Fast, CodecId::Huffman, CodecId::Context];
 const UNCHECKED: Limits = Limits { max_decoded_bytes: 1 << 24, verify_checksum: false };
@@ -92,4 +95,62 @@ fn shared_tensors_are_exact() {
             assert!(payload.len() < tensor.bytes().len() + 64, "{name}");
         }
     }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bytes() {
+    // More than two parts, and rows that do not end where parts do; a few exponents far outside any window.
+    for (dtype, rows, cols) in [(DType::Bf16, 1100, 600), (DType::F32, 700, 1024), (DType::U16, 301, 2048)] {
+        let tensor = matrix(dtype, rows, cols, 2, 5);
+        let mut bytes = tensor.bytes().to_vec();
+        for i in (0..bytes.len()).step_by(99_991) {
+            bytes[i] ^= 0x7f;
+        }
+        let tensor = Tensor::new(dtype, tensor.shape().to_vec(), bytes).unwrap();
+        for codec in LOSSLESS {
+            let alone = check(codec, &tensor);
+            for threads in [2, 3, 16] {
+                with_threads(threads, || assert!(check(codec, &tensor) == alone, "{codec} on {threads}"));
+            }
+            let mut r = Random(7);
+            for _ in 0..16 {
+                let mut bad = alone.clone();
+                let at = 40 + r.next() as usize % (bad.len() - 40);
+                bad[at] ^= 1 << (r.next() % 8);
+                let decode = || {
+                    let mut bytes = Vec::new();
+                    let got = decode_into_at(Level::detect(), &bad, &UNCHECKED, &Shared::new(), &mut bytes);
+                    got.map(|_| bytes).ok()
+                };
+                assert!(decode() == with_threads(3, decode), "{codec}, byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn auto_follows_the_link() {
+    let tensor = matrix(DType::Bf16, 512, 512, 4, 3);
+    let auto = Auto::new(Level::detect());
+    let choose = |link: Link| auto.choose(tensor.view(), link, None).unwrap();
+    assert_eq!(choose(Link::idle(1e3)), CodecId::Context);
+    assert_eq!(choose(Link::idle(1e14)), CodecId::Raw);
+    // While the link has work, encoding costs nothing; nor does decoding, unless the decoder has too much to do.
+    let gigabit = Link { bytes_per_s: 125e6, backlog_s: 1.0, decoding_s: 0.0 };
+    assert_eq!(choose(gigabit), CodecId::Context);
+    assert_ne!(choose(Link { decoding_s: 9.0, backlog_s: 0.0, ..gigabit }), CodecId::Context);
+    // What a wire has shown stands in for the probe.
+    let mut wire = Wire::default();
+    assert_eq!(auto.choose_on(&mut wire, tensor.view(), gigabit, None).unwrap(), CodecId::Context);
+    let bytes = tensor.bytes().len();
+    wire.note(CodecId::Context, bytes, 2 * bytes);
+    let next = auto.choose_on(&mut wire, tensor.view(), gigabit, None).unwrap();
+    assert_ne!(next, CodecId::Context, "its last payload was twice the tensor");
+    for _ in 0..40 {
+        auto.choose_on(&mut wire, tensor.view(), gigabit, None).unwrap();
+    }
+    assert_eq!(auto.choose_on(&mut wire, tensor.view(), gigabit, None).unwrap(), CodecId::Context);
+    let bytes = Tensor::new(DType::U8, vec![64], vec![0; 64]).unwrap();
+    assert_eq!(auto.choose(bytes.view(), Link::idle(1e3), None).unwrap(), CodecId::Raw);
+    assert!(auto.speed(CodecId::Fast).is_some_and(|speed| speed.encode > 0.0));
 }

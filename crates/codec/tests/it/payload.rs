@@ -14,7 +14,7 @@ fn payload(dtype: DType, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
 fn raw_payload_has_these_bytes() {
     let got = payload(DType::Bf16, &[1, 2], &[0x80, 0x3f, 0x00, 0x40]);
     let expected = [
-        b'S', b'C', 1, 0, 0, 2, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0x80, 0x3f, 0x00, 0x40,
+        b'S', b'C', 2, 0, 0, 2, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0x80, 0x3f, 0x00, 0x40,
     ];
     assert_eq!(got[..28], expected);
     assert_eq!(got.len(), 36);

@@ -28,8 +28,13 @@ impl MemoryNeed {
 }
 
 impl StageSpec {
+    /// Bytes that a kept graph of `batch` sequences holds.
+    pub fn graph_bytes(&self, batch: usize) -> u64 {
+        need::graph_bytes(self, batch) as u64
+    }
+
     /// Bytes that a CPU stage of this kind holds at most, with AdamW, `batch` sequences per micro-batch, `in_flight`
-    /// kept graphs and `threads` threads.
+    /// kept graphs (those set aside do not count) and `threads` threads.
     pub fn memory(&self, batch: usize, in_flight: usize, threads: usize) -> MemoryNeed {
         let parameters = self.parameters() as u64;
         MemoryNeed {

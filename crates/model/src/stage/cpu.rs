@@ -42,6 +42,8 @@ pub struct CpuStage {
     accumulated: usize,
     optimiser: Optimiser,
     graphs: BTreeMap<u64, Graph>,
+    /// Weights that the forward of micro-batches without a graph used.
+    aside: BTreeMap<u64, Arc<Vec<f32>>>,
 }
 
 /// What [`CpuStage::infer`] gives.
@@ -75,6 +77,7 @@ impl CpuStage {
             accumulated: 0,
             optimiser,
             graphs: BTreeMap::new(),
+            aside: BTreeMap::new(),
         })
     }
 
@@ -127,6 +130,24 @@ impl CpuStage {
                 allowed: format!("must be below the vocabulary of {vocab}"),
             }),
         }
+    }
+
+    /// Forward with these weights; keeps the graph.
+    fn train(
+        &mut self,
+        weights: &Arc<Vec<f32>>,
+        micro_batch: u64,
+        tokens: &[u32],
+        input: Option<&Message>,
+    ) -> Result<Output, StageError> {
+        let tokens = self.tokens(tokens, input)?;
+        let plan = &self.plan;
+        let (passed, graph) =
+            self.pool.install(|| plan.forward(weights, micro_batch, tokens, input, Mode::Train))?;
+        if let Some(graph) = graph {
+            self.graphs.insert(micro_batch, graph);
+        }
+        output(passed)
     }
 
     /// Splits `[batch, sequence + 1]` tokens into inputs and targets. A stage that reads no tokens may get none: then
@@ -183,17 +204,11 @@ impl Stage for CpuStage {
         tokens: &[u32],
         input: Option<&Message>,
     ) -> Result<Output, StageError> {
-        if self.graphs.contains_key(&micro_batch) {
+        if self.graphs.contains_key(&micro_batch) || self.aside.contains_key(&micro_batch) {
             return Err(StageError::GraphOpen(micro_batch));
         }
-        let tokens = self.tokens(tokens, input)?;
-        let (plan, weights) = (&self.plan, &self.weights);
-        let (passed, graph) =
-            self.pool.install(|| plan.forward(weights, micro_batch, tokens, input, Mode::Train))?;
-        if let Some(graph) = graph {
-            self.graphs.insert(micro_batch, graph);
-        }
-        output(passed)
+        let weights = Arc::clone(&self.weights);
+        self.train(&weights, micro_batch, tokens, input)
     }
 
     fn backward(
@@ -202,6 +217,9 @@ impl Stage for CpuStage {
         gradient: Option<&Message>,
         accumulate: bool,
     ) -> Result<Option<Message>, StageError> {
+        if self.aside.contains_key(&micro_batch) {
+            return Err(StageError::SetAside(micro_batch));
+        }
         let graph = self.graphs.get(&micro_batch).ok_or(StageError::NoGraph(micro_batch))?;
         let d_z = self.plan.read_gradient(graph, gradient)?;
         let graph = self.graphs.remove(&micro_batch).ok_or(StageError::NoGraph(micro_batch))?;
@@ -212,7 +230,28 @@ impl Stage for CpuStage {
         Ok(message)
     }
 
+    fn set_aside(&mut self, micro_batch: u64) {
+        if let Some(graph) = self.graphs.remove(&micro_batch) {
+            self.aside.insert(micro_batch, Arc::clone(&graph.weights));
+            graph.recycle(&self.plan.arena);
+        }
+    }
+
+    fn restore(
+        &mut self,
+        micro_batch: u64,
+        tokens: &[u32],
+        input: Option<&Message>,
+    ) -> Result<(), StageError> {
+        let weights = self.aside.get(&micro_batch).ok_or(StageError::NoGraph(micro_batch))?;
+        let weights = Arc::clone(weights);
+        self.train(&weights, micro_batch, tokens, input)?;
+        self.aside.remove(&micro_batch);
+        Ok(())
+    }
+
     fn discard(&mut self, micro_batch: u64) {
+        self.aside.remove(&micro_batch);
         if let Some(graph) = self.graphs.remove(&micro_batch) {
             graph.recycle(&self.plan.arena);
         }

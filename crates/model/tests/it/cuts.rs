@@ -1,7 +1,7 @@
 //! What goes over a cut: exact sizes, all kinds train.
 
-use super::common::{evaluate, micro, plan, round_trip, stages, tokens};
-use shoal_model::config::{Cut, Dtype, Table};
+use super::common::{bits, evaluate, micro, plan, round_trip, stages, tokens};
+use shoal_model::config::{Cut, Dtype, Message, Table};
 use shoal_model::optim::OptimiserConfig;
 use shoal_model::stage::{Clip, Output, Stage, StepInput};
 
@@ -53,6 +53,58 @@ fn every_cut_learns() {
         }
         let after = evaluate(&stages, &held_out);
         assert!(after < before - 0.5, "{cut:?}: {before} to {after}");
+    }
+}
+
+#[test]
+fn a_forward_that_runs_again_gives_the_same_bits_with_the_weights_of_its_time() {
+    let model = micro();
+    for cut in all_cuts() {
+        let specs = plan(&model, cut, 3);
+        let mut kept = stages(&specs, OptimiserConfig::default(), 2);
+        let mut again = stages(&specs, OptimiserConfig::default(), 2);
+        // Two micro-batches under way, a step between their backwards.
+        let mut messages = Vec::new();
+        for set in [&mut kept, &mut again] {
+            let mut inputs: Vec<Vec<Option<Message>>> = vec![vec![None], vec![None]];
+            for micro_batch in 0..2_u64 {
+                let batch = tokens(&model, 2, micro_batch);
+                for stage in set.iter_mut() {
+                    let row = &mut inputs[micro_batch as usize];
+                    let input = row.last().cloned().flatten();
+                    if let Output::Message(message) =
+                        stage.forward(micro_batch, &batch, input.as_ref()).expect("forward")
+                    {
+                        row.push(Some(message));
+                    }
+                }
+            }
+            messages.push(inputs);
+        }
+        assert_eq!(messages[0], messages[1], "{cut:?}");
+        for stage in &mut again {
+            stage.set_aside(0);
+            stage.set_aside(1);
+            assert_eq!(stage.open_graphs(), 0);
+        }
+        for micro_batch in 0..2_u64 {
+            let batch = tokens(&model, 2, micro_batch);
+            let mut gradient: [Option<Message>; 2] = [None, None];
+            for index in (0..3).rev() {
+                let input = messages[0][micro_batch as usize][index].as_ref();
+                again[index].restore(micro_batch, &batch, input).expect("restored");
+                for (set, gradient) in [&mut kept, &mut again].into_iter().zip(&mut gradient) {
+                    let given = gradient.take();
+                    *gradient = set[index].backward(micro_batch, given.as_ref(), true).expect("backward");
+                }
+                assert_eq!(gradient[0], gradient[1], "{cut:?}");
+                assert_eq!(bits(kept[index].gradient()), bits(again[index].gradient()), "{cut:?}");
+                for set in [&mut kept, &mut again] {
+                    set[index].step(StepInput { rate: 1.0, clip: Clip::Off }).expect("a step");
+                }
+                assert_eq!(bits(kept[index].weights()), bits(again[index].weights()), "{cut:?}");
+            }
+        }
     }
 }
 

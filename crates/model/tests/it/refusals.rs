@@ -39,6 +39,27 @@ fn bad_messages_are_refused_and_the_graph_stays_open() {
 }
 
 #[test]
+fn what_was_set_aside_must_be_restored_first() {
+    let (mut stages, batch) = (pair(), tokens(&micro(), 2, 0));
+    stages[0].set_aside(0);
+    assert!(matches!(stages[0].restore(0, &batch, None), Err(StageError::NoGraph(0))));
+    let Output::Message(message) = stages[0].forward(0, &batch, None).expect("forward") else { panic!() };
+    stages[1].forward(0, &batch, Some(&message)).expect("forward");
+    let gradient = stages[1].backward(0, None, true).expect("backward").expect("a message");
+    stages[0].set_aside(0);
+    assert_eq!(stages[0].open_graphs(), 0);
+    assert!(matches!(stages[0].backward(0, Some(&gradient), true), Err(StageError::SetAside(0))));
+    assert!(matches!(stages[0].forward(0, &batch, None), Err(StageError::GraphOpen(0))));
+    assert!(matches!(stages[0].restore(0, &batch, Some(&message)), Err(StageError::Wiring(_))));
+    stages[0].restore(0, &batch, None).expect("restored");
+    stages[0].backward(0, Some(&gradient), true).expect("backward");
+    stages[0].forward(1, &batch, None).expect("forward");
+    stages[0].set_aside(1);
+    stages[0].discard(1);
+    assert!(matches!(stages[0].restore(1, &batch, None), Err(StageError::NoGraph(1))));
+}
+
+#[test]
 fn not_finite_numbers_are_refused() {
     for wire in [Dtype::F32, Dtype::Bf16] {
         let specs = plan(&micro(), Cut::Plain { wire }, 2);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use iroh::endpoint::{Connection, VarInt};
 use iroh::{EndpointAddr, PublicKey, TransportAddr};
@@ -39,6 +40,15 @@ impl Connected {
 
     pub(super) fn is_relayed(&self) -> bool {
         self.connection.paths().iter().any(|path| path.is_selected() && path.is_relay())
+    }
+
+    /// Round-trip time of the path in use; zero while none is.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.connection
+            .paths()
+            .iter()
+            .find(|path| path.is_selected())
+            .map_or(Duration::ZERO, |path| path.rtt())
     }
 
     /// Closes the connection of a peer that broke the rules, and tells it why.

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use iroh::endpoint::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::sync::oneshot;
 
@@ -131,17 +131,51 @@ pub(super) async fn send(
     let mut first = BytesMut::with_capacity(HEAD_BYTES + control.len());
     first.extend_from_slice(&head.encode());
     first.extend_from_slice(control);
+    let started = Instant::now();
+    let whole = stream.stopped();
     let first = stream.write_part(first.freeze(), payload.slice(body.stripe(0)), pace);
     if body.stripes == 1 {
-        return first.await;
+        first.await?;
+        time(shared, connected, payload.len(), started, vec![whole]);
+        return Ok(());
     }
     let others = try_join_all((1..body.stripes).map(|index| async move {
         let part = payload.slice(body.stripe(index));
         let head = Head::Stripe { call: body.call, answer, index, len: part.len() as u64 };
         let mut stream = Sending::new(connected.connection.open_uni().await?);
-        stream.write_part(Bytes::copy_from_slice(&head.encode()), part, pace).await
+        let whole = stream.stopped();
+        stream.write_part(Bytes::copy_from_slice(&head.encode()), part, pace).await?;
+        Ok::<_, Broken>(whole)
     }));
-    futures_util::future::try_join(first, others).await.map(|_| ())
+    let ((), mut all) = futures_util::future::try_join(first, others).await?;
+    all.push(whole);
+    time(shared, connected, payload.len(), started, all);
+    Ok(())
+}
+
+/// Notes how long a payload took, once the other side has all of it: `ends` tell of each of its streams.
+fn time(
+    shared: &Shared,
+    connected: &Connected,
+    bytes: usize,
+    started: Instant,
+    ends: Vec<impl Future<Output = bool> + Send + 'static>,
+) {
+    if bytes < limits::MEASURED_BYTES {
+        return;
+    }
+    let (meter, closed, peer) = (Arc::clone(&shared.meter), shared.closed.clone(), connected.peer);
+    // The last acknowledgement comes a round trip after its byte left.
+    let round_trip = connected.round_trip();
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            () = closed.cancelled() => {}
+            stopped = join_all(ends) => if stopped.iter().all(|stopped| !stopped) {
+                let took = started.elapsed();
+                meter.reached(peer, bytes, took.saturating_sub(round_trip.min(took / 2)));
+            },
+        }
+    });
 }
 
 /// Reads the head of a stream.

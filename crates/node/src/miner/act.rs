@@ -1,8 +1,10 @@
 //! What the machines ask for, carried out: frames sent, jobs handed to the compute thread, vectors merged.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
+use bytes::Bytes;
+use model::config::Message;
 use model::stage::Clip;
 use swarm::miner::pipeline::{self, Answer, Computed, Job, Sent};
 use swarm::miner::{Item, merger};
@@ -10,16 +12,18 @@ use tokio::sync::oneshot;
 use wire::{Direction, Epoch, FrameHeader, Hash, Millis, NodeId, Receipt};
 
 use super::MinerError;
-use super::compute::Command;
+use super::compute::{Again, Command};
 use super::core::{Inner, Miner, Output, Who};
 use super::door::Taken;
 use super::frames;
 use super::merge::{self, Merging};
+use super::samples::Samples;
 use super::shelf::Opening;
 use crate::limits;
 use crate::packed::Meter;
 use crate::rpc::{Busy, Reply, Request};
 use crate::spec::TensorCodec;
+use crate::tokens::TokenSource;
 
 impl Miner {
     pub(super) fn pipeline_action(&mut self, action: pipeline::Action) {
@@ -54,7 +58,10 @@ impl Miner {
                 self.send(item, direction, to, ttl, header);
             }
             pipeline::Action::State { token, statement } => self.say(Who::Pipeline(token), statement),
-            pipeline::Action::Release(item) => self.tensors.release(item),
+            pipeline::Action::Release(item) => {
+                self.kept.drop(item);
+                self.tensors.release(item);
+            }
             pipeline::Action::Done { epoch, steps } => {
                 self.merger_event(merger::Event::Trained { epoch, steps });
             }
@@ -68,7 +75,9 @@ impl Miner {
             Answer::Accept => {
                 let receipt = Receipt::sign(&self.core.key, &arrived.frame);
                 self.evidence.extend([arrived.frame.hash(), Hash::of(&wire::to_bytes(&receipt))]);
-                self.tensors.came(item, arrived.frame, receipt.clone(), arrived.tensor, arrived.payload);
+                let (tensor, payload, encoded) = (arrived.tensor, arrived.payload, self.kept.inputs());
+                self.tensors.came(item, arrived.frame, receipt.clone(), tensor, payload, encoded);
+                self.note_spared();
                 Taken::Received(receipt)
             }
             Answer::Busy => Taken::Busy(Busy::sign(&self.core.key, &arrived.frame)),
@@ -82,7 +91,10 @@ impl Miner {
             Job::Forward(item) => return self.forward(item),
             Job::Backward { item, accumulate } => {
                 let gradient = self.tensors.input(&item, Direction::Backward);
-                Command::Backward { item, gradient, accumulate }
+                if self.kept.backward(item) {
+                    return self.forward_again(item, gradient, accumulate);
+                }
+                Command::Backward { item, gradient, accumulate, again: None }
             }
             Job::Squares { step } => Command::Squares { step },
             Job::Step { step, scale, root } => {
@@ -90,7 +102,10 @@ impl Miner {
                 let clip = scale.map_or_else(|| self.core.spec.clip(), Clip::Scale);
                 Command::Step { step, rate: self.core.spec.rate(epoch, step), clip, copy: root }
             }
-            Job::Discard(item) => Command::Discard(item),
+            Job::Discard(item) => {
+                self.kept.drop(item);
+                Command::Discard(item)
+            }
             Job::Clear => Command::Clear,
         };
         self.command(command);
@@ -107,16 +122,49 @@ impl Miner {
     }
 
     fn forward(&mut self, item: Item) {
-        let input = self.tensors.input(&item, Direction::Forward);
-        let (tokens, commands, inner) =
-            (Arc::clone(&self.core.tokens), self.core.commands.clone(), self.inner.clone());
+        self.kept.forward(item);
+        let inputs = self.inputs(&item);
+        self.note_spared();
+        self.command_with(item, inputs, move |Again { tokens, input }| Command::Forward {
+            item,
+            tokens,
+            input,
+        });
+    }
+
+    /// Backward of an item whose graph is gone.
+    fn forward_again(&mut self, item: Item, gradient: Option<Arc<Message>>, accumulate: bool) {
+        let inputs = self.inputs(&item);
+        self.note_spared();
+        self.command_with(item, inputs, move |again| Command::Backward {
+            item,
+            gradient,
+            accumulate,
+            again: Some(again),
+        });
+    }
+
+    /// Where an item's forward finds what it needs.
+    fn inputs(&mut self, item: &Item) -> Inputs {
+        let decoded = self.tensors.input(item, Direction::Forward);
+        let encoded = if decoded.is_none() { self.tensors.encoded_input(item) } else { None };
+        let (tokens, meter) = (Arc::clone(&self.core.tokens), Arc::clone(&self.core.door.meter));
+        Inputs { tokens, decoded, encoded, meter, most: self.core.door.most.get().copied().unwrap_or(0) }
+    }
+
+    /// Hands the compute thread a command made from an item's inputs, as soon as they are there.
+    fn command_with(
+        &mut self,
+        item: Item,
+        inputs: Inputs,
+        command: impl FnOnce(Again) -> Command + Send + 'static,
+    ) {
+        let (commands, inner) = (self.core.commands.clone(), self.inner.clone());
         self.tasks.spawn(async move {
-            match tokens.micro_batch(item.micro_batch.0).await {
-                Ok(tokens) => {
-                    drop(commands.send(Command::Forward { item, tokens: tokens.tokens, input }).await);
-                }
+            match inputs.get(item).await {
+                Ok(inputs) => drop(commands.send(command(inputs)).await),
                 Err(error) => {
-                    tracing::warn!(%error, micro_batch = item.micro_batch.0, "no tokens");
+                    tracing::warn!(%error, micro_batch = item.micro_batch.0, "a forward lacks its input");
                     let failed = pipeline::Event::Computed(Computed::Failed(item));
                     drop(inner.send(Inner::Pipeline(failed)).await);
                 }
@@ -141,17 +189,19 @@ impl Miner {
             let attempt = async {
                 let output = output?;
                 let tokens_hash = tokens.micro_batch(item.micro_batch.0).await.ok()?.hash;
-                let encoded = output.encode(codec, &meter).await?;
-                if let Some(number) = door.keep.as_ref().and_then(super::keep::Keep::next) {
+                let encoded = output.encode(codec, link.speed(Some(&to)), &meter).await?;
+                if let Some(number) = door.samples.as_ref().and_then(Samples::next) {
                     let (door, output) = (Arc::clone(&door), Arc::clone(&output));
-                    let write =
-                        move || door.keep.as_ref().map(|keep| keep.write(number, direction, &output.message));
+                    let write = move || {
+                        door.samples.as_ref().map(|samples| samples.write(number, direction, &output.message))
+                    };
                     // Nobody waits for it.
                     drop(tokio::task::spawn_blocking(write));
                 }
                 let frame = frames::sign(&key, &FrameHeader { tokens_hash, ..header }, &encoded);
                 let request = Request::Frame(Box::new(frame.clone()));
                 let message = request.with_payload(run, encoded.payload.clone());
+                let _sending = meter.sending(encoded.payload.len());
                 let answer = link.call(&to, message, deadline).await;
                 Some((frame, answer, encoded.payload.len() as u64))
             };
@@ -358,17 +408,45 @@ impl Installer {
     }
 }
 
+/// Where a forward finds its tokens and its input.
+struct Inputs {
+    tokens: Arc<TokenSource>,
+    decoded: Option<Arc<Message>>,
+    encoded: Option<(FrameHeader, Bytes)>,
+    meter: Arc<Meter>,
+    /// Most bytes of the input.
+    most: usize,
+}
+
+impl Inputs {
+    /// Fetches and decodes, off the threads that compute.
+    async fn get(self, item: Item) -> Result<Again, String> {
+        let Self { tokens, mut decoded, encoded, meter, most } = self;
+        let tokens = tokens.micro_batch(item.micro_batch.0).await.map_err(|error| error.to_string())?;
+        if let Some((header, payload)) = encoded {
+            let decode = move || {
+                let (tensor, codec, time) = frames::decode_timed(&header, &payload, most)?;
+                meter.worked(codec, tensor.bytes.len(), Duration::ZERO, time);
+                Ok::<_, frames::BadFrame>(Arc::new(tensor))
+            };
+            let tensor = tokio::task::spawn_blocking(decode).await.map_err(|error| error.to_string())?;
+            decoded = Some(tensor.map_err(|error| error.to_string())?);
+        }
+        Ok(Again { tokens: tokens.tokens, input: decoded })
+    }
+}
+
 impl Output {
     /// Encodes off the main task; once, however often it is sent.
-    async fn encode(self: &Arc<Self>, codec: TensorCodec, meter: &Arc<Meter>) -> Option<frames::Encoded> {
+    async fn encode(
+        self: &Arc<Self>,
+        codec: TensorCodec,
+        speed: Option<f64>,
+        meter: &Arc<Meter>,
+    ) -> Option<frames::Encoded> {
         let encode = || async {
             let (this, meter) = (Arc::clone(self), Arc::clone(meter));
-            let encode = move || {
-                let start = Instant::now();
-                let encoded = frames::encode(codec, &this.message);
-                meter.codec_time(start.elapsed());
-                encoded
-            };
+            let encode = move || frames::encode(codec, &this.message, speed, &meter);
             match tokio::task::spawn_blocking(encode).await {
                 Ok(Ok(encoded)) => Ok(encoded),
                 Ok(Err(error)) => {

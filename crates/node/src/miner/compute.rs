@@ -13,6 +13,7 @@ use swarm::miner::Item;
 use tokio::sync::{mpsc, oneshot};
 use wire::Step;
 
+use super::keep::Keep;
 use super::shelf::Opening;
 use crate::limits;
 
@@ -22,8 +23,8 @@ pub(super) enum Command {
     Install { spec: Box<StageSpec>, opening: Arc<Opening>, done: oneshot::Sender<Result<(), StageError>> },
     /// Forward of an item.
     Forward { item: Item, tokens: Arc<Vec<u32>>, input: Option<Arc<Message>> },
-    /// Backward of an item.
-    Backward { item: Item, gradient: Option<Arc<Message>>, accumulate: bool },
+    /// Backward of an item; its forward runs `again` first if its graph was set aside.
+    Backward { item: Item, gradient: Option<Arc<Message>>, accumulate: bool, again: Option<Again> },
     /// Sums of squares of the mean gradient.
     Squares { step: Step },
     /// Step; with a copy of the weights if `copy`.
@@ -34,6 +35,12 @@ pub(super) enum Command {
     Discard(Item),
     /// Drop the gradient.
     Clear,
+}
+
+/// What a forward that runs again is given.
+pub(super) struct Again {
+    pub(super) tokens: Arc<Vec<u32>>,
+    pub(super) input: Option<Arc<Message>>,
 }
 
 /// What came of it.
@@ -57,6 +64,7 @@ pub(super) fn start(
     optimiser: OptimiserConfig,
     pool: Arc<ThreadPool>,
     when_idle: bool,
+    keep: Keep,
     finished: mpsc::Sender<Finished>,
 ) -> std::io::Result<mpsc::Sender<Command>> {
     let (commands, mut waiting) = mpsc::channel(limits::COMPUTE_QUEUE);
@@ -64,7 +72,7 @@ pub(super) fn start(
         if when_idle {
             super::idle::yield_to_others();
         }
-        let mut worker = Worker { optimiser, pool, stage: None };
+        let mut worker = Worker { optimiser, pool, keep, stage: None, whole: None };
         while let Some(command) = waiting.blocking_recv() {
             let start = Instant::now();
             if let Some(done) = worker.execute(command)
@@ -80,7 +88,10 @@ pub(super) fn start(
 struct Worker {
     optimiser: OptimiserConfig,
     pool: Arc<ThreadPool>,
+    keep: Keep,
     stage: Option<Box<dyn Stage>>,
+    /// The micro-batch that has a graph, if only one may.
+    whole: Option<u64>,
 }
 
 impl Worker {
@@ -95,6 +106,7 @@ impl Worker {
                 None
             }
             Command::Discard(item) => {
+                self.whole.take_if(|whole| *whole == item.micro_batch.0);
                 self.stage.as_mut()?.discard(item.micro_batch.0);
                 None
             }
@@ -103,6 +115,7 @@ impl Worker {
                 None
             }
             Command::Forward { item, tokens, input } => {
+                self.put_aside();
                 let forward = |stage: &mut Box<dyn Stage>| {
                     let output = stage.forward(item.micro_batch.0, &tokens, input.as_deref());
                     // A loss that no log believes: the graph is of no use to anybody.
@@ -115,11 +128,22 @@ impl Worker {
                     said(output)
                 };
                 let output = self.stage.as_mut().and_then(forward);
+                if self.keep == Keep::Inputs && output.is_some() {
+                    self.whole = Some(item.micro_batch.0);
+                }
                 Some(output.map_or(Done::Failed { item }, |output| Done::Forward { item, output }))
             }
-            Command::Backward { item, gradient, accumulate } => {
+            Command::Backward { item, gradient, accumulate, again } => {
+                let micro_batch = item.micro_batch.0;
+                if again.is_some() {
+                    self.put_aside();
+                }
+                self.whole.take_if(|whole| *whole == micro_batch);
                 let output = self.stage.as_mut().and_then(|stage| {
-                    said(stage.backward(item.micro_batch.0, gradient.as_deref(), accumulate))
+                    if let Some(Again { tokens, input }) = again {
+                        said(stage.restore(micro_batch, &tokens, input.as_deref()))?;
+                    }
+                    said(stage.backward(micro_batch, gradient.as_deref(), accumulate))
                 });
                 if output.is_none()
                     && let Some(stage) = &mut self.stage
@@ -141,13 +165,20 @@ impl Worker {
         }
     }
 
+    /// Makes room for another graph, if only one may be kept.
+    fn put_aside(&mut self) {
+        if let (Some(stage), Some(whole)) = (&mut self.stage, self.whole.take()) {
+            stage.set_aside(whole);
+        }
+    }
+
     fn install(&mut self, spec: StageSpec, opening: &Opening) -> Result<(), StageError> {
         if let Some(stage) = &mut self.stage
             && *stage.spec() == spec
         {
             return stage.set_weights(&opening.weights);
         }
-        self.stage = None;
+        (self.stage, self.whole) = (None, None);
         let stage = CpuStage::new(spec, opening.weights.clone(), self.optimiser, Arc::clone(&self.pool))?;
         self.stage = Some(Box::new(stage));
         Ok(())

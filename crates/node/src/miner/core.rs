@@ -23,6 +23,7 @@ use wire::{
 use super::compute::{Command, Done, Finished};
 use super::door::{Arrived, Door, Inbound};
 use super::frames::Encoded;
+use super::keep::{Keep, Kept};
 use super::merge::Merging;
 use super::shelf::Shelf;
 use super::tensors::Tensors;
@@ -84,6 +85,7 @@ pub(super) struct Core {
     pub(super) pool: Arc<ThreadPool>,
     pub(super) join: Join,
     pub(super) settings: pipeline::Settings,
+    pub(super) keep: Keep,
     pub(super) secret: Hash,
     pub(super) door: Arc<Door>,
     pub(super) commands: mpsc::Sender<Command>,
@@ -98,6 +100,9 @@ pub(super) struct Miner {
     pub(super) stage: Option<StageIndex>,
     pub(super) merging: Option<Arc<Merging>>,
     pub(super) tensors: Tensors,
+    pub(super) kept: Kept,
+    /// Most bytes that was spared at a time since the last report.
+    spared: u64,
     pub(super) tasks: JoinSet<()>,
     pub(super) inner: mpsc::Sender<Inner>,
     said: VecDeque<(Who, Statement)>,
@@ -121,6 +126,7 @@ impl Miner {
     pub(super) fn new(core: Core, inner: mpsc::Sender<Inner>) -> Self {
         let pipeline = Pipeline::new(core.settings);
         let merger = merger_of(&core);
+        let kept = Kept::new(core.keep);
         Self {
             core,
             pipeline,
@@ -128,6 +134,8 @@ impl Miner {
             stage: None,
             merging: None,
             tensors: Tensors::default(),
+            kept,
+            spared: 0,
             tasks: JoinSet::new(),
             inner,
             said: VecDeque::new(),
@@ -448,6 +456,17 @@ impl Miner {
         self.speak();
     }
 
+    /// Looks at what is spared now.
+    pub(super) fn note_spared(&mut self) {
+        if !self.kept.inputs() {
+            return;
+        }
+        let stage = self.stage.and_then(|stage| self.core.stages.get(usize::from(stage.0)));
+        let graph = stage.map_or(0, |stage| stage.graph_bytes(self.core.spec.batch.sequences));
+        let spared = self.kept.without_graph() as u64 * graph + self.tensors.spared() as u64;
+        self.spared = self.spared.max(spared);
+    }
+
     pub(super) fn say(&mut self, who: Who, statement: Statement) {
         self.said.push_back((who, statement));
     }
@@ -470,6 +489,7 @@ impl Miner {
                 merge,
                 merge_full,
                 codec,
+                spared: std::mem::take(&mut self.spared),
                 sent: sent - self.reported.0.min(sent),
                 received: received - self.reported.1.min(received),
             };

@@ -1,7 +1,7 @@
 //! What a miner answers to other nodes.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
 
 use super::frames;
-use super::keep::Keep;
 use super::merge::Merging;
+use super::samples::Samples;
 use crate::packed::Meter;
 use crate::rpc::{Busy, Opened, Reply, Request, What, code};
 use crate::tokens::TokenSource;
@@ -54,7 +54,7 @@ pub(super) struct Door {
     pub(super) merging: RwLock<Option<Arc<Merging>>>,
     pub(super) meter: Arc<Meter>,
     /// Frames that are kept for others to learn from.
-    pub(super) keep: Option<Keep>,
+    pub(super) samples: Option<Samples>,
     /// Most bytes of a frame's tensor.
     pub(super) most: OnceLock<usize>,
 }
@@ -105,10 +105,9 @@ impl Door {
         let (meter, most) = (Arc::clone(&self.meter), self.most.get().copied().unwrap_or(0));
         let decoded = tokio::task::spawn_blocking(move || {
             checked.verify(&run, &node, &from, &bytes)?;
-            let start = Instant::now();
-            let tensor = frames::decode(&checked.header, &bytes, most);
-            meter.codec_time(start.elapsed());
-            tensor
+            let (tensor, codec, time) = frames::decode_timed(&checked.header, &bytes, most)?;
+            meter.worked(codec, tensor.bytes.len(), Duration::ZERO, time);
+            Ok::<_, frames::BadFrame>(tensor)
         });
         let decoded = decoded.await.map_err(|_| stopping())?;
         let tensor = decoded.map_err(|error| refuse(error.to_string()))?;

@@ -1,11 +1,14 @@
 //! Tensors as frames: encoded, hashed, signed on the way out; verified and decoded on the way in.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use codec::{CodecError, CodecId, DType, Limits, TensorRef};
 use model::config::{Dtype, Message};
 use wire::{FrameHeader, Hash, SignedFrame, SigningKey};
 
 use crate::limits;
+use crate::packed::Meter;
 use crate::spec::{RunSpec, TensorCodec};
 
 /// Why a peer's frame is refused before the protocol looks at it.
@@ -63,13 +66,21 @@ fn dtype(message: &Message) -> DType {
     }
 }
 
-/// Encodes a tensor.
-pub fn encode(codec: TensorCodec, message: &Message) -> Result<Encoded, CodecError> {
+/// Encodes a tensor for a link of the measured `speed`, bytes per second.
+pub(crate) fn encode(
+    codec: TensorCodec,
+    message: &Message,
+    speed: Option<f64>,
+    meter: &Meter,
+) -> Result<Encoded, CodecError> {
     let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes)?;
+    let codec = meter.choose(codec, tensor, speed)?;
+    let start = Instant::now();
     let mut payload = Vec::with_capacity(message.bytes.len() + limits::PAYLOAD_OVERHEAD_BYTES);
-    codec::encode(codec.id(), tensor, &mut payload)?;
+    codec::encode(codec, tensor, &mut payload)?;
+    meter.worked(codec, message.bytes.len(), start.elapsed(), Duration::ZERO);
     let (hash, tensor) = (Hash::of(&payload), tensor_hash(message));
-    Ok(Encoded { payload: payload.into(), hash, tensor, codec: codec.id().name() })
+    Ok(Encoded { payload: payload.into(), hash, tensor, codec: codec.name() })
 }
 
 /// Most bytes of a tensor that crosses a run's cuts.
@@ -81,7 +92,16 @@ pub fn most_bytes(spec: &RunSpec) -> usize {
 
 /// Decodes a payload whose hash was checked against `header`, and checks the tensor, which has at most `most` bytes.
 pub fn decode(header: &FrameHeader, payload: &[u8], most: usize) -> Result<Message, BadFrame> {
-    if !TensorCodec::ALL.iter().any(|codec| codec.id().name() == header.codec) {
+    decode_timed(header, payload, most).map(|(message, ..)| message)
+}
+
+/// Like [`decode`]; also the codec that it was, and the time that took.
+pub(crate) fn decode_timed(
+    header: &FrameHeader,
+    payload: &[u8],
+    most: usize,
+) -> Result<(Message, CodecId, Duration), BadFrame> {
+    if !TensorCodec::ALL.iter().filter_map(|codec| codec.id()).any(|codec| codec.name() == header.codec) {
         return Err(BadFrame::Unknown(header.codec.clone()));
     }
     let limits = Limits { verify_checksum: false, ..Limits::with_max_decoded_bytes(most) };
@@ -90,7 +110,9 @@ pub fn decode(header: &FrameHeader, payload: &[u8], most: usize) -> Result<Messa
     if found != CodecId::Raw && found.name() != header.codec {
         return Err(BadFrame::Unknown(found.name().to_owned()));
     }
+    let start = Instant::now();
     let tensor = codec::decode(payload, &limits)?;
+    let time = start.elapsed();
     let dtype = match tensor.dtype() {
         DType::F32 => Dtype::F32,
         DType::Bf16 => Dtype::Bf16,
@@ -101,7 +123,7 @@ pub fn decode(header: &FrameHeader, payload: &[u8], most: usize) -> Result<Messa
     if tensor_hash(&message) != header.tensor_hash {
         return Err(BadFrame::Tensor);
     }
-    Ok(message)
+    Ok((message, found, time))
 }
 
 /// Puts an encoded tensor's facts into a header and signs it.
@@ -161,7 +183,7 @@ mod tests {
             };
             let message = Message { dtype, shape, bytes };
             for codec in TensorCodec::ALL {
-                let encoded = encode(codec, &message).unwrap();
+                let encoded = encode(codec, &message, None, &Meter::default()).unwrap();
                 let header = FrameHeader {
                     enc_len: encoded.payload.len() as u64,
                     enc_hash: encoded.hash,

@@ -7,7 +7,7 @@ use swarm::limits::STATE_BYTES_PER_PARAMETER;
 use swarm::miner::reduce;
 use wire::StageIndex;
 
-use super::MinerError;
+use super::{Keep, MinerError};
 use crate::limits;
 use crate::spec::{RunSpec, TensorCodec};
 
@@ -63,7 +63,11 @@ impl fmt::Display for MinerMemory {
 }
 
 /// What each stage of a run needs, head first.
-pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemory> {
+pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize, keep: Keep) -> Vec<MinerMemory> {
+    let graphs = match keep {
+        Keep::Graphs => in_flight,
+        Keep::Inputs => in_flight.min(1),
+    };
     let merge = spec.swarm_spec().merge;
     let momentum = u64::from(reduce::has_momentum(merge.outer)) * 4;
     let encoded = merge.wire.width() as u64;
@@ -87,7 +91,7 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize) -> Vec<MinerMemo
             + packed(spec.codec.weights, 4 + momentum);
         MinerMemory {
             stage: index as u16,
-            training: stage.memory(spec.batch.sequences, in_flight, threads),
+            training: stage.memory(spec.batch.sequences, graphs, threads),
             merging: parameters * (states + transit),
             messages: if spec.stages() == 1 { 0 } else { flying + finished },
             process: limits::PROCESS_BYTES,
@@ -145,7 +149,7 @@ mod tests {
     #[test]
     fn a_stage_that_does_not_fit_is_refused_by_name() {
         let spec = RunSpec::preset("micro").unwrap();
-        let needs = memory(&spec, 4, 1);
+        let needs = memory(&spec, 4, 1, Keep::Graphs);
         assert_eq!(needs.len(), spec.stages());
         let least = needs.iter().map(MinerMemory::peak).min().unwrap();
         check(&needs, None, None).unwrap();
@@ -154,12 +158,21 @@ mod tests {
         assert!(matches!(check(&needs, Some(StageIndex(9)), None), Err(MinerError::NoStage { .. })));
         let mut spec = spec;
         spec.cuts = vec![3];
-        let (needs, stages) = (memory(&spec, 4, 1), spec.stage_specs());
+        let (needs, stages) = (memory(&spec, 4, 1, Keep::Graphs), spec.stage_specs());
         let [large, small] =
             [0, 1].map(|stage: usize| stages[stage].parameters() as u64 * STATE_BYTES_PER_PARAMETER);
         assert!(needs[0].peak() > needs[1].peak());
         assert!((small..large).contains(&told(&needs, &stages, needs[1].peak()).0));
         assert!(told(&needs, &stages, needs[0].peak()).0 >= large);
+        for (graphs, inputs) in needs.iter().zip(memory(&spec, 4, 1, Keep::Inputs)) {
+            assert_eq!(graphs.training.activations, 4 * inputs.training.activations);
+            assert_eq!(graphs.messages, inputs.messages);
+        }
+        // Where graphs and not a merge decide, keeping only inputs lets a stage fit that would not.
+        let mut wide = spec.clone();
+        wide.batch.sequences = 64;
+        let (graphs, inputs) = (memory(&wide, 8, 1, Keep::Graphs), memory(&wide, 8, 1, Keep::Inputs));
+        assert!(graphs.iter().zip(&inputs).all(|(graphs, inputs)| inputs.peak() * 2 < graphs.peak()));
         let line = needs[0].to_string();
         assert!(line.starts_with("stage 0: ") && line.contains("on disk"), "{line}");
     }

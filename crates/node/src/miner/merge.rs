@@ -57,8 +57,8 @@ impl Merging {
             What::Upload { .. } | What::Result { .. } => (self.codec.pseudo_gradients, narrow),
             What::Weights { .. } | What::Momentum { .. } => (self.codec.weights, DType::F32),
         };
-        let (answer, time) = packed::answer(codec, dtype, whole.len() as u64, piece).await;
-        self.meter.codec_time(time);
+        let (speed, total) = (self.link.speed(None), whole.len() as u64);
+        let answer = packed::answer(&self.meter, codec, speed, dtype, total, piece).await;
         self.meter.merge(answer.payload.len(), full);
         Ok(answer)
     }

@@ -9,7 +9,7 @@ use net::{EndpointOptions, Link, QuicLink, Ticket};
 use store::{Blobs, Durability, FolderBlobs};
 use wire::StageIndex;
 
-use super::{End, Miner, MinerError, MinerMemory, Parts};
+use super::{End, Keep, Miner, MinerError, MinerMemory, Parts};
 use crate::limits;
 use crate::orchestrator::Shutdown;
 
@@ -34,6 +34,8 @@ pub struct Options {
     pub stage: Option<StageIndex>,
     /// Folder for a sample of what it sends; none: nothing is kept.
     pub keep_frames: Option<PathBuf>,
+    /// What stays of a micro-batch between forward and backward.
+    pub keep: Keep,
 }
 
 /// Runs a miner until the run is over or it is told to stop. `need` is told what memory it will need before it joins.
@@ -42,7 +44,8 @@ pub async fn run(
     need: impl FnOnce(&[MinerMemory]),
     shutdown: &Shutdown,
 ) -> Result<End, MinerError> {
-    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage, keep_frames } = options;
+    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage, keep_frames, keep } =
+        options;
     super::allocator::give_back_large_vectors();
     let made = tokio::fs::create_dir_all(&folder).await;
     made.map_err(|source| MinerError::Folder { folder: folder.clone(), source })?;
@@ -59,6 +62,7 @@ pub async fn run(
         when_idle,
         stage,
         keep_frames,
+        keep,
     };
     let miner = Miner::new(parts);
     let mut endpoint = EndpointOptions::new(key);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use model::config::Message;
 use swarm::miner::Item;
-use wire::{Direction, Epoch, MicroBatch, Receipt, SignedFrame};
+use wire::{Direction, Epoch, FrameHeader, MicroBatch, Receipt, SignedFrame};
 
 use super::core::Output;
 use crate::limits;
@@ -27,6 +27,8 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 struct Way {
     input: Option<Arc<Message>>,
+    /// Bytes of an input that is kept only encoded, as long as nothing was computed from it.
+    spared: usize,
     output: Option<Arc<Output>>,
     came: Option<Kept>,
     went: Option<Kept>,
@@ -71,17 +73,35 @@ impl Tensors {
         receipt: Receipt,
         message: Message,
         payload: Bytes,
+        keep_encoded: bool,
     ) {
         let entry = self.open.entry(item).or_default();
         entry.epoch = frame.header.epoch;
         let way = entry.way(frame.header.direction);
-        way.input = Some(Arc::new(message));
+        if keep_encoded && frame.header.direction == Direction::Forward {
+            way.spared = message.bytes.len();
+        } else {
+            way.input = Some(Arc::new(message));
+        }
         way.came = Some(Kept { frame, receipt, payload: Some(payload) });
     }
 
     /// What the item's job needs.
     pub(super) fn input(&mut self, item: &Item, direction: Direction) -> Option<Arc<Message>> {
         self.open.get_mut(item)?.way(direction).input.take()
+    }
+
+    /// The forward input as it came, where it is kept so: its frame's header and the encoded tensor.
+    pub(super) fn encoded_input(&mut self, item: &Item) -> Option<(FrameHeader, Bytes)> {
+        let way = &mut self.open.get_mut(item)?.forward;
+        way.spared = 0;
+        let came = way.came.as_ref()?;
+        Some((came.frame.header.clone(), came.payload.clone()?))
+    }
+
+    /// Bytes of decoded inputs that are not held because they are kept encoded.
+    pub(super) fn spared(&self) -> usize {
+        self.open.values().map(|entry| entry.forward.spared).sum()
     }
 
     /// What the item's job gave.

@@ -1,13 +1,13 @@
 //! What the orchestrator answers: statements, blocks, blobs, kept weights.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use codec::DType;
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
-use net::{Handler, Message, Refusal};
+use net::{Handler, Link, Message, Refusal};
 use store::{BlobError, Blobs};
 use swarm::record::Input;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -18,7 +18,7 @@ use super::shared::{Inputs, Pending, Shared};
 use crate::blob_cache::BlobCache;
 use crate::keeper::Kept;
 use crate::limits;
-use crate::packed;
+use crate::packed::{self, Meter};
 use crate::rpc::{Reply, Request, Span, What, code};
 use crate::spec::TensorCodec;
 
@@ -31,6 +31,9 @@ pub(crate) struct Desk {
     blobs: BlobCache,
     kept: Arc<Kept>,
     weights: TensorCodec,
+    meter: Arc<Meter>,
+    /// Set once the link is there: the link holds this, so this must not hold the link.
+    link: OnceLock<Weak<dyn Link>>,
     polls: Semaphore,
     rate: DefaultKeyedRateLimiter<NodeId>,
     stop: CancellationToken,
@@ -53,10 +56,17 @@ impl Desk {
             blobs: BlobCache::new(blobs),
             kept,
             weights,
+            meter: Arc::default(),
+            link: OnceLock::new(),
             polls,
             rate: RateLimiter::keyed(limits::STATEMENT_RATE),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// The link that this answers on.
+    pub(crate) fn set_link(&self, link: &Arc<dyn Link>) {
+        let _ = self.link.set(Arc::downgrade(link));
     }
 
     /// From now on everything is refused; open long polls end.
@@ -142,7 +152,8 @@ impl Desk {
         };
         let piece = span.of(&whole)?;
         let codec = if matches!(what, What::Blob(_)) { TensorCodec::Raw } else { self.weights };
-        Ok(packed::answer(codec, DType::F32, whole.len() as u64, piece).await.0)
+        let speed = self.link.get().and_then(Weak::upgrade).and_then(|link| link.speed(None));
+        Ok(packed::answer(&self.meter, codec, speed, DType::F32, whole.len() as u64, piece).await)
     }
 }
 

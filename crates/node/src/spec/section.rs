@@ -384,19 +384,22 @@ pub enum TensorCodec {
     Huffman,
     /// Exponents in the context of row and column: fewest bytes, most work.
     Context,
+    /// For each tensor the one that gets it across soonest, by what a few of its rows show and the link's measured speed.
+    Auto,
 }
 
 impl TensorCodec {
     /// Every codec that a run can name.
-    pub(crate) const ALL: [Self; 4] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context];
+    pub(crate) const ALL: [Self; 5] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context, Self::Auto];
 
-    /// As the codec crate names it.
-    pub(crate) fn id(self) -> CodecId {
+    /// As the codec crate names it; none where it is chosen for each tensor.
+    pub(crate) fn id(self) -> Option<CodecId> {
         match self {
-            Self::Raw => CodecId::Raw,
-            Self::Fast => CodecId::Fast,
-            Self::Huffman => CodecId::Huffman,
-            Self::Context => CodecId::Context,
+            Self::Raw => Some(CodecId::Raw),
+            Self::Fast => Some(CodecId::Fast),
+            Self::Huffman => Some(CodecId::Huffman),
+            Self::Context => Some(CodecId::Context),
+            Self::Auto => None,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use model::checkpoint::Checkpoint;
 use model::config::{Cut, Dtype};
-use shoal_node::spec::{ClipScope, MergeCodec, OptimiserKind, OuterSpec, RunSpec};
+use shoal_node::miner::Keep;
+use shoal_node::spec::{ClipScope, MergeCodec, OptimiserKind, OuterSpec, RunSpec, TensorCodec};
 use swarm::record::Statement;
 use wire::MicroBatch;
 
@@ -45,8 +46,15 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Trains `stages` stages in a swarm; the same model in one process beside it.
-async fn train(stages: usize, optimiser: OptimiserKind) -> (Given, Alone) {
-    let mut swarm = Swarm::start(stages, |spec| lockstep(spec, stages, optimiser)).await;
+async fn train(stages: usize, optimiser: OptimiserKind, keep: Keep) -> (Given, Alone) {
+    let mut swarm = Swarm::start(stages, |spec| {
+        lockstep(spec, stages, optimiser);
+        if keep == Keep::Inputs {
+            (spec.codec.activations, spec.codec.gradients) = (TensorCodec::Auto, TensorCodec::Auto);
+        }
+    })
+    .await;
+    swarm.keep = keep;
     swarm.miners(1).await;
     let (spec, log, blobs) = (swarm.spec.clone(), swarm.log.clone(), swarm.blobs.clone());
     let whole = {
@@ -57,6 +65,7 @@ async fn train(stages: usize, optimiser: OptimiserKind) -> (Given, Alone) {
     let folder = Arc::clone(&swarm.folder);
     let (summary, _) = swarm.end().await;
     assert_eq!((summary.epochs, summary.coverage), (EPOCHS, Some(1.0)));
+    assert_eq!(summary.memory_spared_bytes > 0, keep == Keep::Inputs);
     let statements = statements(&log).await;
     let mut scales = Vec::new();
     for (_, statement) in &statements {
@@ -78,8 +87,8 @@ async fn train(stages: usize, optimiser: OptimiserKind) -> (Given, Alone) {
     (given, whole)
 }
 
-async fn equals(optimiser: OptimiserKind) {
-    let (given, mut whole) = train(3, optimiser).await;
+async fn equals(optimiser: OptimiserKind, keep: Keep) {
+    let (given, mut whole) = train(3, optimiser, keep).await;
     let want = whole.train();
     let want: BTreeMap<MicroBatch, u32> = want.iter().map(|(at, loss)| (*at, loss.to_bits())).collect();
     assert_eq!(want.len() as u32, EPOCHS * STEPS * PER_STEP);
@@ -93,10 +102,15 @@ async fn equals(optimiser: OptimiserKind) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_split_through_the_swarm_equals_the_unsplit_model_with_muon() {
-    equals(OptimiserKind::Muon).await;
+    equals(OptimiserKind::Muon, Keep::Graphs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_split_through_the_swarm_equals_the_unsplit_model_with_adamw() {
-    equals(OptimiserKind::Adamw).await;
+    equals(OptimiserKind::Adamw, Keep::Graphs).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn miners_that_keep_only_encoded_inputs_give_the_same_bits() {
+    equals(OptimiserKind::Adamw, Keep::Inputs).await;
 }

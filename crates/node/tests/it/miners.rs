@@ -8,7 +8,7 @@ use model::data::{CollectOptions, build, collect, split};
 use model::tokenizer::Tokenizer;
 use net::{Link, MemoryNetwork, PeerAddress};
 use shoal_node::folder::RunFolder;
-use shoal_node::miner::{End, Miner, MinerError, Parts};
+use shoal_node::miner::{End, Keep, Miner, MinerError, Parts};
 use shoal_node::orchestrator::{Orchestrator, OrchestratorError, Parts as OrchestratorParts, Shutdown};
 use shoal_node::progress::{Listening, Progress, Summary};
 use shoal_node::spec::{ClipScope, OuterSpec, RunSpec};
@@ -47,6 +47,8 @@ pub(crate) struct Swarm {
     task: JoinHandle<Result<Summary, OrchestratorError>>,
     events: mpsc::Receiver<Progress>,
     miners: Vec<Running>,
+    /// What miners that start from now on keep.
+    pub(crate) keep: Keep,
 }
 
 pub(crate) struct Running {
@@ -109,7 +111,18 @@ impl Swarm {
         let (progress, events) = mpsc::channel(4096);
         let listening = Listening { run: String::new(), ticket: String::new(), folder: String::new() };
         let task = tokio::spawn(orchestrator.serve(link, listening, progress, Shutdown::default()));
-        Self { network, spec, log, blobs, folder, address, task, events, miners: Vec::new() }
+        Self {
+            network,
+            spec,
+            log,
+            blobs,
+            folder,
+            address,
+            task,
+            events,
+            miners: Vec::new(),
+            keep: Keep::Graphs,
+        }
     }
 
     /// Starts miner `seed`; a second one of that seed has the same key, folder and disk, as after a restart.
@@ -128,6 +141,7 @@ impl Swarm {
             when_idle: false,
             stage: stage.map(StageIndex),
             keep_frames: None,
+            keep: self.keep,
         });
         let link: Arc<dyn Link> = Arc::new(self.network.join(key(seed).node_id(), miner.handler()));
         link.learn(key(1).node_id(), self.address.clone());

@@ -235,6 +235,7 @@ fn work(state: &State, me: &NodeId, stage: StageIndex, items: Vec<WorkItem>, las
             merge: 3,
             merge_full: 4,
             codec: Millis(1),
+            spared: 5,
             sent: 13,
             received: 13,
         },

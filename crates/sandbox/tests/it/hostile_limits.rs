@@ -199,3 +199,19 @@ fn standard_input_and_environment_arrive() {
     );
     assert_eq!(report.stderr, b"/tmp\n");
 }
+
+#[test]
+fn without_bubblewrap_the_next_step_is_named() {
+    let out = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["it::hostile_limits::exit_codes_are_reported", "--exact", "--nocapture"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        text.contains(
+            "skipped: programs cannot be jailed on this machine: bubblewrap (bwrap) is not installed"
+        )
+    );
+    assert!(text.contains("apt install bubblewrap") && out.status.success(), "{text}");
+}

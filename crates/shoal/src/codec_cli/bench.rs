@@ -10,7 +10,6 @@ use codec::{CodecId, DType, Level, Target, TensorRef};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
 use std::time::Instant;
 
 /// Timed rounds of each codec on each tensor, after one warm-up.
@@ -33,6 +32,11 @@ struct Row {
     ratio: f64,
     encode_gb_per_s: f64,
     decode_gb_per_s: f64,
+    checksum_gb_per_s: f64,
+    allocation_gb_per_s: f64,
+    threads: usize,
+    encode_scaling: f64,
+    decode_scaling: f64,
     similarity: f64,
     lossless: bool,
     side_bytes: usize,
@@ -53,6 +57,12 @@ impl Contender {
             Self::Peer(peer) => peer.name(),
         }
     }
+}
+
+/// One contender on one tensor: on one thread, and on as many as were asked for.
+struct Found {
+    alone: Measurement,
+    together: Measurement,
 }
 
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
@@ -80,7 +90,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
                 else {
                     continue;
                 };
-                rows.push(row(path, entry, contender, &found));
+                rows.push(row(path, entry, contender, &found, args.threads));
             }
             bar.inc(tensor.bytes().len() as u64);
         }
@@ -91,7 +101,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut out, &rows)?;
         writeln!(out)?;
     } else {
-        write_table(&rows, &mut out)?;
+        write_table(&rows, args.threads, &mut out)?;
     }
     Ok(())
 }
@@ -152,7 +162,9 @@ fn kind_of(path: &Path) -> String {
     known.map_or_else(|| stem.split('_').next().unwrap_or_default().to_owned(), str::to_owned)
 }
 
-fn row(path: &Path, entry: &Entry, contender: &Contender, m: &Measurement) -> Row {
+fn row(path: &Path, entry: &Entry, contender: &Contender, found: &Found, threads: usize) -> Row {
+    let Found { alone, together: m } = found;
+    let faster = |alone: f64, together: f64| if together > 0.0 { alone / together } else { 1.0 };
     let gb_per_s = |seconds: f64| if seconds > 0.0 { m.bytes as f64 / seconds / 1e9 } else { 0.0 };
     Row {
         file: display_name(path, entry),
@@ -163,6 +175,11 @@ fn row(path: &Path, entry: &Entry, contender: &Contender, m: &Measurement) -> Ro
         ratio: m.bytes as f64 / m.compressed_bytes as f64,
         encode_gb_per_s: gb_per_s(m.encode_s),
         decode_gb_per_s: gb_per_s(m.decode_s),
+        checksum_gb_per_s: gb_per_s(alone.checksum_s),
+        allocation_gb_per_s: gb_per_s(alone.allocation_s),
+        threads,
+        encode_scaling: faster(alone.encode_s + alone.checksum_s, m.encode_s + m.checksum_s),
+        decode_scaling: faster(alone.decode_s, m.decode_s),
         similarity: m.similarity,
         lossless: m.lossless,
         side_bytes: m.side_bytes,
@@ -176,21 +193,25 @@ fn measure(
     target: Target,
     tensor: TensorRef<'_>,
     threads: usize,
-) -> anyhow::Result<Option<Measurement>> {
+) -> anyhow::Result<Option<Found>> {
     let start = Instant::now();
     let clock = || start.elapsed().as_secs_f64();
-    match contender {
-        Contender::Peer(peer) => peer_measurement(*peer, tensor, &clock).map(Some),
+    let alone = match contender {
+        Contender::Peer(peer) => peer_measurement(*peer, tensor, &clock)?,
         Contender::Ours(_, subject) => {
             if !applies(*subject, tensor) {
                 return Ok(None);
             }
+            let prepared = Prepared::new(Level::detect(), *subject, target, tensor)?;
+            let alone = prepared.measure(ROUNDS, &clock)?;
             if threads > 1 {
-                return threaded(*subject, target, tensor, threads);
+                let together = prepared.measure_threads(threads, ROUNDS, &clock)?;
+                return Ok(Some(Found { alone, together }));
             }
-            Ok(Some(Prepared::new(Level::detect(), *subject, target, tensor)?.measure(ROUNDS, &clock)?))
+            alone
         }
-    }
+    };
+    Ok(Some(Found { alone, together: alone }))
 }
 
 fn applies(subject: Subject, tensor: TensorRef<'_>) -> bool {
@@ -232,112 +253,65 @@ fn peer_measurement(
         compressed_bytes,
         encode_s: median(&mut encode_s),
         decode_s: median(&mut decode_s),
+        checksum_s: 0.0,
+        allocation_s: 0.0,
         similarity: 1.0,
         lossless: true,
         side_bytes: 0,
     })
 }
 
-/// Every thread codes its share of the rows; a round lasts as long as the slowest.
-fn threaded(
-    subject: Subject,
-    target: Target,
-    tensor: TensorRef<'_>,
-    threads: usize,
-) -> anyhow::Result<Option<Measurement>> {
-    let whole = Prepared::new(Level::detect(), subject, target, tensor)?;
-    let scored = whole.scored()?;
-    let (rows, cols) = scored.rows_cols();
-    let share = rows.div_ceil(threads);
-    let width = share * cols * scored.dtype().size();
-    let parts: Vec<(Vec<usize>, &[u8])> = scored
-        .bytes()
-        .chunks(width.max(1))
-        .map(|b| (vec![b.len() / (cols * scored.dtype().size()), cols], b))
-        .collect();
-    let barrier = Barrier::new(parts.len());
-    let start = Instant::now();
-    let now = || start.elapsed().as_secs_f64();
-    type Times = Vec<[f64; 3]>;
-    let work = |shape: &[usize], bytes: &[u8]| -> anyhow::Result<(Times, usize, Vec<u8>)> {
-        let part = TensorRef::new(scored.dtype(), shape, bytes)?;
-        let (mut payload, mut decoded) = (Vec::new(), Vec::new());
-        let mut times = Vec::new();
-        for _ in 0..=ROUNDS {
-            payload.clear();
-            barrier.wait();
-            let a = now();
-            let encoded = whole.encode(part, &mut payload);
-            let b = now();
-            // Whatever failed, every thread keeps to the barriers.
-            barrier.wait();
-            let c = now();
-            let result = encoded.and_then(|_| whole.decode(&payload, &mut decoded));
-            let d = now();
-            times.push([a, b - a, d - c]);
-            result?;
-        }
-        Ok((times, payload.len(), decoded))
-    };
-    let results: Vec<anyhow::Result<(Times, usize, Vec<u8>)>> = std::thread::scope(|scope| {
-        let work = &work;
-        let handles: Vec<_> =
-            parts.iter().map(|(shape, bytes)| scope.spawn(move || work(shape, bytes))).collect();
-        let join = |h: std::thread::ScopedJoinHandle<'_, _>| match h.join() {
-            Ok(result) => result,
-            Err(_) => bail!("a thread failed"),
-        };
-        handles.into_iter().map(join).collect()
-    });
-    let results = results.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-    let slowest = |field: usize| -> f64 {
-        let round = |r: usize| results.iter().map(|(t, ..)| t[r][field]).fold(0.0, f64::max);
-        median(&mut (1..=ROUNDS).map(round).collect::<Vec<f64>>())
-    };
-    let decoded: Vec<u8> = results.iter().flat_map(|(.., d)| d.iter().copied()).collect();
-    let lossless = decoded == scored.bytes();
-    let similarity = if lossless {
-        1.0
-    } else {
-        codec::similarity(scored, TensorRef::new(scored.dtype(), scored.shape(), &decoded)?)?
-    };
-    Ok(Some(Measurement {
-        bytes: scored.bytes().len(),
-        compressed_bytes: results.iter().map(|(_, n, _)| n).sum(),
-        encode_s: slowest(1),
-        decode_s: slowest(2),
-        similarity,
-        lossless,
-        side_bytes: whole.side_bytes(),
-    }))
-}
-
-fn write_table(rows: &[Row], out: &mut impl Write) -> std::io::Result<()> {
+fn write_table(rows: &[Row], threads: usize, out: &mut impl Write) -> std::io::Result<()> {
     let width = rows.iter().map(|r| r.file.len()).max().unwrap_or(4).max(4);
     writeln!(
         out,
-        "{:width$}  {:10}  {:>9}  {:>7}  {:>11}  {:>11}  {:>10}  {:>9}  {:>9}",
-        "file", "codec", "KiB", "ratio", "encode GB/s", "decode GB/s", "similarity", "side KiB", "with side"
+        "{:width$}  {:10}  {:>9}  {:>7}  {:>11}  {:>11}  {:>13}  {:>15}  {:>10}  {:>9}  {:>9}{}",
+        "file",
+        "codec",
+        "KiB",
+        "ratio",
+        "encode GB/s",
+        "decode GB/s",
+        "checksum GB/s",
+        "allocation GB/s",
+        "similarity",
+        "side KiB",
+        "with side",
+        if threads > 1 { format!("  {:>14}", format!("on {threads} threads")) } else { String::new() },
     )?;
+    let speed = |gb_per_s: f64| if gb_per_s > 0.0 { format!("{gb_per_s:.1}") } else { "–".to_owned() };
     for r in rows {
         let similarity = if r.lossless { "exact".to_owned() } else { format!("{:.5}", r.similarity) };
         writeln!(
             out,
-            "{:width$}  {:10}  {:>9.1}  {:>7.3}  {:>11.3}  {:>11.3}  {:>10}  {:>9.1}  {:>9.3}",
+            "{:width$}  {:10}  {:>9.1}  {:>7.3}  {:>11.3}  {:>11.3}  {:>13}  {:>15}  {:>10}  {:>9.1}  {:>9.3}{}",
             r.file,
             r.codec,
             r.bytes as f64 / 1024.0,
             r.ratio,
             r.encode_gb_per_s,
             r.decode_gb_per_s,
+            speed(r.checksum_gb_per_s),
+            speed(r.allocation_gb_per_s),
             similarity,
             r.side_bytes as f64 / 1024.0,
-            r.ratio_with_side_bytes
+            r.ratio_with_side_bytes,
+            if threads > 1 {
+                format!("  {:>14}", format!("×{:.2} / ×{:.2}", r.encode_scaling, r.decode_scaling))
+            } else {
+                String::new()
+            },
         )?;
     }
     writeln!(
         out,
-        "GB/s of the tensor by wall clock, medians of {ROUNDS} rounds; encoding includes the checksum"
+        "GB/s of the tensor by wall clock, medians of {ROUNDS} rounds, into reused buffers; of other compressors into new ones"
     )?;
+    if threads > 1 {
+        writeln!(
+            out,
+            "{threads} threads, each on its share of the rows; ×: encoding / decoding against one thread; encoding with its checksum"
+        )?;
+    }
     Ok(())
 }

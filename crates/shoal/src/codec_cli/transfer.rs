@@ -5,7 +5,7 @@ use super::files::{TensorFile, read_all, write_all};
 use super::{CompressArgs, TransferArgs};
 use anyhow::{Context, bail};
 use codec::{
-    Auto, Basis, CodecId, DType, Level, LowRank, Predictor, Target, TensorRef, encode_at, encode_klt,
+    Auto, Basis, CodecId, DType, Level, Link, LowRank, Predictor, Target, TensorRef, encode_at, encode_klt,
     encode_lossy, encode_low_rank, encode_predictive,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -65,7 +65,7 @@ fn add(level: Level, plan: &Plan, tensor: TensorRef<'_>, out: &mut Vec<u8>) -> a
     let mut payload = Vec::new();
     match *plan {
         Plan::Auto => {
-            Auto::new(level).encode(tensor, LINK_BYTES_PER_S, None, &mut payload)?;
+            Auto::new(level).encode(tensor, Link::idle(LINK_BYTES_PER_S), None, &mut payload)?;
         }
         Plan::Lossless(CodecId::Predictive) => {
             encode_at(level, CodecId::Context, tensor, &mut payload)?;

@@ -171,8 +171,10 @@ fn head(view: &View, status: &Status, since: f64, width: u16) -> Vec<Line<'stati
     );
     let ratio = status.activation_ratio.map(|r| format!(", {r:.1} times less than bf16")).unwrap_or_default();
     let merges = status.merge_ratio.map(|r| format!(", {r:.2} times less")).unwrap_or_default();
+    let spared = status.memory_spared_bytes;
+    let spared = if spared > 0 { format!("  spared {}", unit::bytes(spared)) } else { String::new() };
     let fourth = format!(
-        "activations {}{ratio}  merges {}{merges}  codecs {}",
+        "activations {}{ratio}  merges {}{merges}  codecs {}{spared}",
         unit::bytes(status.activation_bytes),
         unit::bytes(status.merge_bytes),
         unit::seconds(status.codec_s)

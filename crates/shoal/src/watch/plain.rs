@@ -87,6 +87,9 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(ratio) = status.merge_ratio {
         let _ = write!(line, " ({ratio:.2} times less than their numbers)");
     }
+    if status.memory_spared_bytes > 0 {
+        let _ = write!(line, ", {} of memory spared", unit::bytes(status.memory_spared_bytes));
+    }
     line
 }
 
@@ -116,6 +119,11 @@ pub(super) fn summary(summary: &Summary) -> String {
     let (bytes, ratio) = (unit::bytes(summary.merge_bytes), ratio.unwrap_or_default());
     let _ = writeln!(text, "merges          {bytes} sent and received{ratio}");
     let _ = write!(text, "codecs          {} of all miners together", unit::seconds(summary.codec_s));
+    if summary.memory_spared_bytes > 0 {
+        let spared = unit::bytes(summary.memory_spared_bytes);
+        let _ =
+            write!(text, "\nmemory          {spared} spared by keeping encoded inputs, all miners together");
+    }
     if let Some(checkpoint) = &summary.checkpoint {
         let _ = write!(text, "\ncheckpoint      {checkpoint}");
         let _ = write!(text, "\ntry it          shoal sample {} --prompt \"…\"", shell(checkpoint));

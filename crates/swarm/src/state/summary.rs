@@ -81,6 +81,7 @@ impl Traffic {
         self.merge = self.merge.saturating_add(other.merge);
         self.merge_full = self.merge_full.saturating_add(other.merge_full);
         self.codec = Millis(self.codec.0.saturating_add(other.codec.0));
+        self.spared = self.spared.max(other.spared);
         self.sent = self.sent.saturating_add(other.sent);
         self.received = self.received.saturating_add(other.received);
     }
