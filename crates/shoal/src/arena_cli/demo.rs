@@ -181,11 +181,7 @@ fn as_text(rows: &[Row], arena: &LocalArena, args: &DemoArgs) -> String {
         args.rule,
         if args.rule.starts_with("shoal-link") { " on a link of 10 Mbit/s" } else { "" },
     );
-    _ = writeln!(
-        text,
-        "{:>4}  {:<20} {:>9} {:>8} {:>8} {:>11} {:>10}  {}",
-        "rank", "submission", "raw score", "score", "ratio", "similarity", "time/input", "state"
-    );
+    text.push_str("rank  submission           raw score    score    ratio  similarity time/input  state\n");
     for row in rows {
         let rank = row.rank.map_or_else(|| "–".to_owned(), |rank| rank.to_string());
         _ = write!(text, "{rank:>4}  {:<20} ", row.submission);

@@ -64,7 +64,7 @@ fn eval_finds_the_same_again_and_says_what_is_wrong() {
     let ran = eval("junk.wasm");
     assert_eq!(ran.code, Some(1));
     assert_eq!(ran.objects()[0]["state"], "rejected");
-    eval("missing.wasm").bad(3, &["missing.wasm", "zstd-3"]);
+    place.run(&["arena", "eval", "missing.wasm"]).bad(3, &["missing.wasm", "zstd-3"]);
     place.run(&["arena", "eval", "huffman", "--data", "nowhere"]).bad(3, &["nowhere"]);
 }
 
