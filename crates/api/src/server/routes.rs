@@ -1,7 +1,5 @@
 //! Every route with its document. Reads take the served state for as long as the answer takes to make.
 
-#![expect(clippy::unused_async, reason = "a handler is an async function, also where nothing is awaited")]
-
 mod arena;
 mod blobs;
 mod competitions;
