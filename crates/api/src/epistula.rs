@@ -5,6 +5,8 @@
 //! what a host can add it does: a timestamp from the future is refused like one from the past, and each signature counts
 //! once.
 
+use std::fmt::Write;
+
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -202,7 +204,7 @@ fn text(found: &str) -> String {
             Some('\u{8}') => out.push_str("\\b"),
             Some('\u{c}') => out.push_str("\\f"),
             Some(c) if (' '..='~').contains(&c) => out.push(c),
-            _ => out.push_str(&format!("\\u{unit:04x}")),
+            _ => _ = write!(out, "\\u{unit:04x}"),
         }
     }
     out.push('"');

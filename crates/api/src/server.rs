@@ -113,7 +113,7 @@ impl App {
     }
 
     /// Whether a key is in charge of the whole arena.
-    fn in_charge(&self, state: &State, key: NodeId) -> bool {
+    fn in_charge(state: &State, key: NodeId) -> bool {
         key == state.host() || state.is_owner(key)
     }
 

@@ -221,6 +221,10 @@ fn find_takes_an_id_or_a_part_of_a_key() {
     let mut dash = opened();
     let write = |dash: &mut Dash, text: &str| {
         dash.key(Key::Char('f'));
+        // The part that was searched for last stands there.
+        for _ in 0..4 {
+            dash.key(Key::Backspace);
+        }
         for c in text.chars() {
             assert_eq!(dash.key(Key::Char(c)), []);
         }

@@ -1,5 +1,7 @@
 //! What can be asked for.
 
+use std::fmt::Write;
+
 use bytes::Bytes;
 use reqwest::Method;
 use wire::Hash;
@@ -68,7 +70,7 @@ macro_rules! reads {
 
 reads! {
     /// Health of the host.
-    health() -> Health = "/healthz".to_owned();
+    health() -> Health = "/healthz";
     /// A page of competitions.
     competitions(completed: bool, start: u64, count: u32) -> CompetitionPage =
         page(&format!("/v1/competitions?show_completed={completed}"), start, count);
@@ -93,7 +95,7 @@ reads! {
     /// Announcements of a competition.
     competition_notes(name: &str) -> Notes = format!("/v1/competitions/{}/notes", part(name));
     /// Announcements for the whole arena.
-    notes() -> Notes = "/v1/notes".to_owned();
+    notes() -> Notes = "/v1/notes";
     /// One entry in detail.
     submission(id: u64, units: bool) -> SubmissionDetail = format!("/v1/submissions/{id}?units={units}");
     /// The entry under a seal.
@@ -111,7 +113,7 @@ reads! {
     /// How many entries a key may still make.
     rate_limit(key: &str) -> RateLimit = format!("/v1/rate-limits/{}", part(key));
     /// Judges.
-    judges() -> Vec<JudgeRow> = "/v1/judges".to_owned();
+    judges() -> Vec<JudgeRow> = "/v1/judges";
     /// Seed and inputs of a round that is judged.
     round_inputs(competition: &str, round: u32) -> RoundInputs =
         format!("/v1/judge/rounds/{}/{round}", part(competition));
@@ -125,13 +127,13 @@ impl Client {
     pub async fn submissions(&self, query: &SubmissionQuery) -> Result<SubmissionPage, ClientError> {
         let mut target = format!("/v1/submissions?filter={}&sort={}", word(query.filter), word(query.sort));
         if let Some(competition) = &query.competition {
-            target.push_str(&format!("&competition={}", part(competition)));
+            _ = write!(target, "&competition={}", part(competition));
         }
         if let Some(entrant) = &query.entrant {
-            target.push_str(&format!("&entrant={}", part(entrant)));
+            _ = write!(target, "&entrant={}", part(entrant));
         }
         if let Some(round) = query.round {
-            target.push_str(&format!("&round={round}"));
+            _ = write!(target, "&round={round}");
         }
         self.get(&page(&target, query.start, query.count)).await
     }

@@ -111,10 +111,7 @@ impl Driver {
         let senders: Vec<Option<NodeId>> = inputs.iter().map(sender).collect();
         self.checked = self.shared.clock.now();
         let committed = commit::commit(&mut self.state, self.checked, inputs);
-        let seq = match committed.records.is_empty() {
-            true => Seq(0),
-            false => self.write(committed.records).await?,
-        };
+        let seq = if committed.records.is_empty() { Seq(0) } else { self.write(committed.records).await? };
         for ((outcome, sender), answer) in committed.outcomes.into_iter().zip(senders).zip(answers) {
             let outcome = self.outcome(outcome, sender, seq);
             drop(answer.send(outcome)); // whoever asked may have gone; it will ask again

@@ -42,6 +42,7 @@ pub enum Sort {
 }
 
 /// An entry (arena specs §5, SubmissionRecord).
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Submission {
     /// Id.

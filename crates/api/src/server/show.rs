@@ -222,6 +222,7 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
 }
 
 /// What was measured, where the viewer may know it.
+#[expect(clippy::option_option, reason = "hidden, or shown and not scored")]
 pub(crate) fn results<'a>(
     state: &State,
     entry: &'a Entry,

@@ -111,7 +111,7 @@ fn spec(open_s: u64, baseline: &str) -> String {
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
     format!(
         "name = \"e2e\"\nkind = \"codec\"\n[schedule]\nstart = \"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z\"\n\
-         every_s = {every_s}\nrounds = 1\nopening_s = 10\njudging_s = 180\n[inputs]\nitems = 8\n[submission]\nbytes_max = 4194304\n\
+         every_s = {every_s}\nrounds = 1\nopening_s = 10\njudging_s = 180\n[inputs]\nitems = 8\n[takeover]\nalpha_ppm = 0\n[submission]\nbytes_max = 4194304\n\
          [judges]\nagree = 1\ntakeover = 1\nmax = 1\nlease_s = 120\n[baseline]\nname = \"zstd-3\"\ncode = \"{}\"\nbytes = {}\n",
         wire::Hash::of(&bytes),
         bytes.len()
@@ -123,7 +123,7 @@ fn a_competition_by_its_verbs() {
     let mut arena = Arena::new();
     let (baseline, entry) = (component("zstd-3"), component("huffman"));
     let path = arena.place.path("spec.toml").display().to_string();
-    std::fs::write(&path, spec(10, &baseline)).expect("a spec");
+    std::fs::write(&path, spec(20, &baseline)).expect("a spec");
     let opened = arena.object(&["arena", "open", &path, "--with", &baseline]);
     assert_eq!(opened["name"], "e2e");
     let judge = arena.spawn(&["arena", "judge", "--key", &arena.key("judge"), "--json"]);

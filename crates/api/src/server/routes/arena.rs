@@ -97,7 +97,7 @@ pub(in super::super) async fn profile(
     let leader = ranked.or_else(|| view.state.leader(key, view.state.earned(key, at)));
     let found = leader.and_then(|leader| view.state.profile_of(leader));
     let found = found.ok_or_else(|| ApiError::NotFound { what: "entrant", name: key.short() })?;
-    Ok(Json(boards::profile(&view.state, key, found, at)))
+    Ok(Json(boards::profile(&view.state, key, &found, at)))
 }
 
 /// How many entries a key may still make, and when.

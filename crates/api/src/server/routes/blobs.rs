@@ -161,7 +161,7 @@ pub(in super::super) async fn put(
         let (may, who, limit) = match query.purpose {
             Purpose::Log => (state.is_judge(upload.key), "an admitted judge", limits::LOG_BYTES),
             Purpose::Competition => {
-                let may = state.spec().open_to_all || app.in_charge(state, upload.key);
+                let may = state.spec().open_to_all || App::in_charge(state, upload.key);
                 (may, "an owner of the arena", limits::UPLOAD_BYTES)
             }
         };

@@ -141,7 +141,7 @@ pub(in super::super) async fn round_inputs(
 
 impl App {
     async fn enter(&self, signed: &Authored, control: Control) -> Result<Json<StatementAnswer>, ApiError> {
-        if !self.in_charge(&self.shared.view().state, signed.key) {
+        if !Self::in_charge(&self.shared.view().state, signed.key) {
             return Err(ApiError::Forbidden("the host, or an owner of the arena"));
         }
         let block = self.commit(Input::Control(control), 256).await?;

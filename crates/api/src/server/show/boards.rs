@@ -88,7 +88,7 @@ pub(crate) fn leader(row: &Leader) -> model::LeaderRow {
     }
 }
 
-pub(crate) fn profile(state: &State, key: NodeId, found: Profile, at: Millis) -> model::Profile {
+pub(crate) fn profile(state: &State, key: NodeId, found: &Profile, at: Millis) -> model::Profile {
     let competitions = found.competitions.iter().map(|(id, entries)| model::ProfileCompetition {
         competition_id: hex(id),
         name: state.competition(id).map_or(String::new(), |found| found.spec.name.clone()),
