@@ -40,7 +40,9 @@ pub(crate) fn split(
         split_part(level, words, rotate, offsets, i * PART, symbols, tails, &mut escapes);
         escapes
     });
-    all.iter().for_each(|part| escapes.extend_from_slice(part));
+    for part in all {
+        escapes.extend(part);
+    }
 }
 
 /// Like [`split`], of the elements from `start` on.

@@ -44,11 +44,8 @@ impl Connected {
 
     /// Round-trip time of the path in use; zero while none is.
     pub(super) fn round_trip(&self) -> Duration {
-        self.connection
-            .paths()
-            .iter()
-            .find(|path| path.is_selected())
-            .map_or(Duration::ZERO, |path| path.rtt())
+        let paths = self.connection.paths();
+        paths.iter().find_map(|path| path.is_selected().then(|| path.rtt())).unwrap_or_default()
     }
 
     /// Closes the connection of a peer that broke the rules, and tells it why.
