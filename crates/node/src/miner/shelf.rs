@@ -305,7 +305,7 @@ mod tests {
         shelf.open(Epoch(3), SHARDS, Arc::clone(&opening));
         let parts = async || {
             let mut parts = Vec::new();
-            for shard in 0..SHARDS + 1 {
+            for shard in 0..=SHARDS {
                 let (epoch, stage) = (Epoch(3), StageIndex(0));
                 for what in [What::Weights { epoch, stage, shard }, What::Momentum { epoch, stage, shard }] {
                     parts.push(shelf.answer(what).await.ok());
