@@ -53,6 +53,12 @@ pub(super) async fn run(args: &JudgeArgs, json: bool) -> Result<ExitCode> {
     let settings = Settings { key, folder, lanes: args.lanes, until_idle: args.until_idle };
     let (told, mut hear) = mpsc::channel(QUEUE);
     let evaluator = Arc::new(Evaluator::new()?);
+    let judge = settings.key.node_id();
+    print(&if json {
+        json!({ "event": "judging", "judge": judge.to_string() }).to_string()
+    } else {
+        format!("judging as {judge}")
+    })?;
     let judging = judge::run(client, settings, evaluator, told, stop);
     tokio::pin!(judging);
     loop {
