@@ -198,15 +198,15 @@ mod tests {
 
     #[test]
     fn the_link_model_counts_wire_fuel_and_code() {
-        // 12.5 MB/s, 500 ps per fuel: 2.5 MB plain = 200 ms; 1.25 MB = 100 ms; 20 M fuel = 10 ms.
+        // 12.5 MB/s, 170 ps per fuel: 2.5 MB plain = 200 ms; 1.25 MB = 100 ms; 20 M fuel = 3.4 ms.
         let scoring = judge("shoal-link-1", vec![item(2_500_000, 1_250_000, EXACT, 20_000_000)], None);
-        assert_eq!(scoring.score.raw, 200_000_000.0 / 110_000_000.0);
-        assert_eq!(scoring.bytes_per_s, 250_000_000);
+        assert_eq!(scoring.score.raw, 200_000_000.0 / 103_400_000.0);
+        assert_eq!(scoring.bytes_per_s, 735_294_117);
         let measures = Measures::Codec(vec![item(2_500_000, 1_250_000, EXACT, 20_000_000)]);
         let rule = info("shoal-link-1").unwrap().rule;
         // 125 MB of code over 1000 tensors: 125 kB = 10 ms each.
         let heavy = rule.judge(&Facts { code_bytes: 125_000_000, ..facts(&measures) });
-        assert_eq!(heavy.score.raw, 200_000_000.0 / 120_000_000.0);
+        assert_eq!(heavy.score.raw, 200_000_000.0 / 113_400_000.0);
         assert!(heavy.figures.unwrap().ratio < 2.0);
     }
 
@@ -216,12 +216,12 @@ mod tests {
         let rule = info("shoal-link-1").unwrap().rule;
         let with = |over_baseline_ppm| {
             let wall = Some(Wall { task_time_ns: 1, over_baseline_ppm });
-            rule.judge(&Facts { wall, baseline_ns: Some(5_000_000), ..facts(&measures) }).score.raw
+            rule.judge(&Facts { wall, baseline_ns: Some(2_500_000), ..facts(&measures) }).score.raw
         };
         let fuel_alone = rule.judge(&facts(&measures)).score.raw;
         assert_eq!(with(1_000_000), fuel_alone);
         assert_eq!(with(10), fuel_alone);
-        assert_eq!(with(4_000_000), 200_000_000.0 / 120_000_000.0);
+        assert_eq!(with(4_000_000), 200_000_000.0 / 110_000_000.0);
     }
 
     #[test]
