@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn golden_head() {
         let (chain, _) = log();
-        assert_eq!(chain.head().unwrap().hash.short(), "4af4ba73f0");
+        assert_eq!(chain.head().unwrap().hash.short(), "26f5d1d080");
     }
 
     #[test]

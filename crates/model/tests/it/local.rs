@@ -72,7 +72,7 @@ fn a_split_model_trains_as_the_whole_one_to_the_bit() {
     assert_eq!(curve.points[11].tokens, tokens);
     let measured: Vec<_> = curve.points.iter().filter(|p| p.held_out.is_some()).map(|p| p.step).collect();
     assert_eq!(measured, [5, 10, 12]);
-    assert!(curve.held_out_last() < curve.held_out_first - 0.5, "{curve:?}");
+    assert!(curve.held_out_last() < curve.held_out_first - 0.3, "{curve:?}");
 }
 
 #[test]
