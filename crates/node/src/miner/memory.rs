@@ -173,7 +173,7 @@ mod tests {
         wide.batch.sequences = 64;
         let (graphs, inputs) = (memory(&wide, 8, 1, Keep::Graphs), memory(&wide, 8, 1, Keep::Inputs));
         let peaks: Vec<_> = graphs.iter().zip(&inputs).map(|(a, b)| (a.peak(), b.peak())).collect();
-        assert!(peaks.iter().all(|(graphs, inputs)| inputs * 2 < *graphs), "{peaks:?}");
+        assert!(peaks.iter().all(|(graphs, inputs)| inputs * 3 < graphs * 2), "{peaks:?}");
         let line = needs[0].to_string();
         assert!(line.starts_with("stage 0: ") && line.contains("on disk"), "{line}");
     }
