@@ -40,7 +40,7 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
             )
     });
     match () {
-        () if error.chain().any(|cause| cause.is::<Untrue>()) => Untrue::CODE,
+        () if error.chain().any(<dyn std::error::Error>::is::<Untrue>) => Untrue::CODE,
         () if input => BAD_INPUT,
         () => FAILED,
     }

@@ -141,7 +141,11 @@ fn a_competition_by_its_verbs() {
     arena.kill();
     arena.serve(&format!("127.0.0.1:{port}"));
     let opened = arena.run(&["arena", "agent", "--key", &entrant, "--json"]).good();
-    assert!(opened.objects().iter().any(|row| row["submission"].to_string() == submission), "{}", opened.out);
+    assert!(
+        opened.objects().iter().any(|row| row["submission"].as_u64() == submission.parse().ok()),
+        "{}",
+        opened.out
+    );
 
     let events = arena.run(&["arena", "watch", "--from", "0", "-n", "4", "--json"]).good().objects();
     assert_eq!(events[0]["kind"], "competition_opened");

@@ -217,14 +217,13 @@ pub(super) async fn pool(args: &PoolArgs, json: bool) -> Result<String> {
     }
     items.sort_unstable();
     items.dedup_by_key(|item| item.hash);
-    let round = match args.round {
-        Some(round) => round,
-        None => {
-            let rounds = client.rounds(&competition.to_string(), 0, 20).await?.rounds;
-            let waiting = rounds.iter().find(|round| round.state == "pooling");
-            let words = "no round awaits its pool now: it does after it closed (name one with --round)";
-            waiting.ok_or_else(|| bad_input(words))?.round_number
-        }
+    let round = if let Some(round) = args.round {
+        round
+    } else {
+        let rounds = client.rounds(&competition.to_string(), 0, 20).await?.rounds;
+        let waiting = rounds.iter().find(|round| round.state == "pooling");
+        let words = "no round awaits its pool now: it does after it closed (name one with --round)";
+        waiting.ok_or_else(|| bad_input(words))?.round_number
     };
     let count = items.len();
     let answer = client.state(&Statement::Pool { competition, round: RoundNumber(round), items }).await?;

@@ -99,7 +99,7 @@ fn read_keys(pressed: &mpsc::Sender<Option<Key>>, end: &CancellationToken) {
         let key = match event::poll(KEYS) {
             Ok(false) => continue,
             Ok(true) => match event::read() {
-                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => key_of(key),
+                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => key_of(key).map(Some),
                 Ok(Event::Resize(..)) => Some(None),
                 Ok(_) => None,
                 Err(_) => return,
@@ -114,7 +114,7 @@ fn read_keys(pressed: &mpsc::Sender<Option<Key>>, end: &CancellationToken) {
     }
 }
 
-fn key_of(event: KeyEvent) -> Option<Option<Key>> {
+fn key_of(event: KeyEvent) -> Option<Key> {
     let key = match event.code {
         KeyCode::Char('c') if event.modifiers.contains(KeyModifiers::CONTROL) => Key::Char('q'),
         KeyCode::Char(c) => Key::Char(c),
@@ -129,7 +129,7 @@ fn key_of(event: KeyEvent) -> Option<Option<Key>> {
         KeyCode::End => Key::End,
         _ => return None,
     };
-    Some(Some(key))
+    Some(key)
 }
 
 /// Asks beside the screen, so that it never waits for the host.

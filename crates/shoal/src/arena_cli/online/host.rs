@@ -102,18 +102,17 @@ fn spec(args: &HostArgs, key: &SigningKey) -> Result<ArenaSpec> {
         }
         return Ok(spec);
     }
-    let spec = match &args.spec {
-        Some(path) => read(path)?,
-        None => {
-            let name = args.folder.canonicalize()?;
-            let name = name.file_name().and_then(|name| name.to_str()).unwrap_or("arena").to_owned();
-            let owner = match &Config::load()?.key {
-                Some(path) => load_any(path)?.node_id(),
-                None => key.node_id(),
-            };
-            let name = toml::Value::String(name);
-            ArenaSpec::parse(&format!("name = {name}\nowners = [\"{owner}\"]\n"))?
-        }
+    let spec = if let Some(path) = &args.spec {
+        read(path)?
+    } else {
+        let name = args.folder.canonicalize()?;
+        let name = name.file_name().and_then(|name| name.to_str()).unwrap_or("arena").to_owned();
+        let owner = match &Config::load()?.key {
+            Some(path) => load_any(path)?.node_id(),
+            None => key.node_id(),
+        };
+        let name = toml::Value::String(name);
+        ArenaSpec::parse(&format!("name = {name}\nowners = [\"{owner}\"]\n"))?
     };
     std::fs::write(&kept, spec.canonical())?;
     Ok(spec)

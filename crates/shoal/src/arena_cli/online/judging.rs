@@ -41,12 +41,11 @@ pub(crate) struct JudgeArgs {
 pub(super) async fn run(args: &JudgeArgs, json: bool) -> Result<ExitCode> {
     let client = Arc::new(args.at.signer().await?);
     let key = client.key()?.clone();
-    let folder = match &args.folder {
-        Some(folder) => folder.clone(),
-        None => {
-            let arena = data_folder()?.join("arena").join(client.run().to_string());
-            arena.join(format!("judge-{}", key.node_id().short()))
-        }
+    let folder = if let Some(folder) = &args.folder {
+        folder.clone()
+    } else {
+        let arena = data_folder()?.join("arena").join(client.run().to_string());
+        arena.join(format!("judge-{}", key.node_id().short()))
     };
     let (stop, now) = (CancellationToken::new(), CancellationToken::new());
     let heard = interrupt::on_signals(stop.clone(), now.clone(), "this turn")?;

@@ -77,7 +77,7 @@ fn form(args: &SubmitArgs, code: &[u8]) -> Form {
     match (args.form, code) {
         (Some(FormName::Component), _) | (None, [0, b'a', b's', b'm', ..]) => Form::Component,
         (Some(FormName::Native), _) | (None, [0x7f, b'E', b'L', b'F', ..]) => Form::Native,
-        (Some(FormName::Python), _) | (None, _) => Form::Python,
+        (Some(FormName::Python) | None, _) => Form::Python,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Following what happens, and recomputing what happened.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -82,19 +83,19 @@ fn line(event: &Event) -> String {
     let mut line = format!("{} {what}", event.at);
     let short = |text: &String| text.chars().take(10).collect::<String>();
     if let Some(id) = &event.competition_id {
-        line += &format!(" {}", short(id));
+        _ = write!(line, " {}", short(id));
     }
     if let Some(round) = event.round_number {
-        line += &format!(" round {round}");
+        _ = write!(line, " round {round}");
     }
     if let Some(id) = event.submission_id {
-        line += &format!(" submission {id}");
+        _ = write!(line, " submission {id}");
     }
     if let Some(key) = &event.key {
-        line += &format!(" by {}", short(key));
+        _ = write!(line, " by {}", short(key));
     }
     if let Some(text) = &event.text {
-        line += &format!(": {text}");
+        _ = write!(line, ": {text}");
     }
     line
 }
