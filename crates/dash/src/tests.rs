@@ -66,15 +66,15 @@ fn page(rows: &[Value], start: u64, total: u64) -> Value {
     json!({ "start_idx": start, "count": count, "total": total, "has_more": start + count < total })
 }
 
-fn competitions(rows: Vec<Value>, start: u64, total: u64) -> Answer {
-    let pagination = page(&rows, start, total);
+fn competitions(rows: &[Value], start: u64, total: u64) -> Answer {
+    let pagination = page(rows, start, total);
     Answer::Competitions(
         serde_json::from_value(json!({ "competitions": rows, "pagination": pagination })).unwrap(),
     )
 }
 
-fn submissions(dash: &Dash, rows: Vec<Value>, start: u64, total: u64) -> Answer {
-    let pagination = page(&rows, start, total);
+fn submissions(dash: &Dash, rows: &[Value], start: u64, total: u64) -> Answer {
+    let pagination = page(rows, start, total);
     let page = serde_json::from_value(json!({ "submissions": rows, "pagination": pagination })).unwrap();
     Answer::Submissions(dash.one.as_ref().unwrap().wanted(), page)
 }
@@ -83,7 +83,7 @@ fn home() -> Dash {
     let (mut dash, wishes) = Dash::new("http://127.0.0.1:7464/");
     assert_eq!(wishes, [Wish::Competitions { completed: false, start: 0 }]);
     let rows = vec![competition("matrix-compression", 1, 4.2), competition("losing-money", 2, -17.25)];
-    assert_eq!(dash.answer(competitions(rows, 0, 2)), []);
+    assert_eq!(dash.answer(competitions(&rows, 0, 2)), []);
     dash
 }
 
@@ -104,7 +104,7 @@ fn opened() -> Dash {
         submission(43, "failed", None),
         submission(44, "evaluating", None),
     ];
-    let answer = submissions(&dash, rows, 0, 13);
+    let answer = submissions(&dash, &rows, 0, 13);
     dash.answer(answer);
     dash
 }
@@ -139,7 +139,8 @@ fn detailed() -> Dash {
 }
 
 fn file(start: u64, lines: u64, total: u64) -> Answer {
-    let data: String = (start..start + lines).map(|line| format!("line {line}\n")).collect();
+    let rows: Vec<String> = (start..start + lines).map(|line| format!("line {line}\n")).collect();
+    let data = rows.concat();
     let next = (start + lines < total).then_some(start + lines);
     let page = json!({ "name": "judgement-7.log", "data": data, "is_binary": false, "download_url": "",
         "pagination": { "start_idx": start, "end_idx": start + lines, "lines": total, "next_start_idx": next } });
@@ -178,7 +179,7 @@ fn completed_competitions_are_asked_for_and_pages_beyond_the_first() {
     let mut dash = home();
     assert_eq!(dash.key(Key::Char('c')), [Wish::Competitions { completed: true, start: 0 }]);
     let rows: Vec<Value> = (0..50).map(|n| competition("many", n, 1.0)).collect();
-    dash.answer(competitions(rows, 0, 70));
+    dash.answer(competitions(&rows, 0, 70));
     assert_eq!(dash.key(Key::Char('n')), [Wish::Competitions { completed: true, start: 50 }]);
     // A refresh stays on its page.
     assert_eq!(dash.key(Key::Char('r')), [Wish::Competitions { completed: true, start: 50 }]);
@@ -192,7 +193,7 @@ fn pages_filters_and_refresh_past_the_first_page() {
         other => panic!("{other:?}"),
     };
     assert_eq!(start(&dash.key(Key::Char('n'))), 10);
-    let answer = submissions(&dash, vec![submission(51, "scored", Some(1.0))], 10, 11);
+    let answer = submissions(&dash, &[submission(51, "scored", Some(1.0))], 10, 11);
     dash.answer(answer);
     assert_eq!(start(&dash.key(Key::Char('r'))), 10);
     assert_eq!(dash.key(Key::Char('n')), [], "there is no third page");
@@ -211,7 +212,7 @@ fn pages_filters_and_refresh_past_the_first_page() {
     let before = format!("{:?}", dash.one);
     let mut old = dash.clone();
     old.key(Key::Char('s'));
-    let late = submissions(&old, vec![submission(99, "scored", Some(9.0))], 0, 1);
+    let late = submissions(&old, &[submission(99, "scored", Some(9.0))], 0, 1);
     dash.answer(late);
     assert_eq!(format!("{:?}", dash.one), before);
 }
