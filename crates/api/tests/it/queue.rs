@@ -64,7 +64,7 @@ async fn a_thousand_entries_and_a_killed_judge() {
     }
     // One judge dies after a random number of leases, another time, with work in its hands.
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let die_after = 100 + clock.subsec_nanos() as u64 % 600;
+    let die_after = 100 + u64::from(clock.subsec_nanos()) % 600;
     println!("the second judge dies after {die_after} leases");
     let mut leases = 0;
     within(async {

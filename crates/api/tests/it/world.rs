@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use wire::{Hash, Millis, NodeId, SigningKey};
 
 /// Longest that anything in a test may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])

@@ -249,7 +249,7 @@ fn samples_stream_and_repeat_with_their_seed() {
         assert_eq!((&text, stop), (&take(&options).0, stop));
         assert_ne!(text, take(&SampleOptions { seed: 1, ..options }).0);
         let asked = |seed| {
-            let options = SampleOptions { seed, ..options.clone() };
+            let options = SampleOptions { seed, ..options };
             sampler.continue_text("ab", &options, |_| false).unwrap() == Stop::Asked
         };
         assert!((0..8).any(asked), "an untrained model seldom ends its text at once");

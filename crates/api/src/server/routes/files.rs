@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn lines_are_paged_forwards_and_backwards() {
-        let text: String = (0..10).map(|line| format!("line {line}\n")).collect();
+        let text = (0..10).map(|line| format!("line {line}\n")).collect::<Vec<_>>().concat();
         let page = |start, count, reverse| {
             let query = LinesQuery { start_idx: Some(start), count: Some(count), reverse: Some(reverse) };
             let page = lines(1, "a.log", text.as_bytes(), &query);
