@@ -248,6 +248,22 @@ fn a_miner_that_drains_finishes_its_work_and_the_run_goes_on() {
     assert_eq!(world.state.summaries().len(), 3);
 }
 
+#[test]
+fn a_merge_that_was_too_short_for_all_is_not_the_measure_of_the_next() {
+    let mut spec = spec(2, 5000);
+    spec.epochs = 8;
+    spec.miners_min = 2;
+    let mut world = World::new(3, spec, 4, CALM);
+    // Within a fifth of the longest deadline, beyond a fifth of three times the merge that follows from it.
+    world.upload = Millis(1_500);
+    world.run(END);
+    let uploads: Vec<u32> = world.state.summaries().iter().map(|summary| summary.stages[0].uploads).collect();
+    assert!(
+        uploads.len() > 4 && uploads.windows(2).all(|pair| pair.iter().any(|uploads| *uploads > 0)),
+        "{uploads:?}"
+    );
+}
+
 /// Share of what the miners of the least stage could do that each epoch of 3 × 2 uses, when one miner of stage `slow` has
 /// a quarter of the others' speed. The first two epochs learn how fast each is.
 fn shares(seed: u64, slow: Option<u16>) -> Vec<f64> {

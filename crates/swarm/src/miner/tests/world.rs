@@ -70,6 +70,8 @@ pub(super) struct World {
     pub(super) slow_stage: Option<StageIndex>,
     /// Length of a forward, ms, if it is always the same; a backward takes twice that, a step a quarter.
     pub(super) forward_ms: Option<u64>,
+    /// Time that making an upload takes.
+    pub(super) upload: Millis,
     /// What every peer computed for and has not reported.
     busy: BTreeMap<usize, Millis>,
     /// When each epoch opened and closed.
@@ -101,6 +103,7 @@ impl World {
             slow: BTreeMap::new(),
             slow_stage: None,
             forward_ms: None,
+            upload: Millis(2),
             busy: BTreeMap::new(),
             epochs: Vec::new(),
         };
@@ -327,7 +330,9 @@ impl World {
                     self.peers[node].merge(action);
                 }
                 action => {
-                    let at = self.now.plus(Millis(self.random(4)));
+                    let upload = matches!(action, merger::Action::MakeUpload { .. });
+                    let time = if upload { self.upload } else { Millis(self.random(4)) };
+                    let at = self.now.plus(time);
                     self.at(at, Happening::Merged { node, life, action });
                 }
             }
