@@ -55,6 +55,7 @@ mod lossy;
 mod parallel;
 mod payload;
 mod predictive;
+mod probe;
 mod scratch;
 mod shared;
 mod simd;

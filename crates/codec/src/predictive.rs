@@ -26,6 +26,7 @@ pub use predictor::Predictor;
 
 use crate::bits::{BitReader, BitWriter};
 use crate::bytes::Reader;
+use crate::context::Repeats;
 use crate::entropy::range;
 use crate::entropy::rans;
 use crate::entropy::tables::Tables;
@@ -33,18 +34,29 @@ use crate::error::CodecError;
 use crate::header::{CodecId, Header, finish};
 use crate::kernel::{self, Block, ROWS};
 use crate::parallel::{self, PART};
+use crate::probe::Probe;
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 use element::{CONTEXTS, Lanes};
 
 /// Payloads this much smaller than bf16 are not compared with the context codec's: 1 / 1.7.
 const SURE_FRACTION: f64 = 0.59;
+/// Elements of the rows that show what the predictor makes of the tensor, and of those that show it for the context
+/// codec, whose tables are larger.
+const OWN_PROBE: usize = 1 << 15;
+const RIVAL_PROBE: usize = 1 << 17;
+/// The context codec is not tried where the predictor's payload is smaller than this share of what it made of a few
+/// rows, whose tables weigh more than those of all. The predictor is not where its probe is larger than that share; its
+/// tables make a hundredth of the probe and more.
+const CLEAR_WIN: f64 = 0.98;
+const CLEAR_LOSS: f64 = 1.012;
 /// Columns whose sums over the columns before them are worked out together.
 const GROUP: usize = 16;
 /// Columns that are turned to or from rows together: a cache line of words.
 const TILE: usize = 32;
 
-/// Appends `tensor` as one payload, predicted by `predictor`, or by the context codec where that is smaller.
+/// Appends `tensor` as one payload, predicted by `predictor`, or by the context codec where that is smaller; of large
+/// tensors a few rows tell whether both need be tried.
 ///
 /// Returns the payload's length in bytes. Anything but bf16 whose rows are as long as the predictor's columns goes to
 /// the context codec.
@@ -61,11 +73,16 @@ pub fn encode_predictive(
     if !fits {
         return crate::payload::encode_at(level, CodecId::Context, tensor, out);
     }
+    let rival = Rival::of(level, predictor, tensor)?;
+    if rival.is_some_and(Rival::wins) {
+        return crate::payload::encode_at(level, CodecId::Context, tensor, out);
+    }
     Header::begin(CodecId::Predictive, tensor.dtype(), tensor.shape(), out);
     encode_body(level, predictor, tensor.bytes(), out);
     finish(start, tensor.shape().len(), out);
     let length = out.len() - start;
-    if (length as f64) < SURE_FRACTION * tensor.bytes().len() as f64 {
+    let fraction = length as f64 / tensor.bytes().len() as f64;
+    if fraction < SURE_FRACTION || rival.is_some_and(|rival| fraction < CLEAR_WIN * rival.context) {
         return Ok(length);
     }
     let mut other = Vec::new();
@@ -75,6 +92,44 @@ pub fn encode_predictive(
         out.extend_from_slice(&other);
     }
     Ok(out.len() - start)
+}
+
+/// What both codecs make of a few rows, in bytes per byte: most tensors need not be coded by both.
+#[derive(Clone, Copy, Debug)]
+struct Rival {
+    own: f64,
+    context: f64,
+}
+
+impl Rival {
+    /// `None` for small tensors, where the predictor is clearly of use, and where rows repeat, which a few rows do not
+    /// show.
+    fn of(
+        level: Level,
+        predictor: &Predictor,
+        tensor: TensorRef<'_>,
+    ) -> Result<Option<Self>, CodecError> {
+        if tensor.len() < 2 * RIVAL_PROBE {
+            return Ok(None);
+        }
+        let probe = Probe::of(tensor, OWN_PROBE);
+        let mut payload = Vec::new();
+        encode_body(level, predictor, probe.view()?.bytes(), &mut payload);
+        let own = payload.len() as f64 / probe.len() as f64;
+        if own < SURE_FRACTION || !Repeats::find(tensor.bytes(), tensor.rows_cols().1).is_empty() {
+            return Ok(None);
+        }
+        let probe = Probe::of(tensor, RIVAL_PROBE);
+        payload.clear();
+        crate::payload::encode_at(level, CodecId::Context, probe.view()?, &mut payload)?;
+        let context = payload.len() as f64 / probe.len() as f64;
+        Ok(Some(Self { own, context }))
+    }
+
+    /// Whether the predictor is of no use.
+    fn wins(self) -> bool {
+        self.own > CLEAR_LOSS * self.context
+    }
 }
 
 /// Mean exponent of a row, over what is not zero.
