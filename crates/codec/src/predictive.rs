@@ -109,7 +109,7 @@ impl Rival {
         predictor: &Predictor,
         tensor: TensorRef<'_>,
     ) -> Result<Option<Self>, CodecError> {
-        if tensor.len() < 2 * RIVAL_PROBE {
+        if tensor.len() < 4 * RIVAL_PROBE {
             return Ok(None);
         }
         let probe = Probe::of(tensor, OWN_PROBE);

@@ -38,7 +38,8 @@ const SMALL_SHARE: f64 = 0.06;
 const TRIES: usize = 10;
 /// Steps after which one that meets the target is good enough.
 const GOOD_TRIES: usize = 3;
-/// Share of the error allowed that is aimed at, and from which on a step is close enough.
+/// Share of the error allowed that is aimed at, first and later, and from which on a step is close enough.
+const FIRST_SHARE: f64 = 0.992;
 const SURE_SHARE: f64 = 0.996;
 const CLOSE_ENOUGH: f64 = 0.98;
 /// Columns that are turned into rows together.
@@ -149,7 +150,7 @@ fn encode(level: Level, basis: &Basis, target: Target, tensor: TensorRef<'_>, ou
     }
     // Then the whole says: noise follows the step, what is aside hardly does.
     let (mut met, mut last) = (None, 0.0);
-    let mut step = step_for_noise(level, &components, (budget - aside) * SURE_SHARE, Some(step));
+    let mut step = step_for_noise(level, &components, (budget - aside) * FIRST_SHARE, Some(step));
     for tried in 0..TRIES {
         let Some((sums, used)) = attempt(&columns, &components, step) else {
             break;

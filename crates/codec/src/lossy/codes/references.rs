@@ -35,7 +35,7 @@ const MAX_CANDIDATES: usize = 4096;
 /// Rows after which it is judged whether references are rare, and the one in so many that is then still searched, by
 /// groups of [`QUERIES`].
 const JUDGED_ROWS: u32 = 256;
-const RARE: u32 = 16;
+const RARE: u32 = 32;
 const SEARCHED_WHERE_RARE: usize = 4;
 /// Share of its energy that must be new for a row to be a candidate for later ones.
 const NOVEL: f64 = 0.05;
