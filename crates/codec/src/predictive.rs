@@ -21,12 +21,12 @@
 mod element;
 mod learn;
 mod predictor;
+mod rival;
 
 pub use predictor::Predictor;
 
 use crate::bits::{BitReader, BitWriter};
 use crate::bytes::Reader;
-use crate::context::Repeats;
 use crate::entropy::range;
 use crate::entropy::rans;
 use crate::entropy::tables::Tables;
@@ -34,22 +34,13 @@ use crate::error::CodecError;
 use crate::header::{CodecId, Header, finish};
 use crate::kernel::{self, Block, ROWS};
 use crate::parallel::{self, PART};
-use crate::probe::Probe;
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 use element::{CONTEXTS, Lanes};
+use rival::Rival;
 
 /// Payloads this much smaller than bf16 are not compared with the context codec's: 1 / 1.7.
 const SURE_FRACTION: f64 = 0.59;
-/// Elements of the rows that show what the predictor makes of the tensor, and of those that show it for the context
-/// codec, whose tables are larger.
-const OWN_PROBE: usize = 1 << 15;
-const RIVAL_PROBE: usize = 1 << 17;
-/// The context codec is not tried where the predictor's payload is smaller than this share of what it made of a few
-/// rows, whose tables weigh more than those of all. The predictor is not where its probe is larger than that share; its
-/// tables make a hundredth of the probe and more.
-const CLEAR_WIN: f64 = 0.98;
-const CLEAR_LOSS: f64 = 1.012;
 /// Columns whose sums over the columns before them are worked out together.
 const GROUP: usize = 16;
 /// Columns that are turned to or from rows together: a cache line of words.
@@ -82,7 +73,7 @@ pub fn encode_predictive(
     finish(start, tensor.shape().len(), out);
     let length = out.len() - start;
     let fraction = length as f64 / tensor.bytes().len() as f64;
-    if fraction < SURE_FRACTION || rival.is_some_and(|rival| fraction < CLEAR_WIN * rival.context) {
+    if fraction < SURE_FRACTION || rival.is_some_and(|rival| rival.loses_to(fraction)) {
         return Ok(length);
     }
     let mut other = Vec::new();
@@ -92,44 +83,6 @@ pub fn encode_predictive(
         out.extend_from_slice(&other);
     }
     Ok(out.len() - start)
-}
-
-/// What both codecs make of a few rows, in bytes per byte: most tensors need not be coded by both.
-#[derive(Clone, Copy, Debug)]
-struct Rival {
-    own: f64,
-    context: f64,
-}
-
-impl Rival {
-    /// `None` for small tensors, where the predictor is clearly of use, and where rows repeat, which a few rows do not
-    /// show.
-    fn of(
-        level: Level,
-        predictor: &Predictor,
-        tensor: TensorRef<'_>,
-    ) -> Result<Option<Self>, CodecError> {
-        if tensor.len() < 4 * RIVAL_PROBE {
-            return Ok(None);
-        }
-        let probe = Probe::of(tensor, OWN_PROBE);
-        let mut payload = Vec::new();
-        encode_body(level, predictor, probe.view()?.bytes(), &mut payload);
-        let own = payload.len() as f64 / probe.len() as f64;
-        if own < SURE_FRACTION || !Repeats::find(tensor.bytes(), tensor.rows_cols().1).is_empty() {
-            return Ok(None);
-        }
-        let probe = Probe::of(tensor, RIVAL_PROBE);
-        payload.clear();
-        crate::payload::encode_at(level, CodecId::Context, probe.view()?, &mut payload)?;
-        let context = payload.len() as f64 / probe.len() as f64;
-        Ok(Some(Self { own, context }))
-    }
-
-    /// Whether the predictor is of no use.
-    fn wins(self) -> bool {
-        self.own > CLEAR_LOSS * self.context
-    }
 }
 
 /// Mean exponent of a row, over what is not zero.
@@ -375,7 +328,7 @@ fn decode_segment(
             lanes.learn(level, predictor.scale(j), &integers, &sums);
             block.set(j, &integers);
             if j % TILE == TILE - 1 || j == cols - 1 {
-                from_columns(&tile[..j % TILE + 1], cols, j / TILE * TILE, rows);
+                from_columns(&tile[..=j % TILE], cols, j / TILE * TILE, rows);
             }
         }
     }

@@ -212,13 +212,7 @@ impl Lanes {
     }
 
     /// Follows the errors of one column, whose values as integers are `integers`.
-    pub(crate) fn learn(
-        &mut self,
-        level: Level,
-        scale: Scale,
-        integers: &[i16; ROWS],
-        sums: &[i32; ROWS],
-    ) {
+    pub(crate) fn learn(&mut self, level: Level, scale: Scale, integers: &[i16; ROWS], sums: &[i32; ROWS]) {
         level.run(
             #[inline(always)]
             || {
