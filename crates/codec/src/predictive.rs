@@ -41,6 +41,8 @@ use rival::Rival;
 
 /// Payloads this much smaller than bf16 are not compared with the context codec's: 1 / 1.7.
 const SURE_FRACTION: f64 = 0.59;
+/// Fewer rows are not predicted: all lanes of a vector take as long as these.
+const LEAST_ROWS: usize = ROWS / 4;
 /// Columns whose sums over the columns before them are worked out together.
 const GROUP: usize = 16;
 /// Columns that are turned to or from rows together: a cache line of words.
@@ -49,8 +51,8 @@ const TILE: usize = 32;
 /// Appends `tensor` as one payload, predicted by `predictor`, or by the context codec where that is smaller; of large
 /// tensors a few rows tell whether both need be tried.
 ///
-/// Returns the payload's length in bytes. Anything but bf16 whose rows are as long as the predictor's columns goes to
-/// the context codec.
+/// Returns the payload's length in bytes. Anything but 16 rows or more of bf16 as long as the
+/// predictor's columns goes to the context codec.
 pub fn encode_predictive(
     level: Level,
     predictor: &Predictor,
@@ -59,8 +61,8 @@ pub fn encode_predictive(
 ) -> Result<usize, CodecError> {
     let level = level.checked();
     let start = out.len();
-    let fits =
-        tensor.dtype() == DType::Bf16 && tensor.rows_cols().1 == predictor.columns() && !tensor.is_empty();
+    let (rows, cols) = tensor.rows_cols();
+    let fits = tensor.dtype() == DType::Bf16 && cols == predictor.columns() && rows >= LEAST_ROWS;
     if !fits {
         return crate::payload::encode_at(level, CodecId::Context, tensor, out);
     }

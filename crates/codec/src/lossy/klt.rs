@@ -29,6 +29,8 @@ use crate::tensor::{DType, TensorRef};
 const MAX_COMPONENT: i32 = i16::MAX as i32;
 /// Bits of a row's largest value as an integer.
 const ROW_BITS: i32 = 12;
+/// Fewer rows are not transformed: all lanes of a vector take as long as these.
+const LEAST_ROWS: usize = ROWS / 4;
 /// Blocks of 64 rows on which the step is searched.
 const SAMPLE_BLOCKS: usize = 2;
 /// Steps tried on them at most: one where what the step does not explain is a smaller share of the error allowed.
@@ -52,7 +54,7 @@ const RIVAL_PROBE: usize = 1 << 17;
 /// Appends `tensor` as one payload that meets `target`, in `basis`, or without it where that is smaller; of
 /// large tensors a few rows tell whether that is tried.
 ///
-/// Returns the payload's length in bytes. A tensor whose rows are not as long as the basis's columns, or of which too
+/// Returns the payload's length in bytes. A tensor of fewer than 16 rows or of others than the basis's length, or of which too
 /// much lies outside the basis, goes to the uniform codec.
 pub fn encode_klt(
     level: Level,
@@ -63,7 +65,8 @@ pub fn encode_klt(
 ) -> Result<usize, CodecError> {
     let level = level.checked();
     let uniform = |out: &mut Vec<u8>| super::encode_lossy(level, CodecId::Uniform, target, tensor, out);
-    if tensor.rows_cols().1 != basis.columns() {
+    let (rows, cols) = tensor.rows_cols();
+    if cols != basis.columns() || rows < LEAST_ROWS {
         return uniform(out);
     }
     let start = out.len();
