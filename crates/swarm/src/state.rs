@@ -29,6 +29,7 @@ pub use self::summary::{EpochSummary, HeldOutLoss, StageSummary, Totals};
 pub use self::work::{Cause, Cell, Coverage, EpochWork, Lease, MemberWork, Path};
 use crate::limits;
 use crate::record::{Member, Role};
+use crate::route::Candidate;
 use crate::shard::{self, Partition};
 use crate::spec::{SpecError, SwarmSpec};
 
@@ -242,12 +243,13 @@ impl State {
 
     /// Who takes a micro-batch in a stage: up to three live members, best first (protocol §2.2 "Routing").
     pub fn route(&self, micro_batch: MicroBatch, stage: StageIndex) -> Vec<NodeId> {
-        crate::route::rank(
-            &self.work.seed,
-            micro_batch,
-            stage,
-            self.members(stage).map(|member| (member.node, member.capacity)),
-        )
+        let all = self.work.members.iter().filter(|work| work.member.stage == stage);
+        let candidates = all.map(|work| Candidate {
+            node: work.member.node,
+            capacity: work.member.capacity,
+            live: work.live,
+        });
+        crate::route::rank(&self.work.seed, micro_batch, stage, candidates)
     }
 
     /// Leases with micro-batches under way.
