@@ -23,6 +23,7 @@ mod learn;
 mod predictor;
 mod rival;
 
+pub use learn::Learner;
 pub use predictor::Predictor;
 
 use crate::bits::{BitReader, BitWriter};
