@@ -122,18 +122,6 @@ pub enum GenesisError {
 }
 
 impl State {
-    /// First time after `now` at which [`State::due`] may change by time alone. The state's own time stands still while
-    /// no block is made, so the driver says what its clock shows.
-    pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
-        if let Phase::Finished { .. } = self.phase {
-            return None;
-        }
-        let silence = |node: &Node| node.present().then(|| node.seen.plus(self.spec.lost_after));
-        let lost = self.nodes.values().filter_map(silence);
-        let fires = lost.chain(self.phase_deadlines()).map(|at| at.max(self.quiet_until));
-        fires.filter(|at| *at > now.max(self.tip.now())).min()
-    }
-
     fn phase_deadlines(&self) -> Vec<Millis> {
         match self.phase {
             Phase::Gathering { epoch, until } => self.gather_deadlines(epoch, until),

@@ -1,5 +1,6 @@
 //! The orchestrator dies and comes back: the log is enough, deadlines move, nobody is lost for its absence.
 
+use shoal_swarm::Fold as _;
 use shoal_swarm::State;
 use shoal_swarm::record::{Control, Derived, Input, Record};
 use shoal_swarm::refusal::Refusal;

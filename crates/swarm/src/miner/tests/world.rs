@@ -1,5 +1,6 @@
 //! A whole swarm in virtual time: one orchestrator, N miners, delays, losses, kills; everything from one seed.
 
+use ledger::Fold as _;
 use ledger::fold::Unfit;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
