@@ -75,7 +75,7 @@ pub async fn build(folder: &Path) {
     let start = Instant::now();
     let rounds = SUBMISSIONS / PER_ROUND;
     let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    let begin = today - Duration::from_secs((rounds + 2) * EVERY_S);
+    let begin = today - Duration::from_secs((rounds + 1) * EVERY_S);
     let now = Millis(begin.as_secs() * 1000);
     let log = SqliteLog::open(folder.join("log.sqlite")).await.expect("a log");
     let spec = spec();
@@ -99,7 +99,8 @@ pub async fn build(folder: &Path) {
     let competition = CompetitionSpec::parse(&text).expect("a spec");
     maker.say(vec![(owner(), Statement::Open { spec: competition.canonical() })]).await;
     for round in 0..rounds {
-        play(&mut maker, competition.id(), &judge, round).await;
+        // The last one is left with its judges: a thousand entries in the queue while the arena is asked.
+        play(&mut maker, competition.id(), &judge, round, round + 1 < rounds).await;
         if round % 10 == 9 {
             eprintln!("{} entries after {:.0} s", maker.state.entries().len(), start.elapsed().as_secs_f64());
         }
@@ -108,8 +109,8 @@ pub async fn build(folder: &Path) {
     std::fs::write(folder.join("complete"), b"").expect("a mark");
 }
 
-/// One round: its entries, their opening, their verdicts.
-async fn play(maker: &mut Maker, id: CompetitionId, judge: &SigningKey, round: u64) {
+/// One round: its entries, their opening, and with `judged` their verdicts.
+async fn play(maker: &mut Maker, id: CompetitionId, judge: &SigningKey, round: u64, judged: bool) {
     let open = maker.state.competition(&id).and_then(|found| found.open_round()).expect("an open round");
     let (number, closes) = (open.number, open.closes);
     let nonce = judge.derive("bench", &[&number.0.to_le_bytes()]);
@@ -136,7 +137,11 @@ async fn play(maker: &mut Maker, id: CompetitionId, judge: &SigningKey, round: u
     let opened = opened.collect();
     maker.say(opened).await;
     maker.say(vec![(judge.clone(), Statement::OpenNonce { competition: id, round: number, nonce })]).await;
-    judge_all(maker, id, number, judge).await;
+    if judged {
+        judge_all(maker, id, number, judge).await;
+    } else {
+        maker.say(vec![(judge.clone(), Statement::Lease { want: 64 })]).await;
+    }
 }
 
 async fn judge_all(maker: &mut Maker, id: CompetitionId, round: RoundNumber, judge: &SigningKey) {

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use arena::record::{STATEMENT_KIND, Statement};
+use arena::spec::{CompetitionId, Form};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use wire::{Envelope, Millis};
+use wire::{Envelope, Hash, Millis};
 
 use crate::{ENTRANTS, SUBMISSIONS, key, owner, spec};
 
@@ -41,17 +42,25 @@ fn get(kind: &'static str, target: &str) -> Asked {
     Asked { kind, bytes }
 }
 
-/// What visitors ask for: mostly lists and details; 2 % are durable writes.
-fn draw(random: &mut Random, nonce: u64) -> Asked {
+/// What visitors ask for: mostly lists and details; 2 % are durable writes, half of them entries.
+fn draw(random: &mut Random, nonce: u64, competition: CompetitionId) -> Asked {
     let anywhere = random.below(SUBMISSIONS);
     let entrant = key(random.below(ENTRANTS)).node_id().to_string();
     match random.below(100) {
         0..2 => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-            let statement = Statement::Announce { competition: None, text: format!("number {nonce}") };
+            // Every other one is an entry, by a key that has none in this round.
+            let (signer, statement) = if nonce.is_multiple_of(2) {
+                (owner(), Statement::Announce { competition: None, text: format!("number {nonce}") })
+            } else {
+                let seal = Hash::of_parts("bench live", &[&now.as_nanos().to_le_bytes(), &nonce.to_le_bytes()]);
+                let (form, parents) = (Form::Component, Vec::new());
+                let entry = Statement::Submit { competition, seal, form, parents, receipt: None };
+                (key(random.below(ENTRANTS)), entry)
+            };
             let body = wire::to_bytes(&statement);
             let time = Millis(now.as_millis() as u64);
-            let envelope = Envelope::sign(&owner(), spec().run_id(), STATEMENT_KIND, body, time, nonce);
+            let envelope = Envelope::sign(&signer, spec().run_id(), STATEMENT_KIND, body, time, nonce);
             let body = wire::to_bytes(&envelope);
             let head = format!("POST /v1/statements HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n\r\n", body.len());
             Asked { kind: "statement (durable)", bytes: [head.as_bytes(), &body].concat() }
@@ -101,7 +110,7 @@ impl Connection {
 }
 
 /// Asks and prints the table.
-pub async fn run(address: SocketAddr, rate: u64, seconds: u64) {
+pub async fn run(address: SocketAddr, rate: u64, seconds: u64, competition: CompetitionId) {
     let idle: Arc<Mutex<Vec<Connection>>> = Arc::default();
     let times: Arc<Mutex<BTreeMap<&'static str, Vec<Duration>>>> = Arc::default();
     let failed: Arc<Mutex<u64>> = Arc::default();
@@ -112,7 +121,7 @@ pub async fn run(address: SocketAddr, rate: u64, seconds: u64) {
     for number in 0..rate * seconds + warm {
         let due = start + Duration::from_nanos(number * 1_000_000_000 / rate);
         tokio::time::sleep_until(due).await;
-        let asked = draw(&mut random, number);
+        let asked = draw(&mut random, number, competition);
         let (idle, times, failed) = (Arc::clone(&idle), Arc::clone(&times), Arc::clone(&failed));
         running.spawn(async move {
             let kept = idle.lock().expect("no panic").pop();

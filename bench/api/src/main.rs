@@ -76,14 +76,20 @@ async fn measure(folder: &str, rate: u64, seconds: u64) {
     let stop = CancellationToken::new();
     let serving = tokio::spawn(host.serve(listener, stop.clone()));
     println!(
-        "`shoal-bench-api measure FOLDER {rate} {seconds}`: {SUBMISSIONS} submissions of {ENTRANTS} keys in {} judged \
+        "`shoal-bench-api measure FOLDER {rate} {seconds}`: {SUBMISSIONS} submissions of {ENTRANTS} keys in {} \
          rounds, in SQLite; host and clients in one process on {} cores; requests are sent when they are due, whether or \
          not earlier ones were answered, and timed from then on. Folding the log at the start took {:.1} s.\n",
         SUBMISSIONS / PER_ROUND,
         std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
         opened.as_secs_f64(),
     );
-    load::run(address, rate, seconds).await;
+    // The arena is new to whoever looks: its clock went on, its next round opens.
+    let client = api::Client::connect(&format!("http://{address}"), None).await.expect("it answers");
+    let found = client.competition("bench").await.expect("the competition");
+    let queued = found.curr_round.as_ref().map_or(0, |round| round.to_judge - round.judged);
+    println!("Meanwhile a round is open, and one of {PER_ROUND} entries waits for its judges.\n");
+    eprintln!("round {:?}, {queued} in it to judge", found.curr_round.map(|round| (round.round_number, round.state)));
+    load::run(address, rate, seconds, found.id.parse().expect("an id")).await;
     stop.cancel();
     serving.await.expect("the host ends").expect("in good order");
 }

@@ -253,6 +253,7 @@ impl Client {
             reason: "unknown".to_owned(),
             message: format!("the host answered {status}: {}", String::from_utf8_lossy(&bytes)),
             refusal: None,
+            quota: None,
         });
         ClientError::Refused { status: status.as_u16(), problem }
     }

@@ -10,6 +10,7 @@ pub mod host;
 pub mod judge;
 pub mod limits;
 pub mod model;
+mod quota;
 mod replay;
 pub mod request;
 pub mod seals;

@@ -13,6 +13,19 @@ pub const UPLOAD_BYTES: u64 = 2 << 30;
 pub const LOG_BYTES: u64 = 4 << 20;
 /// Bytes of all blobs after which uploads are refused, unless the host sets another bound.
 pub const BLOBS_TOTAL_BYTES: u64 = 256 << 30;
+/// Bytes that one key may upload in [`UPLOAD_WINDOW`], in the long run and at once. The host and the arena's owners may
+/// upload what there is room for.
+pub const UPLOAD_QUOTA_BYTES: u64 = 16 << 30;
+/// Window of [`UPLOAD_QUOTA_BYTES`].
+pub const UPLOAD_WINDOW: Duration = Duration::from_hours(24);
+/// Bytes of a manifest of samples whose items everybody may read.
+pub const SAMPLES_LIST_BYTES: u64 = 4 << 20;
+/// Such manifests kept in memory.
+pub const SAMPLES_LISTS: usize = 64;
+/// Time in which a reader must take [`WRITE_LEAST_BYTES`] of what waits for it; else its connection ends.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+/// Bytes that a reader must take in [`WRITE_STALL`].
+pub const WRITE_LEAST_BYTES: usize = 64 << 10;
 /// Time for the head of a request to arrive.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a whole request but uploads, streams and long polls.

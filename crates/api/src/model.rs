@@ -64,6 +64,24 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<Object>)]
     pub refusal: Option<serde_json::Value>,
+    /// What the key may upload, where it was too much (429).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quota: Option<Box<UploadQuota>>,
+}
+
+/// How much a key may upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UploadQuota {
+    /// Bytes in a window.
+    pub limit_bytes: u64,
+    /// Used of it.
+    pub used_bytes: u64,
+    /// Left.
+    pub left_bytes: u64,
+    /// Length of the window, seconds: what is used comes back evenly.
+    pub window_s: u64,
+    /// When what was asked for is free, seconds from now.
+    pub free_in_s: u64,
 }
 
 /// A gate that is closed: the body of a 403.

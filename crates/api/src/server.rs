@@ -3,11 +3,12 @@
 mod auth;
 mod listen;
 mod metrics;
+mod patient;
 mod problem;
 mod routes;
 mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -19,10 +20,11 @@ use governor::DefaultKeyedRateLimiter;
 use store::{Blobs, LogStore};
 use tokio::sync::{Semaphore, oneshot};
 use utoipa::OpenApi;
-use wire::{Millis, NodeId, RunId, Seq, SigningKey};
+use wire::{Hash, Millis, NodeId, RunId, Seq, SigningKey};
 
 use crate::host::{Custody, HostError, Inputs, Outcome, Parts, Pending, Shared};
 use crate::limits;
+use crate::quota::Uploads;
 use crate::replay::Replays;
 pub(crate) use listen::listen;
 use metrics::Metrics;
@@ -42,6 +44,9 @@ pub(crate) struct App {
     nonce: AtomicU64,
     replays: Mutex<Replays>,
     rates: DefaultKeyedRateLimiter<NodeId>,
+    uploads: Mutex<Uploads>,
+    /// Items of manifests of samples, by the manifest's hash.
+    samples: Mutex<HashMap<Hash, Arc<HashSet<Hash>>>>,
     streams: Arc<Semaphore>,
     metrics: Metrics,
     boards: Mutex<BTreeMap<LeaderMode, Cached>>,
@@ -75,6 +80,8 @@ impl App {
             nonce: AtomicU64::new(0),
             replays: Mutex::default(),
             rates: DefaultKeyedRateLimiter::keyed(limits::STATEMENT_RATE),
+            uploads: Mutex::default(),
+            samples: Mutex::default(),
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
             metrics: Metrics::default(),
             boards: Mutex::default(),
@@ -123,6 +130,15 @@ impl App {
             self.rates.retain_recent();
         }
         self.rates.check_key(&key).map_err(|_| ApiError::TooMany(1))
+    }
+
+    /// Counts bytes that a key uploads.
+    fn upload(&self, key: NodeId, bytes: u64) -> Result<(), ApiError> {
+        if Self::in_charge(&self.shared.view().state, key) {
+            return Ok(());
+        }
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.spend(key, bytes, self.now()).map_err(ApiError::Quota)
     }
 
     /// The arena's leaderboard, some seconds old at most.

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod it {
+    mod blobs;
     mod documents;
     mod events;
     mod pages;

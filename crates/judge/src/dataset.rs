@@ -17,6 +17,7 @@
 //! A manifest without that first row is read as a list of file names, as the samples of Apex have it (arena specs §10.4).
 
 mod manifest;
+mod remote;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt};
 use wire::Hash;
 
+pub(crate) use self::manifest::check_name;
 pub use self::manifest::{Item, Manifest};
 use crate::error::JudgeError;
 use crate::input::Input;
@@ -49,6 +51,17 @@ impl Dataset {
         let place = if prefix.is_empty() { store.to_string() } else { format!("{store}/{prefix}") };
         let prefix = Location::parse(prefix).map_err(|error| fault(&place, error.to_string()))?;
         Self::open_at(place, store, prefix).await
+    }
+
+    /// Opens what an address names: `http://`, `https://` and `s3://BUCKET/PREFIX` are prefixes of object stores (for S3
+    /// the usual `AWS_…` variables hold key, region and endpoint), anything else is a folder.
+    pub async fn at(place: &str) -> Result<Self, JudgeError> {
+        if !place.contains("://") {
+            return Self::folder(Path::new(place)).await;
+        }
+        let (store, prefix) = remote::store(place).map_err(|reason| fault(place, reason))?;
+        let shown = place.trim_end_matches('/').to_owned();
+        Self::open_at(shown, store, prefix).await
     }
 
     /// Opens a folder.

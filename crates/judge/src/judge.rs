@@ -13,6 +13,7 @@ use wire::Hash;
 use crate::coder::{Coder, ComponentCoder, Contract, ProgramCoder, Stop};
 use crate::environment::Environment;
 use crate::error::JudgeError;
+use crate::form::{self, FormError};
 use crate::input::Input;
 use crate::kind::{self, Measured};
 use crate::limits;
@@ -23,19 +24,25 @@ use crate::log::RunLog;
 pub struct Code<'a> {
     /// What it is.
     pub form: Form,
-    /// A component, a Python source file, a zip of a program's folder, or a native executable.
+    /// A component, a Python source file, a native executable, or a zip of a program's folder.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Code<'a> {
-    /// Code of a form that its first bytes tell: components and ELF executables name themselves, all else is Python.
-    pub fn of(bytes: &'a [u8]) -> Self {
-        let form = match bytes {
-            [0, b'a', b's', b'm', ..] => Form::Component,
-            [0x7f, b'E', b'L', b'F', ..] => Form::Native,
-            _ => Form::Python,
-        };
-        Self { form, bytes }
+    /// Code of the form that its first bytes tell, which the file's name must not contradict: see [`form::tell`].
+    ///
+    /// # Errors
+    /// It is of no form, or its name says that it is of another.
+    pub fn of(name: Option<&str>, bytes: &'a [u8]) -> Result<Self, FormError> {
+        Ok(Self { form: form::tell(name, bytes)?, bytes })
+    }
+
+    /// The generator or evaluator that a spec names by its hash.
+    pub fn reference(bytes: &'a [u8]) -> Result<Self, JudgeError> {
+        Self::of(None, bytes).map_err(|error| JudgeError::Reference {
+            what: "generator or evaluator",
+            reason: error.to_string(),
+        })
     }
 }
 

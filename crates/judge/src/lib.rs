@@ -2,12 +2,14 @@
 //!
 //! It must never know scores, boards or HTTP servers: `arena` scores what is measured here.
 
+mod archive;
 pub mod baseline;
 mod coder;
 pub mod dataset;
 pub mod docket;
 pub mod environment;
 pub mod error;
+pub mod form;
 mod http;
 pub mod input;
 pub mod judge;
@@ -20,8 +22,10 @@ mod pair;
 mod plan;
 pub mod synthetic;
 
+pub use archive::ArchiveError;
 pub use dataset::Dataset;
 pub use docket::{Abilities, Docket, Task};
 pub use error::JudgeError;
+pub use form::FormError;
 pub use input::{Direction, Input};
 pub use judge::{Case, Code, Cost, Evaluation, Judge, Setup};

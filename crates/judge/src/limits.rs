@@ -24,11 +24,20 @@ pub const REPEAT_EVERY: usize = 8;
 pub const REPEATS_MIN: usize = 2;
 /// Most inputs on which the baseline is timed beside an entry.
 pub const PAIRS_MAX: usize = 64;
-/// Pairs that a program's time is taken from at least: with few inputs they are called again.
-pub const PAIRS_MIN: usize = 48;
+/// Inputs on which a program is timed, at most.
+pub const TIMED_INPUTS_MAX: usize = 16;
+/// How often a program is timed on each of them; the least time counts.
+pub const TRIES: usize = 6;
 /// How much dearer by the clock than by fuel, both beside the baseline, a component may be before the clock counts.
 /// Below that its time is its fuel alone, the same at every judge. Components of honest make differ by less.
 pub const CLOCK_SLACK: f64 = 2.0;
+/// Pause in which a program's processor time must stand still after its answer, milliseconds: the kernel counts what
+/// still runs once per tick, of 1 to 4 ms (10 ms on few).
+pub const SETTLE_MS: u64 = 5;
+/// Most such pauses; what a program goes on doing behind its answer counts up to here.
+pub const SETTLES_MAX: u32 = 20;
+/// Processor time in one pause that counts as standing still, nanoseconds.
+pub const SETTLED_NS: u64 = 50_000;
 /// Longest head of an HTTP answer, bytes.
 pub const HTTP_HEAD_BYTES: usize = 16 << 10;
 /// Longest environment lock file, bytes.
@@ -37,3 +46,15 @@ pub const LOCK_FILE_BYTES: usize = 1 << 20;
 pub const ENVIRONMENT_BUILD_S: u64 = 900;
 /// Compiled components that a judge keeps in memory.
 pub const COMPILED_KEPT: usize = 64;
+/// Most files and folders in an entry's archive.
+pub const ARCHIVE_FILES_MAX: usize = 1024;
+/// Most bytes that an entry's archive unpacks to.
+pub const ARCHIVE_BYTES_MAX: u64 = 256 << 20;
+/// Most folders in each other in an entry's archive, the file included.
+pub const ARCHIVE_DEPTH_MAX: usize = 12;
+/// Time to reach an object store, seconds.
+pub const CONNECT_S: u64 = 10;
+/// Time for one object of a data set, retries included, seconds.
+pub const FETCH_S: u64 = 300;
+/// Times that an object store is asked again.
+pub const FETCH_RETRIES: usize = 3;

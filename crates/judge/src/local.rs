@@ -255,7 +255,9 @@ impl LocalArena {
             seed: task.seed,
             entry: Code { form: task.form, bytes: blob("entry", task.code)? },
             baseline: baseline.map(|bytes| Code { form: spec.baseline.form, bytes }),
-            reference: optional("generator or evaluator", spec.inputs.code)?.map(Code::of),
+            reference: optional("generator or evaluator", spec.inputs.code)?
+                .map(Code::reference)
+                .transpose()?,
             environment: optional("environment", spec.resources.environment)?,
         };
         let inputs = if case.generates() {

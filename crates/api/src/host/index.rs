@@ -44,6 +44,11 @@ pub(crate) struct Index {
     pub(crate) generation: u64,
     /// Blobs that are for everybody: what specs name, and inputs of rounds that are over.
     pub(crate) public: HashSet<Hash>,
+    /// What a spec names although it was an entry's opened code, or in the pool of a live round, before: a spec does not
+    /// open what the arena keeps closed.
+    pub(crate) named: HashSet<Hash>,
+    /// Entries of each opened code.
+    pub(crate) codes: HashMap<Hash, Vec<EntryId>>,
     /// Blocks in which the live rounds' inputs were fixed: the log is shown up to there.
     judged_from: BTreeMap<(CompetitionId, RoundNumber), Seq>,
     /// Entries under lease.
@@ -64,7 +69,7 @@ impl Index {
         for (index, record) in records.iter().enumerate() {
             match record {
                 Record::Stated(envelope) => {
-                    self.stated(&envelope.body, Place { seq, index: index as u32 });
+                    self.stated(state, &envelope.body, Place { seq, index: index as u32 });
                 }
                 Record::Derived(derived) => self.derived(state, seq, derived, &mut changed),
                 Record::Control(_) => {}
@@ -88,7 +93,7 @@ impl Index {
         }
     }
 
-    fn stated(&mut self, body: &[u8], place: Place) {
+    fn stated(&mut self, state: &State, body: &[u8], place: Place) {
         match wire::from_bytes(body) {
             Ok(Statement::Show { lease, .. }) => {
                 if let Some(entry) = self.leased.remove(&lease) {
@@ -106,8 +111,16 @@ impl Index {
                     spec.baseline.code,
                     spec.baseline.template,
                 ];
-                self.public.extend(named.into_iter().flatten());
+                for hash in named.into_iter().flatten() {
+                    let kept = self.codes.contains_key(&hash) || in_live_pool(state, &hash);
+                    if kept && !self.public.contains(&hash) {
+                        self.named.insert(hash);
+                    } else {
+                        self.public.insert(hash);
+                    }
+                }
             }
+            Ok(Statement::Unseal { entry, code, .. }) => self.codes.entry(code).or_default().push(entry),
             _ => {}
         }
     }
@@ -149,6 +162,12 @@ impl Index {
     pub(crate) fn hidden_from(&self) -> Option<Seq> {
         self.judged_from.values().min().copied()
     }
+}
+
+/// Whether a round that is not over draws from this blob.
+fn in_live_pool(state: &State, hash: &Hash) -> bool {
+    let mut rounds = state.competitions().values().flat_map(|found| found.live.values());
+    rounds.any(|round| round.pool.iter().any(|item| item.hash == *hash))
 }
 
 const DAY_MS: u64 = 86_400_000;

@@ -144,13 +144,23 @@ impl Audience<State> for Shows {
     }
 }
 
+fn corrupt(error: &impl ToString) -> LogError {
+    LogError::Corrupt { place: "the log".into(), reason: error.to_string() }
+}
+
 /// Decodes a block of the own log.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Told, LogError> {
-    let corrupt = |reason: String| LogError::Corrupt { place: "the log".into(), reason };
-    let block: ledger::Block = wire::from_bytes(bytes).map_err(|error| corrupt(error.to_string()))?;
-    let records = arena::verify::records(&block.records).map_err(|(_, error)| corrupt(error.to_string()))?;
+fn decode(bytes: &[u8]) -> Result<Told, LogError> {
+    let block: ledger::Block = wire::from_bytes(bytes).map_err(|error| corrupt(&error))?;
+    let records = arena::verify::records(&block.records).map_err(|(_, error)| corrupt(&error))?;
     let header = block.header();
     Ok(Told { seq: header.seq, time: header.time, records: Arc::new(records) })
+}
+
+/// Decodes one record of a block of the own log; none if the block has no such record.
+pub(crate) fn decode_one(bytes: &[u8], index: u32) -> Result<Option<Record>, LogError> {
+    let block: ledger::Block = wire::from_bytes(bytes).map_err(|error| corrupt(&error))?;
+    let record = block.records.get(index as usize);
+    record.map(|bytes| wire::from_bytes(bytes).map_err(|error| corrupt(&error))).transpose()
 }
 
 /// About how much memory records take, bytes.

@@ -1,4 +1,4 @@
-//! The socket: bounded connections, deadlines for the head of a request, a quiet end.
+//! The socket: bounded connections, deadlines for the head of a request and for readers, a quiet end.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::patient::Patient;
 use super::{App, routes};
 use crate::host::HostError;
 use crate::limits;
@@ -39,6 +40,7 @@ pub(crate) async fn listen(
             }
         };
         drop(stream.set_nodelay(true));
+        let stream = Patient::new(stream, limits::WRITE_STALL, limits::WRITE_LEAST_BYTES);
         let (service, stop) = (TowerToHyperService::new(service.clone()), stop.clone());
         connections.spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new()

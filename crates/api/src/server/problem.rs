@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use ledger::fold::Unfit;
 use store::{BlobError, LogError};
 
-use crate::model::{Gated, Problem, Time};
+use crate::model::{Gated, Problem, Time, UploadQuota};
 use crate::request::RequestError;
 
 /// Why a request fails.
@@ -39,6 +39,8 @@ pub(crate) enum ApiError {
     NoRoom,
     #[error("too many requests: come again in {0} s")]
     TooMany(u64),
+    #[error("{} of {} bytes that a key may upload in {} h are used up: come again in {} s", .0.used_bytes, .0.limit_bytes, .0.window_s / 3600, .0.free_in_s)]
+    Quota(UploadQuota),
     #[error("the host is busy: come again")]
     Busy,
     #[error("the host's log failed: {0}")]
@@ -91,7 +93,7 @@ impl ApiError {
             Self::Refused(refusal) => status_of(refusal),
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
-            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany(_) | Self::Quota(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Log(_) | Self::Blob(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -117,6 +119,7 @@ impl ApiError {
             Self::TooLarge { .. } => "too_large",
             Self::NoRoom => "no_room",
             Self::TooMany(_) => "too_many",
+            Self::Quota(_) => "upload_quota",
             Self::Busy => "busy",
             Self::Log(_) | Self::Blob(_) => "internal",
         }
@@ -155,7 +158,8 @@ impl ApiError {
             Self::Refused(refusal) => serde_json::to_value(refusal).ok(),
             _ => None,
         };
-        let body = Problem { reason: self.reason().to_owned(), message: self.to_string(), refusal };
+        let quota = if let Self::Quota(quota) = self { Some(Box::new(*quota)) } else { None };
+        let body = Problem { reason: self.reason().to_owned(), message: self.to_string(), refusal, quota };
         (self.status(), body)
     }
 }
@@ -178,6 +182,7 @@ impl IntoResponse for ApiError {
         }
         let retry = match &self {
             Self::TooMany(seconds) => Some(*seconds),
+            Self::Quota(quota) => Some(quota.free_in_s),
             Self::Busy => Some(1),
             _ => None,
         };

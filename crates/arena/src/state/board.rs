@@ -126,37 +126,35 @@ impl ParetoPoint {
             similarity: figures.similarity,
         })
     }
-
-    /// At least as good in all three, better in one.
-    fn dominates(&self, other: &Self) -> bool {
-        let at_least = self.ratio >= other.ratio
-            && self.bytes_per_s >= other.bytes_per_s
-            && self.similarity >= other.similarity;
-        let better = self.ratio > other.ratio
-            || self.bytes_per_s > other.bytes_per_s
-            || self.similarity > other.similarity;
-        at_least && better
-    }
 }
 
 impl RoundSummary {
     /// The Pareto board of the round: highest ratio first. Of entries that are equal in all three the first counts.
     pub fn pareto(&self) -> Vec<ParetoPoint> {
-        let all: Vec<ParetoPoint> = self.board.iter().filter_map(ParetoPoint::of).collect();
-        let mut front: Vec<ParetoPoint> = Vec::new();
-        for (index, point) in all.iter().enumerate() {
-            let beaten = all.iter().any(|other| other.dominates(point));
-            let equal = |other: &ParetoPoint| {
-                (other.ratio, other.bytes_per_s, other.similarity)
-                    == (point.ratio, point.bytes_per_s, point.similarity)
-            };
-            if !beaten && !all[..index].iter().any(equal) {
-                front.push(*point);
-            }
-        }
-        front.sort_by(|a, b| b.ratio.total_cmp(&a.ratio).then(a.entry.cmp(&b.entry)));
-        front
+        front(self.board.iter().filter_map(ParetoPoint::of).collect())
     }
+}
+
+/// What nothing beats, in one sweep from the highest ratio down: whoever came before is at least as good in that, so a
+/// point stays if nobody before is at least as fast and as faithful.
+fn front(mut points: Vec<ParetoPoint>) -> Vec<ParetoPoint> {
+    points.sort_by(|a, b| {
+        let speed = b.bytes_per_s.cmp(&a.bytes_per_s);
+        b.ratio.total_cmp(&a.ratio).then(speed).then(b.similarity.total_cmp(&a.similarity))
+    });
+    // Speed → the best similarity among those that are at least as fast; it falls as speed rises.
+    let mut stairs: BTreeMap<u64, f64> = BTreeMap::new();
+    points.retain(|point| {
+        let beside = stairs.range(point.bytes_per_s..).next();
+        if beside.is_some_and(|(_, similarity)| *similarity >= point.similarity) {
+            return false;
+        }
+        stairs.retain(|speed, similarity| *speed > point.bytes_per_s || *similarity > point.similarity);
+        stairs.insert(point.bytes_per_s, point.similarity);
+        true
+    });
+    points.sort_by(|a, b| b.ratio.total_cmp(&a.ratio).then(a.entry.cmp(&b.entry)));
+    points
 }
 
 impl Competition {
@@ -335,5 +333,46 @@ fn key_of(mode: LeaderMode, leader: &Leader) -> f64 {
         LeaderMode::MedianPlace => low(leader.median_place),
         LeaderMode::TotalSubmissions => -f64::from(leader.submissions),
         LeaderMode::Earnings => -(leader.earned as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definition, pair by pair.
+    fn slow(points: &[ParetoPoint]) -> Vec<EntryId> {
+        let figures = |point: &ParetoPoint| (point.ratio, point.bytes_per_s, point.similarity);
+        let at_least = |a: &ParetoPoint, b: &ParetoPoint| {
+            a.ratio >= b.ratio && a.bytes_per_s >= b.bytes_per_s && a.similarity >= b.similarity
+        };
+        let stays = |(index, point): &(usize, &ParetoPoint)| {
+            let beaten =
+                points.iter().any(|other| at_least(other, point) && figures(other) != figures(point));
+            !beaten && points[..*index].iter().all(|other| figures(other) != figures(point))
+        };
+        let mut ids: Vec<EntryId> =
+            points.iter().enumerate().filter(stays).map(|(_, point)| point.entry).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    proptest! {
+        #[test]
+        fn the_sweep_finds_what_comparing_all_pairs_finds(rows in proptest::collection::vec((0_u8..6, 0_u64..6, 0_u8..6), 0..60)) {
+            let point = |(index, (ratio, bytes_per_s, similarity)): (usize, &(u8, u64, u8))| ParetoPoint {
+                entry: EntryId(index as u64),
+                entrant: NodeId([0; 32]),
+                ratio: f64::from(*ratio),
+                bytes_per_s: *bytes_per_s,
+                similarity: f64::from(*similarity),
+            };
+            let points: Vec<ParetoPoint> = rows.iter().enumerate().map(point).collect();
+            let mut found: Vec<EntryId> = front(points.clone()).iter().map(|point| point.entry).collect();
+            found.sort_unstable();
+            prop_assert_eq!(found, slow(&points));
+        }
     }
 }

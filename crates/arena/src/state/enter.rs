@@ -133,7 +133,7 @@ impl State {
         require(!sealed_before, || Refusal::Repeated { what: "this seal".to_owned() })?;
         limit("entries of the round", round.entries.len() as u64 + 1, rules.entries_max.into())?;
         limit("entries of the arena", self.entries.len() as u64 + 1, limits::ENTRIES_MAX as u64)?;
-        let own = round.entries.iter().filter(|entry| self.is_of(**entry, sender)).count() as u64;
+        let own = self.own_in_round(sender, id, round).count() as u64;
         limit("entries of one key in the round", own + 1, rules.per_round_max.into())?;
         let rate = self.rate_status(sender, self.tip.now());
         if rate.left == 0 {
@@ -162,8 +162,20 @@ impl State {
         }
     }
 
-    fn is_of(&self, entry: EntryId, key: NodeId) -> bool {
-        self.entry(entry).is_some_and(|entry| entry.entrant == key)
+    /// A key's entries of an open round, newest first. Costs as much as the key has entries since the round opened,
+    /// however many others there are.
+    fn own_in_round<'a>(
+        &'a self,
+        key: NodeId,
+        id: &'a CompetitionId,
+        round: &'a Round,
+    ) -> impl Iterator<Item = EntryId> + 'a {
+        let made = self.entrants.get(&key).map_or(&[][..], |entrant| &entrant.entries);
+        let entries = made.iter().rev().filter_map(|entry| self.entry(*entry));
+        entries
+            .take_while(|entry| entry.submitted_at >= round.opened_at)
+            .filter(move |entry| entry.competition == *id && entry.round == round.number)
+            .map(|entry| entry.id)
     }
 
     pub(super) fn fold_submit(
@@ -175,13 +187,17 @@ impl State {
         receipt: Option<Hash>,
     ) {
         let entry = self.next_entry();
+        let older: Vec<EntryId> = match self.competitions.get(&id) {
+            Some(found) if found.spec.submission.latest_only => found
+                .open_round()
+                .map_or_else(Vec::new, |round| self.own_in_round(sender, &id, round).collect()),
+            _ => Vec::new(),
+        };
         let Some(competition) = self.competitions.get_mut(&id) else { return };
-        let latest_only = competition.spec.submission.latest_only;
         let Some(round) = competition.live.values_mut().find(|round| round.is_open()) else { return };
         let version = competition.versions.entry(sender).or_default();
         *version += 1;
         competition.submissions += 1;
-        let older: Vec<EntryId> = round.entries.clone();
         round.entries.push(entry);
         let made = Entry {
             id: entry,
@@ -208,11 +224,9 @@ impl State {
         if let Some(paid) = receipt.and_then(|receipt| self.receipts.get_mut(&receipt)) {
             paid.used_by = Some(entry);
         }
-        if latest_only {
-            for old in older.into_iter().filter(|old| self.is_of(*old, sender)).collect::<Vec<_>>() {
-                if let Some(old) = self.entry_mut(old) {
-                    old.state = EntryState::Replaced;
-                }
+        for old in older {
+            if let Some(old) = self.entry_mut(old) {
+                old.state = EntryState::Replaced;
             }
         }
         let window = self.spec.rate_window();

@@ -179,3 +179,34 @@ fn inputs_of_one_block_are_taken_in_their_order_and_what_follows_stands_between(
     assert_eq!(entry.round.0, 1);
     world.verify();
 }
+
+#[test]
+fn the_host_opens_what_was_entrusted_to_it_and_nobody_else_may() {
+    let mut world = World::new(11);
+    world.judges(1);
+    let id = world.open(SPEC);
+    let entry = world.submit(1, id, Quality::of(500_000, 1)).unwrap();
+    world.settle();
+    let (code, salt) = (world.sealed[0].quality.code(), world.sealed[0].salt);
+    let unseal = |code, bytes, salt| Statement::Unseal { entry, code, bytes, salt };
+    let host = key(255);
+    let early = world.say(&host, &unseal(code, 1000, salt));
+    assert!(matches!(early, Err(Refusal::WrongStep { .. })), "{early:?}");
+    let closes = world.state.competition(&id).unwrap().open_round().unwrap().closes;
+    world.pass(closes.since(world.now).0);
+    // Neither another entrant nor the arena's owner, even with the salt; nor the host with anything but what was sealed.
+    for other in [key(2), owner(), key(2_000_000)] {
+        let refused = world.say(&other, &unseal(code, 1000, salt));
+        assert_eq!(refused, Err(Refusal::UnknownEntry { entry }));
+    }
+    for wrong in [unseal(code, 999, salt), unseal(code, 1000, code), unseal(salt, 1000, salt)] {
+        let refused = world.say(&host, &wrong);
+        assert!(matches!(refused, Err(Refusal::WrongOpening { .. })), "{refused:?}");
+    }
+    world.say(&host, &unseal(code, 1000, salt)).unwrap();
+    assert_eq!(world.state.entry(entry).unwrap().code.map(|code| code.salt), Some(salt));
+    // Once: whoever comes second, its maker included, finds it open.
+    let again = world.say(&key(1), &unseal(code, 1000, salt));
+    assert!(again.is_err(), "{again:?}");
+    world.verify();
+}

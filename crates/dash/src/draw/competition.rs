@@ -9,12 +9,14 @@ use wire::Millis;
 
 use super::{Look, cut, field, framed, header};
 use crate::detail::One;
-use crate::format::{bar, moment, part, score, short, state, until};
+use crate::format::{bar, bytes, moment, part, score, short, state, until};
 use crate::{PAGE, Scene};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: Look) {
     let Some(one) = &scene.dash.one else { return };
-    let [top, list] = Layout::vertical([Constraint::Length(9), Constraint::Min(4)]).areas(area);
+    // Where there is room, long lines of what it is may wrap.
+    let height = if area.height >= 28 { 12 } else { 9 };
+    let [top, list] = Layout::vertical([Constraint::Length(height), Constraint::Min(4)]).areas(area);
     let [about, round] =
         Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(top);
     draw_about(frame, about, one, look);
@@ -25,8 +27,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: L
 fn draw_about(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
     let found = &one.competition;
     let takeover = match found.takeover_alpha_percent {
-        0.0 => format!("{} % over the top", found.takeover_percent),
-        alpha => format!("{} % over the top, paired test at {alpha} %", found.takeover_percent),
+        0.0 => format!("{} % better", found.takeover_percent),
+        alpha => format!("{} % better, sure to {alpha} %", found.takeover_percent),
     };
     let lines = vec![
         field("state", state(&found.state), look),
@@ -42,14 +44,23 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
             ),
             look,
         ),
-        field("admitted", format!("{}, up to {} B", found.forms.join(", "), found.bytes_max), look),
+        field("admitted", format!("{} to {}", forms(&found.forms), bytes(found.bytes_max)), look),
         match &found.note {
             Some(note) => field("news", note.text.replace('\n', " "), look),
             None => field("about", found.title.clone(), look),
         },
     ];
     let block = framed(format!(" {} ", found.name), look);
-    frame.render_widget(Paragraph::new(lines).block(block), area);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+/// Forms in few letters.
+fn forms(forms: &[String]) -> String {
+    let short = |form: &String| match form.as_str() {
+        "component" => "wasm".to_owned(),
+        other => other.to_owned(),
+    };
+    forms.iter().map(short).collect::<Vec<_>>().join(", ")
 }
 
 fn draw_round(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: Look) {

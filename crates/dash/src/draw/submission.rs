@@ -4,7 +4,7 @@ use api::model::{FileRow, SubmissionDetail};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
+use ratatui::widgets::{Paragraph, Wrap};
 use wire::Millis;
 
 use super::{Look, cut, field, framed};
@@ -76,7 +76,7 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, now: 
     }
     let mark = if row.top_score { " ★" } else { "" };
     let block = framed(format!(" submission {}{mark} ", row.id), look);
-    frame.render_widget(Paragraph::new(lines).block(block), area);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
 }
 
 fn draw_files(frame: &mut Frame<'_>, area: Rect, entry: &Entry, look: Look) {

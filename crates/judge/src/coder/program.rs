@@ -14,6 +14,7 @@ use arena::spec::Form;
 use tempfile::TempDir;
 
 use super::{Answer, Coder, Meta, Side, Stop};
+use crate::archive::{self, UnpackError};
 use crate::environment::Environment;
 use crate::error::JudgeError;
 use crate::http::{self, HttpError};
@@ -183,9 +184,25 @@ impl ProgramCoder {
         let fields = contract.fields(side, data);
         let bytes = http::post(&mut stream, contract.path(side), &fields, most, until)
             .map_err(|error: HttpError| Stop::Entry(error.failure(), error.to_string()))?;
-        let time_ns = jail.usage().cpu.saturating_sub(before).as_nanos() as u64;
+        drop(stream);
+        let time_ns = settled(jail).saturating_sub(before).as_nanos() as u64;
         Ok(Answer { bytes, fuel: 0, time_ns })
     }
+}
+
+/// Processor time of a jail once it stands still: work behind the answer belongs to the call, and the kernel counts what
+/// runs only at its next tick.
+fn settled(jail: &sandbox::Jail) -> Duration {
+    let mut last = jail.usage().cpu;
+    for _ in 0..limits::SETTLES_MAX {
+        std::thread::sleep(Duration::from_millis(limits::SETTLE_MS));
+        let now = jail.usage().cpu;
+        if now.saturating_sub(last) < Duration::from_nanos(limits::SETTLED_NS) {
+            return now;
+        }
+        last = now;
+    }
+    last
 }
 
 /// Between two questions for a program's health or end.
@@ -222,19 +239,28 @@ impl Coder for ProgramCoder {
     }
 }
 
-/// Writes the code to a folder that a jail can see; its name there.
-fn unpack(code: Code<'_>) -> Result<(TempDir, &'static str), JudgeError> {
-    let failed = |path: &Path, source| JudgeError::File { path: path.to_owned(), source };
+/// Writes the code, one file or an archive of several, to a folder that a jail can see; the program's name there.
+fn unpack(code: Code<'_>) -> Result<(TempDir, &'static str), Stop> {
+    let failed = |path: &Path, source| Stop::Judge(JudgeError::File { path: path.to_owned(), source });
     let folder = tempfile::Builder::new()
         .prefix("shoal-entry-")
         .tempdir()
         .map_err(|error| failed(&std::env::temp_dir(), error))?;
-    let name = if code.form == Form::Python { "solution.py" } else { "solution" };
-    let path: PathBuf = folder.path().join(name);
-    std::fs::write(&path, code.bytes).map_err(|error| failed(&path, error))?;
-    for place in [folder.path(), &path] {
+    let open = |path: &Path| {
         let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(place, mode).map_err(|error| failed(place, error))?;
+        std::fs::set_permissions(path, mode).map_err(|error| failed(path, error))
+    };
+    open(folder.path())?;
+    let name = if code.form == Form::Python { archive::PYTHON } else { archive::NATIVE };
+    let path: PathBuf = folder.path().join(name);
+    if archive::is_archive(code.bytes) {
+        archive::unpack(code.bytes, folder.path(), name).map_err(|error| match error {
+            UnpackError::Archive(error) => Stop::Entry(Failure::Invalid, error.to_string()),
+            UnpackError::File(path, error) => failed(&path, error),
+        })?;
+    } else {
+        std::fs::write(&path, code.bytes).map_err(|error| failed(&path, error))?;
+        open(&path)?;
     }
     Ok((folder, name))
 }

@@ -139,7 +139,7 @@ impl Manifest {
 }
 
 /// A name that stays below its folder, on every system.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let good = |part: &str| {
         !part.is_empty()
             && part != "."

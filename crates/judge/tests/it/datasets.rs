@@ -1,5 +1,8 @@
 //! Data sets on a disk and in an object store.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
@@ -60,4 +63,48 @@ async fn a_prefix_of_an_object_store_is_a_data_set() {
     assert_eq!((&read[0].bytes, read[0].hash), (&input.bytes, Hash::of(&input.bytes)));
     let error = Dataset::open(store, "elsewhere").await.unwrap_err().to_string();
     assert!(error.ends_with("manifest.csv: not there"), "{error}");
+}
+
+/// A server of files below a folder on the loopback, for as long as the process lives.
+fn serve(folder: PathBuf) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while stream.read_line(&mut head).is_ok_and(|bytes| bytes > 2) {}
+            let path = head.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
+            let (status, body) = match std::fs::read(folder.join(path)) {
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", Vec::new()),
+            };
+            let head =
+                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            drop(stream.get_mut().write_all(&[head.as_bytes(), &body].concat()));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_prefix_of_a_server_is_a_data_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let made: Vec<_> = inputs(2).into_iter().map(|input| (input, None)).collect();
+    dataset::write(&folder.path().join("sets/one"), &made).unwrap();
+    let address = serve(folder.path().to_owned());
+    for place in [format!("http://{address}/sets/one"), format!("http://{address}/sets/one/")] {
+        let set = Dataset::at(&place).await.unwrap();
+        assert_eq!(set.place(), place.trim_end_matches('/'));
+        let read = set.inputs().await.unwrap();
+        assert_eq!(read, made.iter().map(|(input, _)| input.clone()).collect::<Vec<_>>());
+    }
+    let error = Dataset::at(&format!("http://{address}/sets/two")).await.unwrap_err().to_string();
+    assert!(error.ends_with("sets/two/manifest.csv: not there"), "{error}");
+    // The same checks as for a folder.
+    std::fs::write(folder.path().join("sets/one").join(&made[1].0.name), b"other").unwrap();
+    let set = Dataset::at(&format!("http://{address}/sets/one")).await.unwrap();
+    assert!(set.inputs().await.is_err());
+    let error = Dataset::at("ftp://nowhere/at/all").await.unwrap_err().to_string();
+    assert!(error.contains("s3://"), "{error}");
 }

@@ -36,7 +36,7 @@ fn case<'a>(spec: &'a CompetitionSpec, entry: &'a [u8], evaluator: &'a [u8]) -> 
         seed: Hash::of(b"seed"),
         entry: component(entry),
         baseline: None,
-        reference: Some(Code::of(evaluator)),
+        reference: Some(Code::reference(evaluator).unwrap()),
         environment: None,
     }
 }

@@ -1,6 +1,8 @@
 //! Python programs that speak the HTTP contract, in jails. Skipped, with a word, where a machine has no bubblewrap, no
 //! cgroup or no Python.
 
+use std::io::{Cursor, Write};
+
 use arena::measure::{Failure, Measures, Outcome};
 use arena::spec::{CompetitionSpec, Form};
 use shoal_judge::baseline::zstd;
@@ -61,7 +63,11 @@ ThreadingHTTPServer((arguments.host, arguments.port), Handler).serve_forever()
 }
 
 fn run(code: &str, spec: &CompetitionSpec) -> Evaluation {
-    let entry = Code { form: Form::Python, bytes: code.as_bytes() };
+    run_bytes(code.as_bytes(), spec)
+}
+
+fn run_bytes(code: &[u8], spec: &CompetitionSpec) -> Evaluation {
+    let entry = Code { form: Form::Python, bytes: code };
     let case = Case {
         spec,
         seed: Hash::of(b"seed"),
@@ -145,6 +151,56 @@ def decompress(data):
 ";
     let (found, log) = failure_of(body);
     assert_eq!(found, Failure::Output, "{log}");
+}
+
+/// An archive of these files.
+fn zipped(files: &[(&str, &str)], links: &[(&str, &str)]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    for (name, text) in files {
+        writer.start_file(*name, options).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+    }
+    for (name, target) in links {
+        writer.add_symlink(*name, *target, options).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_program_of_several_files_is_measured_and_one_with_links_is_not() {
+    if !able() {
+        return;
+    }
+    let body = "from lib.tables import level\ndef compress(data):\n    return zlib.compress(data, level)\ndef decompress(data):\n    return zlib.decompress(data)\n";
+    let main = server(body);
+    let files = [
+        ("solution.py", main.as_str()),
+        ("lib/__init__.py", ""),
+        ("lib/tables.py", "level = int(open('lib/level').read())\n"),
+        ("lib/level", "1"),
+    ];
+    let good = zipped(&files, &[]);
+    assert_eq!(shoal_judge::form::tell(Some("mine.zip"), &good), Ok(Form::Python));
+    let evaluation = run_bytes(&good, &program_spec(""));
+    let Outcome::Measured { measures: Measures::Codec(items), .. } = &evaluation.verdict.outcome else {
+        panic!("{}", String::from_utf8_lossy(&evaluation.log))
+    };
+    assert!(items.iter().all(|item| item.exact && item.compressed_bytes < item.original_bytes));
+    // Tricks end in a verdict with the reason, before anything is run.
+    let mut cut = good.clone();
+    cut.truncate(good.len() / 2);
+    for (code, reason) in [
+        (zipped(&files, &[("lib/passwd", "/etc/passwd")]), "only files and folders"),
+        (zipped(&[("solution.py", &main), ("../../outside", "x")], &[]), "a name that is not allowed"),
+        (zipped(&[("folder/solution.py", &main)], &[]), "no solution.py at its top"),
+        (cut, "cannot be read"),
+    ] {
+        let evaluation = run_bytes(&code, &program_spec(""));
+        assert_eq!(evaluation.verdict.outcome, Outcome::Failed(Failure::Invalid));
+        let log = String::from_utf8(evaluation.log).unwrap();
+        assert!(log.contains(reason), "{log}");
+    }
 }
 
 /// Solutions for Apex look like this.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use arena::measure::{CodecItem, Measures, Outcome};
 use arena::rule::{Facts, Scoring};
-use arena::spec::{CompetitionSpec, Kind};
-use clap::Args;
+use arena::spec::{CompetitionSpec, Form, Kind};
+use clap::{Args, ValueEnum};
 use judge::baseline::{BASELINES, named, of_hash, zstd};
 use judge::{Case, Code, Dataset, Evaluation, Input, Judge, Setup};
 use serde_json::{Value, json};
@@ -18,14 +18,17 @@ use crate::failure::bad_input;
 /// Arguments of `shoal arena eval`.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// A component or core module (.wasm), a Python file, a native program, or the name of a built-in codec.
+    /// A component or core module (.wasm), a Python file, a native program, a zip of a program's folder (solution.py or solution at its top), or the name of a built-in codec.
     entry: PathBuf,
+    /// What the entry is. Default: by its first bytes.
+    #[arg(long, value_enum)]
+    form: Option<FormName>,
     /// Spec of the competition, in TOML. Default: a codec competition with the default rule on a link of 10 Mbit/s, zstd-3 as baseline.
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
-    /// Folder with inputs and manifest.csv. Default: tensors from --seed.
-    #[arg(long, value_name = "FOLDER")]
-    data: Option<PathBuf>,
+    /// Folder with inputs and manifest.csv, or the address of an object store's prefix with them (http, https, s3). Default: tensors from --seed.
+    #[arg(long, value_name = "PLACE")]
+    data: Option<String>,
     /// Only the first N inputs.
     #[arg(long, value_name = "N")]
     items: Option<u32>,
@@ -105,11 +108,47 @@ pub(super) fn code(path: &Path) -> Result<Vec<u8>> {
     judge::pack::pack(&bytes).map_err(|error| bad_input(format!("{}: {error}", path.display())))
 }
 
-/// Reads a data set.
-pub(super) fn dataset(folder: &Path) -> Result<Vec<Input>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().context("starting a runtime")?;
-    let read = async { Dataset::folder(folder).await?.inputs().await };
-    runtime.block_on(read).map_err(|error| bad_input(error.to_string()))
+/// Reads a data set: a folder, or a prefix of an object store.
+pub(super) fn dataset(place: &str) -> Result<Vec<Input>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("starting a runtime")?.block_on(dataset_of(place))
+}
+
+/// [`dataset`], where a runtime is there.
+pub(super) async fn dataset_of(place: &str) -> Result<Vec<Input>> {
+    let read = async { Dataset::at(place).await?.inputs().await };
+    read.await.map_err(|error| bad_input(error.to_string()))
+}
+
+/// What an entry is: as it is said to be, else by its first bytes, which its name must not contradict.
+pub(super) fn form(path: &Path, bytes: &[u8], said: Option<FormName>) -> Result<Form> {
+    if let Some(said) = said {
+        return Ok(said.into());
+    }
+    let name = path.file_name().and_then(|name| name.to_str());
+    judge::form::tell(name, bytes).map_err(|error| bad_input(format!("{}: {error}", path.display())))
+}
+
+fn formed(path: &Path, bytes: Vec<u8>) -> Result<(Form, Vec<u8>)> {
+    Ok((form(path, &bytes, None)?, bytes))
+}
+
+/// Forms by name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FormName {
+    Component,
+    Python,
+    Native,
+}
+
+impl From<FormName> for Form {
+    fn from(name: FormName) -> Self {
+        match name {
+            FormName::Component => Self::Component,
+            FormName::Python => Self::Python,
+            FormName::Native => Self::Native,
+        }
+    }
 }
 
 pub(super) fn seed(text: &str) -> Hash {
@@ -117,9 +156,10 @@ pub(super) fn seed(text: &str) -> Hash {
 }
 
 /// What `eval` found.
-struct Found {
+pub(super) struct Found {
     evaluation: Evaluation,
-    scoring: Option<Scoring>,
+    /// None if the entry failed.
+    pub(super) scoring: Option<Scoring>,
     baseline: Option<(String, Scoring)>,
     items: usize,
     code_bytes: usize,
@@ -131,6 +171,18 @@ pub(super) fn run(args: &EvalArgs, json: bool) -> Result<(String, bool)> {
     let found = evaluate(args)?;
     let text = if json { as_json(&found, args.show_log).to_string() } else { as_text(&found, args.show_log) };
     Ok((text, found.scoring.is_some()))
+}
+
+/// An entry with all that judging it takes.
+pub(super) struct Trial<'a> {
+    pub(super) spec: &'a CompetitionSpec,
+    pub(super) seed: Hash,
+    pub(super) entry: Code<'a>,
+    pub(super) baseline: Option<Code<'a>>,
+    pub(super) reference: Option<Code<'a>>,
+    pub(super) environment: Option<&'a [u8]>,
+    /// None: made by the competition's generator.
+    pub(super) inputs: Option<Vec<Input>>,
 }
 
 fn evaluate(args: &EvalArgs) -> Result<Found> {
@@ -149,28 +201,39 @@ fn evaluate(args: &EvalArgs) -> Result<Found> {
     if let Some(items) = args.items {
         spec.inputs.items = items;
     }
-    let code_bytes = code(&args.entry)?;
-    let baseline_file = args.baseline.as_deref().map(code).transpose()?;
-    let baseline = match (&baseline_file, spec.baseline.code) {
-        (Some(bytes), _) => Some(&bytes[..]),
-        (None, Some(hash)) => Some(of_hash(&hash).map(|found| found.component).ok_or_else(|| {
-            bad_input(format!("the baseline {hash} is not built in: give its code with --baseline"))
-        })?),
+    let entry = code(&args.entry)?;
+    let baseline = match (&args.baseline, spec.baseline.code) {
+        (Some(path), _) => Some(formed(path, code(path)?)?),
+        (None, Some(hash)) => {
+            let found = of_hash(&hash).ok_or_else(|| {
+                bad_input(format!("the baseline {hash} is not built in: give its code with --baseline"))
+            })?;
+            Some((Form::Component, found.component.to_vec()))
+        }
         (None, None) => None,
     };
-    let (reference, environment) =
-        (read_optional(args.reference.as_ref())?, read_optional(args.environment.as_ref())?);
-    let case = Case {
+    let reference = args.reference.as_deref().map(|path| formed(path, read(path)?)).transpose()?;
+    let environment = read_optional(args.environment.as_ref())?;
+    try_out(Trial {
         spec: &spec,
         seed: seed(&args.seed),
-        entry: Code::of(&code_bytes),
-        baseline: baseline.map(Code::of).filter(|code| code.bytes != &code_bytes[..]),
-        reference: reference.as_deref().map(Code::of),
+        entry: Code { form: form(&args.entry, &entry, args.form)?, bytes: &entry },
+        baseline: baseline.as_ref().map(|(form, bytes)| Code { form: *form, bytes }),
+        reference: reference.as_ref().map(|(form, bytes)| Code { form: *form, bytes }),
         environment: environment.as_deref(),
-    };
+        inputs: data,
+    })
+}
+
+/// Judges an entry on this machine, and the baseline for comparison.
+pub(super) fn try_out(trial: Trial<'_>) -> Result<Found> {
+    let Trial { spec, seed, entry, baseline, reference, environment, inputs } = trial;
+    // The baseline itself is not timed beside itself.
+    let baseline = baseline.filter(|code| code.bytes != entry.bytes);
+    let case = Case { spec, seed, entry, baseline, reference, environment };
     let judge = judge()?;
-    let inputs = match data {
-        Some(data) => data,
+    let inputs = match inputs {
+        Some(inputs) => inputs,
         None => judge.generate(&case)?,
     };
     if inputs.is_empty() {
@@ -187,17 +250,17 @@ fn evaluate(args: &EvalArgs) -> Result<Found> {
             if let Some(facts) = facts(&found, bytes, None) {
                 baseline_ns = Some(spec.rule().time_ns(&facts));
             }
-            score(&spec, &found, bytes, None).map(|scoring| (spec.baseline.name.clone(), scoring))
+            score(spec, &found, bytes, None).map(|scoring| (spec.baseline.name.clone(), scoring))
         }
         None => None,
     };
-    let scoring = score(&spec, &evaluation, code_bytes.len(), baseline_ns);
+    let scoring = score(spec, &evaluation, entry.bytes.len(), baseline_ns);
     Ok(Found {
         evaluation,
         scoring,
         baseline,
         items: inputs.len(),
-        code_bytes: code_bytes.len(),
+        code_bytes: entry.bytes.len(),
         rule: spec.rule.name,
     })
 }
@@ -240,7 +303,7 @@ fn codec_item(item: &CodecItem) -> Value {
     })
 }
 
-fn as_json(found: &Found, log: bool) -> Value {
+pub(super) fn as_json(found: &Found, log: bool) -> Value {
     let mut value = json!({
         "rule": found.rule,
         "code_bytes": found.code_bytes,
@@ -285,7 +348,7 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-fn as_text(found: &Found, log: bool) -> String {
+pub(super) fn as_text(found: &Found, log: bool) -> String {
     let mut text = String::new();
     match (&found.evaluation.verdict.outcome, &found.scoring) {
         (Outcome::Failed(failure), _) => {

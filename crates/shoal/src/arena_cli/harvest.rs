@@ -41,14 +41,26 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
     find(&args.run, 0, &mut files)?;
     files.sort();
     let seed = seed(&args.seed);
-    let mut found = Vec::new();
+    let (mut found, mut packed) = (Vec::new(), 0_usize);
     for file in &files {
         let shown = || file.display().to_string();
         match file.extension().and_then(|name| name.to_str()) {
             Some("safetensors") => tensors(file, &mut found).with_context(shown)?,
-            Some("frame") => found.extend(frame(file).with_context(shown)?),
+            Some("frame") => match frame(file).with_context(shown)? {
+                Some(input) => found.push(input),
+                None => packed += 1,
+            },
             _ => {}
         }
+    }
+    if found.is_empty() && packed > 0 {
+        return Err(bad_input(format!(
+            "{}: {packed} kept frames hold the codes that the run's cut has packed already, which are no numbers: harvest a run with plain or bottleneck cuts ([cut] in its spec), or a checkpoint",
+            args.run.display()
+        )));
+    }
+    if packed > 0 {
+        tracing::warn!(packed, "kept frames hold codes that the run's cut has packed already: left out");
     }
     if found.is_empty() {
         return Err(bad_input(format!(

@@ -3,6 +3,7 @@
 mod charge;
 mod config;
 mod dashboard;
+mod develop;
 mod host;
 mod judging;
 mod key_file;
@@ -20,6 +21,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::watch::print;
 pub(crate) use config::Config;
+pub(super) use develop::draw;
 pub(crate) use key_file::{create_encrypted, load_any};
 pub(crate) use watching::Untrue;
 
@@ -66,6 +68,8 @@ pub(crate) enum Online {
     Leaderboard(LeaderboardArgs),
     /// What a key did, and how many entries it has left.
     Profile(ProfileArgs),
+    /// Print the guide for entrants, or what a competition says of itself.
+    Docs(DocsArgs),
     /// Judge: lease entries, evaluate them, bind and show verdicts.
     Judge(judging::JudgeArgs),
     /// Follow what happens.
@@ -248,6 +252,18 @@ pub(crate) struct ProfileArgs {
     entrant: Option<String>,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct DocsArgs {
+    #[command(flatten)]
+    at: Where,
+    /// Competition: name, id, or first digits of the id. Default: the guide, which needs no host.
+    #[arg(short, long)]
+    competition: Option<String>,
+}
+
+/// The guide for entrants.
+const GUIDE: &str = include_str!("../../../../docs/arena.md");
+
 /// Runs a verb.
 pub(crate) fn run(verb: &Online, json: bool) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -287,6 +303,15 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
                 show::competition(&found, &rounds, client.now(), json)?
             }
         }
+        Online::Docs(args) => match &args.competition {
+            None if json => serde_json::json!({ "guide": GUIDE }).to_string(),
+            None => GUIDE.trim_end().to_owned(),
+            Some(name) => {
+                let client = args.at.client().await?;
+                let found = client.competition(name).await?;
+                show::page(&found, &client.spec(&found.id).await?, json)
+            }
+        },
         Online::Submissions(args) => {
             let filter = match (args.mine, args.top) {
                 (true, _) => Filter::Mine,

@@ -9,13 +9,22 @@ use judge::{Input, dataset as sets, synthetic};
 use serde_json::json;
 
 use super::eval::{dataset, seed};
+use super::online::{Where, draw};
 use crate::failure::bad_input;
 
 /// Arguments of `shoal arena samples`.
 #[derive(Debug, Args)]
 pub(crate) struct SamplesArgs {
-    /// Folder with inputs and manifest.csv. Default: tensors from --seed.
-    data: Option<PathBuf>,
+    /// Folder or object-store prefix with inputs and manifest.csv. Default: tensors from --seed.
+    data: Option<String>,
+    #[command(flatten)]
+    at: Where,
+    /// The samples of this competition, from its host.
+    #[arg(short, long, value_name = "NAME", conflicts_with = "data")]
+    competition: Option<String>,
+    /// What a round of the competition was judged on: a number, or `last`. Shown once the round is over.
+    #[arg(long, requires = "competition")]
+    round: Option<String>,
     /// Write the samples to this new folder.
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -32,10 +41,14 @@ const ITEMS: u32 = 16;
 
 pub(super) fn run(args: &SamplesArgs, json: bool) -> Result<String> {
     let seed = seed(&args.seed);
-    let inputs = match &args.data {
-        None => synthetic::tensors(&seed, args.items.unwrap_or(ITEMS)),
-        Some(folder) => {
-            let mut all = dataset(folder)?;
+    let inputs = match (&args.competition, &args.data) {
+        (Some(name), _) => {
+            let most = args.items.map_or(usize::MAX, |items| items as usize);
+            draw(&args.at, name, args.round.as_deref(), most, &seed)?
+        }
+        (None, None) => synthetic::tensors(&seed, args.items.unwrap_or(ITEMS)),
+        (None, Some(place)) => {
+            let mut all = dataset(place)?;
             if let Some(items) = args.items {
                 // Ordered by a hash of the seed and the content: the same draw wherever the data set lies.
                 all.sort_by_key(|input| {

@@ -123,7 +123,7 @@ fn a_competition_by_its_verbs() {
     let mut arena = Arena::new();
     let (baseline, entry) = (component("zstd-3"), component("huffman"));
     let path = arena.place.path("spec.toml").display().to_string();
-    std::fs::write(&path, spec(20, &baseline)).expect("a spec");
+    std::fs::write(&path, spec(40, &baseline)).expect("a spec");
     let opened = arena.object(&["arena", "open", &path, "--with", &baseline]);
     assert_eq!(opened["name"], "e2e");
     let judge = arena.spawn(&["arena", "judge", "--key", &arena.key("judge"), "--json"]);
@@ -131,6 +131,23 @@ fn a_competition_by_its_verbs() {
     let entrant = arena.key("entrant");
     let checked = arena.object(&["arena", "submit", &entry, "-c", "e2e", "--key", &entrant, "--check"]);
     assert_eq!((&checked["ok"], &checked["form"]), (&Value::Bool(true), &Value::from("component")));
+    // The verdict is the evaluator's own, on inputs of the competition's generator; nothing was entered.
+    assert_eq!(checked["verdict"]["state"], "scored", "{checked}");
+    assert!(checked["verdict"]["compression_ratio"].as_f64() > Some(1.0), "{checked}");
+    assert_eq!(arena.object(&["arena", "submissions"])["pagination"]["total"], 0);
+    let samples = arena.place.path("samples").display().to_string();
+    let drawn =
+        arena.run(&["arena", "samples", "-c", "e2e", "--items", "2", "-o", &samples, "--json"]).good();
+    assert_eq!(drawn.objects().len(), 2);
+    let on = ["arena", "submit", &entry, "-c", "e2e", "--key", &entrant, "--check", "--data", &samples];
+    assert_eq!(arena.object(&on)["verdict"]["inputs"], 2);
+    let broken = arena.place.path("broken.wasm").display().to_string();
+    std::fs::write(&broken, b"\0asm\x0d\0\x01\0junk").expect("a file");
+    let ran = arena.run(&["arena", "submit", &broken, "-c", "e2e", "--key", &entrant, "--check", "--json"]);
+    assert_eq!((ran.code, &ran.objects()[0]["verdict"]["state"]), (Some(1), &Value::from("rejected")));
+    std::fs::write(&broken, b"\0as").expect("a file");
+    let ran = arena.run(&["arena", "submit", &broken, "-c", "e2e", "--key", &entrant]);
+    ran.bad(3, &["its name ends in .wasm", "damaged"]);
     let spec_is_no_component = arena.run(&["arena", "submit", &path, "-c", "e2e", "--key", &entrant]);
     spec_is_no_component.bad(3, &["form python is not admitted"]);
 

@@ -6,6 +6,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::binary::{Place, Ran};
+use super::crew::Crew;
+use super::lending::{miner, new_run, open};
 
 fn only(ran: Ran) -> Value {
     let mut rows = ran.good().objects();
@@ -60,6 +62,8 @@ fn eval_finds_the_same_again_and_says_what_is_wrong() {
     let ratio = apex["compression_ratio"].as_f64().unwrap();
     assert!((raw(&apex) - (1.0 - 1.0 / ratio)).abs() < 1e-12, "{apex}");
     // What cannot be judged, and what cannot be read.
+    std::fs::write(place.path("broken.wasm"), b"\0as").unwrap();
+    eval("broken.wasm").bad(3, &["broken.wasm", "its name ends in .wasm", "damaged"]);
     std::fs::write(place.path("junk.wasm"), b"\0asm\x0d\0\x01\0junk").unwrap();
     let ran = eval("junk.wasm");
     assert_eq!(ran.code, Some(1));
@@ -88,6 +92,56 @@ fn samples_are_drawn_and_checkpoints_are_harvested() {
     let found = only(place.run(&["arena", "harvest", "checkpoint", "-o", "harvested", "--json"]));
     assert_eq!((found["bytes"].as_u64(), &found["shape"]), (Some(8192), &serde_json::json!([64, 64])));
     only(place.run(&["arena", "eval", "context", "--data", "harvested", "--json"]));
+}
+
+/// Two stages whose cut sends numbers, for two epochs.
+const TRAFFIC: &str = r#"
+name = "traffic"
+stages = 2
+[model]
+preset = "micro"
+[cut]
+kind = "plain"
+wire = "bf16"
+[batch]
+sequences = 4
+micro_batches_per_epoch = 24
+[inner]
+steps = 3
+[phases]
+epochs = 2
+miners_min = 1
+"#;
+
+#[test]
+fn traffic_of_a_real_run_becomes_inputs() {
+    let (place, _) = new_run(TRAFFIC);
+    let mut crew = Crew::new(place, "warn");
+    let (orchestrator, ticket) = open(&mut crew);
+    let args = |stage: &'static str| ["--threads", "1", "--stage", stage, "--keep-frames", "frames"];
+    let head = crew.start("head", &[], &miner(&ticket, "head", &args("0")));
+    let tail = crew.start("tail", &[], &miner(&ticket, "tail", &args("1")));
+    for member in [orchestrator, head, tail] {
+        let status = crew.end(member, |_| {});
+        assert!(status.success(), "{status}: {}", crew.tails());
+    }
+    let place = &crew.place;
+    let ran = place.run(&["arena", "harvest", "frames", "-o", "inputs", "--items", "4", "--json"]).good();
+    let rows = ran.objects();
+    assert!(!rows.is_empty() && rows.len() <= 4, "{}", ran.out);
+    for row in &rows {
+        let side = |at: usize| row["shape"][at].as_u64().expect("a number");
+        assert_eq!(side(0) * side(1) * 2, row["bytes"].as_u64().expect("bytes"), "{row}");
+        let name = row["file"].as_str().expect("a name");
+        assert_eq!(name.contains("backward"), row["direction"] == "backward", "{row}");
+    }
+    let found = only(place.run(&["arena", "eval", "huffman", "--data", "inputs", "--json"]));
+    assert_eq!((&found["state"], &found["similarity_min"]), (&Value::from("scored"), &Value::from(1.0)));
+    assert!(found["compression_ratio"].as_f64().expect("a ratio") > 1.0, "{found}");
+    // The whole run, its own checkpoint included.
+    place.run(&["run", "export", "run", "checkpoint"]).good();
+    let all = place.run(&["arena", "harvest", ".", "-o", "all", "--json"]).good().objects();
+    assert!(all.len() > rows.len());
 }
 
 /// Builds a template where its tools are there; says so where not.

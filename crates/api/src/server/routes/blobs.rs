@@ -1,9 +1,11 @@
 //! Blobs under their hash: what specs name, inputs, logs.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
-use arena::state::Round;
+use arena::record::EntryId;
+use arena::state::{Artefact, Round};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream as streams};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use wire::{Hash, NodeId};
+use wire::{Hash, Millis, NodeId};
 
 use super::super::App;
 use super::super::auth::{Upload, Viewer};
@@ -59,20 +61,23 @@ impl App {
         if full { Err(ApiError::NoRoom) } else { Ok(()) }
     }
 
-    /// Stores a body chunk by chunk if its hash is `hash`, its length within `limit`, and `check` agrees with it.
+    /// Stores a body chunk by chunk if its hash is the signed one, its length within `limit` and the key's quota, and
+    /// `check` agrees with it.
     pub(super) async fn receive(
         &self,
         body: Body,
-        hash: Hash,
+        upload: Upload,
         limit: u64,
         check: impl FnOnce(u64) -> Result<(), ApiError>,
     ) -> Result<u64, ApiError> {
+        let (hash, key) = (upload.hash, upload.key);
         let mut chunks = body.into_data_stream();
         let mut len = 0;
         if let Some(stored) = self.blobs.size(hash).await? {
             // There already: the body is read to its end, so that the connection stays of use.
             while let Some(Ok(chunk)) = chunks.next().await {
                 len += chunk.len() as u64;
+                self.upload(key, chunk.len() as u64)?;
                 if len > limit {
                     return Err(ApiError::TooLarge { what: "the upload", found: len, limit });
                 }
@@ -88,6 +93,7 @@ impl App {
                 return Err(ApiError::TooLarge { what: "the upload", found: len, limit });
             }
             self.room(len)?;
+            self.upload(key, chunk.len() as u64)?;
             writer.write(chunk).await?;
         }
         check(len)?;
@@ -97,15 +103,64 @@ impl App {
     }
 }
 
+/// Whether nothing in the arena is kept from anybody by this hash: the code of an entry before it is revealed, or what a
+/// live round draws its inputs from.
+fn is_free(view: &View, hash: &Hash, at: Millis) -> bool {
+    let codes = view.index.codes.get(hash).into_iter().flatten();
+    let revealed = |entry: &EntryId| view.state.gate(*entry, Artefact::Code, None, at).is_ok();
+    let mut rounds = view.state.competitions().values().flat_map(|found| found.live.values());
+    codes.into_iter().all(revealed) && !rounds.any(|round| round.pool.iter().any(|item| item.hash == *hash))
+}
+
+impl App {
+    /// Whether a blob is listed in the samples that a spec names. Whoever opens a competition writes that list, so it
+    /// opens nothing that the arena keeps from others.
+    async fn is_sample(&self, hash: &Hash) -> Result<bool, ApiError> {
+        let lists: Vec<Hash> = {
+            let view = self.shared.view();
+            let specs = view.state.competitions().values().filter_map(|found| found.spec.inputs.samples);
+            specs.filter(|list| may_read(&view, list, None, self.now())).collect()
+        };
+        for list in lists {
+            if self.samples_of(list).await?.contains(hash) {
+                return Ok(is_free(&self.shared.view(), hash, self.now()));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Hashes in a manifest of samples.
+    async fn samples_of(&self, list: Hash) -> Result<Arc<HashSet<Hash>>, ApiError> {
+        if let Some(known) = self.samples.lock().unwrap_or_else(PoisonError::into_inner).get(&list) {
+            return Ok(Arc::clone(known));
+        }
+        // Not there yet, or too long: nothing is remembered, it may come.
+        if self.blobs.size(list).await?.is_none_or(|bytes| bytes > limits::SAMPLES_LIST_BYTES) {
+            return Ok(Arc::default());
+        }
+        let bytes = self.blobs.get(list).await?;
+        let text = String::from_utf8_lossy(&bytes);
+        let cells = text.split([',', '\n', '\r']).filter_map(|cell| cell.trim().parse::<Hash>().ok());
+        let found: Arc<HashSet<Hash>> = Arc::new(cells.collect());
+        let mut known = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= limits::SAMPLES_LISTS {
+            known.clear();
+        }
+        known.insert(list, Arc::clone(&found));
+        Ok(found)
+    }
+}
+
 /// Whether a blob is for this viewer: everybody's, or an input of a round that the judge judges.
-fn may_read(view: &View, hash: &Hash, viewer: Option<NodeId>) -> bool {
+fn may_read(view: &View, hash: &Hash, viewer: Option<NodeId>, at: Millis) -> bool {
     let judged = || {
         let rounds = view.state.competitions().values().flat_map(|found| found.live.values());
         let holds = |round: &Round| round.items.contains(hash);
         viewer.is_some_and(|judge| view.state.is_judge(judge)) && rounds.into_iter().any(holds)
     };
     let owner = || viewer.is_some_and(|key| key == view.state.host());
-    view.index.public.contains(hash) || judged() || owner()
+    let named = || view.index.named.contains(hash) && is_free(view, hash, at);
+    view.index.public.contains(hash) || named() || judged() || owner()
 }
 
 /// A blob that is for everybody: what a spec names, or an input of a round that is over. Judges get the inputs of the
@@ -120,8 +175,9 @@ pub(in super::super) async fn get(
     Viewer(viewer): Viewer,
 ) -> Result<Response, ApiError> {
     let hash = parse_hash(&hash)?;
+    let readable = may_read(&app.shared.view(), &hash, viewer, app.now());
     // What is not for the viewer is not there: whether somebody stored it is not told.
-    if !may_read(&app.shared.view(), &hash, viewer) {
+    if !readable && !app.is_sample(&hash).await? {
         return Err(ApiError::NotFound { what: "blob that you may read", name: hash.short() });
     }
     stream(&app, hash).await
@@ -147,7 +203,7 @@ pub(super) async fn stream(app: &App, hash: Hash) -> Result<Response, ApiError> 
 #[utoipa::path(put, path = "/v1/blobs", tag = "blobs", params(PutQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, body = UploadAnswer), (status = 401, body = Problem), (status = 403, body = Problem),
-        (status = 413, body = Problem), (status = 507, body = Problem)))]
+        (status = 413, body = Problem), (status = 429, body = Problem), (status = 507, body = Problem)))]
 pub(in super::super) async fn put(
     State(app): State<Arc<App>>,
     Query(query): Query<PutQuery>,
@@ -167,6 +223,6 @@ pub(in super::super) async fn put(
         };
         may.then_some(limit).ok_or(ApiError::Forbidden(who))?
     };
-    let bytes = app.receive(body, upload.hash, limit, |_| Ok(())).await?;
+    let bytes = app.receive(body, upload, limit, |_| Ok(())).await?;
     Ok(Json(UploadAnswer { hash: upload.hash.to_string(), bytes }))
 }

@@ -23,7 +23,7 @@ use super::super::show::detail::{METADATA, Shown, code_name, detail, log_name};
 use super::super::show::round_of;
 use super::{blobs, parse_hash};
 use crate::host::Opening;
-use crate::host::shared::{View, decode};
+use crate::host::shared::{View, decode_one};
 use crate::limits;
 use crate::model::{
     CodePage, FileKind, FileList, FilePage, Gated, Lines, Problem, SubmissionDetail, Time, UploadAnswer,
@@ -57,8 +57,8 @@ impl App {
         for place in places {
             let blocks = self.verdicts.read(place.seq, 1).await?;
             let Some(block) = blocks.first() else { continue };
-            let told = decode(block)?;
-            if let Some(Record::Stated(envelope)) = told.records.get(place.index as usize)
+            // Only this record: a block may hold hundreds of verdicts of others.
+            if let Some(Record::Stated(envelope)) = decode_one(block, place.index)?
                 && let Ok(Statement::Show { lease, verdict, .. }) = wire::from_bytes(&envelope.body)
             {
                 all.push(Shown { judge: envelope.sender, lease: lease.0, verdict });
@@ -233,7 +233,8 @@ pub(in super::super) async fn raw(
 #[utoipa::path(put, path = "/v1/submissions/{id}/code", tag = "submissions",
     params(("id" = u64, Path, description = "Id of the entry"), SealQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 200, body = UploadAnswer), (status = 401, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = UploadAnswer), (status = 401, body = Problem), (status = 409, body = Problem),
+        (status = 429, body = Problem)))]
 pub(in super::super) async fn upload_code(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,
@@ -261,7 +262,7 @@ pub(in super::super) async fn upload_code(
         }
         (entry.clone(), competition.map_or(0, |found| found.spec.submission.bytes_max))
     };
-    let bytes = app.receive(body, upload.hash, limit, |bytes| {
+    let bytes = app.receive(body, upload, limit, |bytes| {
         let seal = entry_seal(&entry.competition, &entry.entrant, entry.form, &upload.hash, bytes, &salt);
         if seal == entry.seal {
             Ok(())

@@ -242,7 +242,8 @@ pub(in super::super) struct HandIn {
     raw_code: Option<String>,
     /// Code in base64.
     raw_binary: Option<String>,
-    /// `.py` (python), `.wasm` (component), anything else: native.
+    /// `.py` (python), `.zip` (a Python program's folder, `solution.py` at its top), `.wasm` (component), anything else:
+    /// native.
     file_extension: String,
     /// Entries that it builds on.
     #[serde(default)]
@@ -254,7 +255,8 @@ pub(in super::super) struct HandIn {
 /// Enters code signed by Epistula. The host seals it, keeps it and opens it after close: whoever does this trusts the
 /// host not to read the code early and not to keep the seal shut. Keys of the arena's kind sign `Submit` themselves.
 #[utoipa::path(post, path = "/v1/submissions", tag = "submissions", request_body = HandIn,
-    responses((status = 200, body = Submitted), (status = 401, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = Submitted), (status = 401, body = Problem), (status = 409, body = Problem),
+        (status = 429, body = Problem)))]
 pub(in super::super) async fn hand_in(
     State(app): State<Arc<App>>,
     signed: Authored,
@@ -269,7 +271,7 @@ pub(in super::super) async fn hand_in(
         serde_json::from_slice(&signed.body).map_err(|error| ApiError::BadRequest(error.to_string()))?;
     let code = code_of(&asked)?;
     let form = match asked.file_extension.trim_start_matches('.') {
-        "py" => Form::Python,
+        "py" | "zip" => Form::Python,
         "wasm" => Form::Component,
         _ => Form::Native,
     };
@@ -286,6 +288,7 @@ pub(in super::super) async fn hand_in(
         return Err(ApiError::TooLarge { what: "the code", found: bytes, limit });
     }
     // The code is durable before the entry is: what was accepted can be opened.
+    app.upload(signed.key, bytes)?;
     app.store(hash, code).await?;
     let parents = asked.parents.into_iter().map(EntryId).collect();
     let statement = Statement::Submit { competition, seal, form, parents, receipt };

@@ -110,7 +110,7 @@ pub(super) fn competition(
         );
     }
     if let Some(samples) = &found.samples {
-        row("samples", format!("/v1/blobs/{samples}"));
+        row("samples", format!("{samples}: shoal arena samples -c {} -o FOLDER", found.name));
     }
     for round in &rounds.rounds {
         let when = match round.state.as_str() {
@@ -127,6 +127,24 @@ pub(super) fn competition(
         row("news", format!("{} {}", note.at, note.text));
     }
     Ok(text.trim_end().to_owned())
+}
+
+/// A competition's page in Markdown: its own words, its rule, its spec with every limit.
+pub(super) fn page(found: &Competition, spec: &str, json: bool) -> String {
+    let Competition { name, title, description, rule, formula, doc_url, .. } = found;
+    if json {
+        return serde_json::json!({
+            "name": name, "title": title, "description": description, "rule": rule, "formula": formula,
+            "doc_url": doc_url, "spec": spec,
+        })
+        .to_string();
+    }
+    let mut text = format!("# {name}: {title}\n\n{}\n\n## Rule\n\n`{rule}`: {formula}\n", description.trim());
+    if !doc_url.is_empty() {
+        _ = write!(text, "\nMore: {doc_url}\n");
+    }
+    _ = write!(text, "\n## Spec\n\n```toml\n{}\n```", spec.trim_end());
+    text
 }
 
 pub(super) fn submissions(page: &SubmissionPage, json: bool) -> Result<String> {

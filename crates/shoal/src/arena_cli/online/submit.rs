@@ -4,37 +4,33 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ::judge::Code;
 use anyhow::{Context, Result};
 use api::Client;
 use api::model::EventKind;
 use api::seals::{Entry, Opened, Seals};
 use arena::record::EntryId;
 use arena::spec::{CompetitionSpec, Form};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use wire::Hash;
 
-use super::charge::{id_of, read};
+use super::charge::id_of;
 use super::config::data_folder;
+use super::develop::{self, Needs, Samples};
 use super::{Where, show};
+use crate::arena_cli::eval::{self, FormName, Found, Trial};
 use crate::failure::{FAILED, bad_input};
 use crate::watch::print;
 
 /// Pause before a look at seals whose events were missed.
 const LOOK: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormName {
-    Component,
-    Python,
-    Native,
-}
-
 #[derive(Args, Debug)]
 pub(crate) struct SubmitArgs {
     #[command(flatten)]
     at: Where,
-    /// The code: a WebAssembly component, a Python file, a native program.
+    /// The code: a WebAssembly component or core module, a Python file, a native program, or a zip of a program's folder.
     file: PathBuf,
     /// Competition: name, id, or first digits of the id.
     #[arg(short, long)]
@@ -48,9 +44,16 @@ pub(crate) struct SubmitArgs {
     /// Payment, where one is due.
     #[arg(long, value_name = "HASH")]
     receipt: Option<Hash>,
-    /// Check it and stop: form, size, forbidden imports, rate limit and round, without entering it.
+    /// Judge it here on the competition's samples, as `shoal arena eval` does, and stop: nothing is sent. Also checks form,
+    /// size, rate limit and round.
     #[arg(long)]
     check: bool,
+    /// Samples for --check: a folder, or the address of an object store's prefix. Default: the competition's own.
+    #[arg(long, value_name = "PLACE", requires = "check")]
+    data: Option<String>,
+    /// Most samples for --check.
+    #[arg(long, value_name = "N", requires = "check", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    items: u32,
     /// Hand code and salt to the host now: it opens the seal for you, and could look at the code before the round closes.
     #[arg(long, conflicts_with = "check")]
     trust: bool,
@@ -73,15 +76,7 @@ fn seals(client: &Client) -> Result<Seals> {
     Ok(Seals::new(data_folder()?.join("arena").join(client.run().to_string()).join("sealed")))
 }
 
-fn form(args: &SubmitArgs, code: &[u8]) -> Form {
-    match (args.form, code) {
-        (Some(FormName::Component), _) | (None, [0, b'a', b's', b'm', ..]) => Form::Component,
-        (Some(FormName::Native), _) | (None, [0x7f, b'E', b'L', b'F', ..]) => Form::Native,
-        (Some(FormName::Python) | None, _) => Form::Python,
-    }
-}
-
-/// What can be known before an entry is made. The evaluator itself is `shoal arena eval`.
+/// What can be known before an entry is made, without running it.
 async fn check(client: &Client, spec: &CompetitionSpec, form: Form, code: &[u8]) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     let rules = &spec.submission;
@@ -90,12 +85,6 @@ async fn check(client: &Client, spec: &CompetitionSpec, form: Form, code: &[u8])
     }
     if code.is_empty() || code.len() as u64 > rules.bytes_max {
         faults.push(format!("{} bytes; allowed are 1 to {}", code.len(), rules.bytes_max));
-    }
-    if form == Form::Component && !code.starts_with(b"\0asm\x0d\0\x01\0") {
-        faults.push("not a WebAssembly component (a core module? `shoal arena pack` wraps it)".to_owned());
-    }
-    if form == Form::Python && std::str::from_utf8(code).is_err() {
-        faults.push("not a text of Python".to_owned());
     }
     let rate = client.rate_limit(&client.id()?.to_string()).await?;
     if rate.left == 0 {
@@ -109,26 +98,85 @@ async fn check(client: &Client, spec: &CompetitionSpec, form: Form, code: &[u8])
     Ok(faults)
 }
 
+/// Runs the evaluator of `eval` and of the judges on the samples. Nothing of the entry leaves this machine.
+async fn try_out(
+    client: &Client,
+    spec: CompetitionSpec,
+    args: &SubmitArgs,
+    (form, code): (Form, Vec<u8>),
+) -> Result<(Found, String)> {
+    let needs = Needs::fetch(client, &spec).await?;
+    let samples = match &args.data {
+        Some(place) => {
+            let mut inputs = eval::dataset_of(place).await?;
+            inputs.truncate(args.items as usize);
+            Samples { inputs: Some(inputs), place: place.clone() }
+        }
+        None => develop::samples(client, &spec, None, args.items as usize).await?,
+    };
+    let most = args.items;
+    let done = tokio::task::spawn_blocking(move || {
+        let mut spec = spec;
+        spec.inputs.items =
+            samples.inputs.as_ref().map_or(spec.inputs.items.min(most), |all| all.len() as u32);
+        let trial = Trial {
+            spec: &spec,
+            seed: eval::seed("check"),
+            entry: Code { form, bytes: &code },
+            baseline: needs.baseline(),
+            reference: needs.reference()?,
+            environment: needs.environment(),
+            inputs: samples.inputs,
+        };
+        Ok((eval::try_out(trial)?, samples.place))
+    });
+    done.await.context("the evaluator stopped")?
+}
+
+/// `shoal arena submit --check`.
+async fn dry_run(
+    client: &Client,
+    spec: CompetitionSpec,
+    args: &SubmitArgs,
+    entry: (Form, Vec<u8>),
+    faults: &[String],
+    json: bool,
+) -> Result<ExitCode> {
+    let form = entry.0;
+    // What is not admitted is not run either.
+    let admitted = spec.submission.forms.contains(&form);
+    let found = if admitted { Some(try_out(client, spec, args, entry).await?) } else { None };
+    let scored = found.as_ref().is_some_and(|(found, _)| found.scoring.is_some());
+    let good = faults.is_empty() && scored;
+    if json {
+        let verdict = found.as_ref().map(|(found, _)| eval::as_json(found, false));
+        let samples = found.as_ref().map(|(_, place)| place);
+        print(
+            &json!({ "ok": good, "form": form.name(), "faults": faults, "samples": samples, "verdict": verdict })
+                .to_string(),
+        )?;
+    } else {
+        if let Some((found, place)) = &found {
+            print(&format!("on {place}:\n{}", eval::as_text(found, false)))?;
+        }
+        let words = if good { "ready to enter".to_owned() } else { faults.join("\n") };
+        if !words.is_empty() {
+            print(&words)?;
+        }
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
 /// `shoal arena submit`.
 pub(super) async fn submit(args: &SubmitArgs, json: bool) -> Result<ExitCode> {
-    let code = read(&args.file)?;
+    let code = eval::code(&args.file)?;
+    let form = eval::form(&args.file, &code, args.form)?;
     let client = args.at.signer().await?;
     let competition = id_of(&client, &args.competition).await?;
-    let form = form(args, &code);
     let spec = CompetitionSpec::parse(&client.spec(&competition.to_string()).await?)?;
     let faults = check(&client, &spec, form, &code).await?;
     if args.check {
-        if json {
-            print(&json!({ "ok": faults.is_empty(), "form": form.name(), "faults": faults }).to_string())?;
-        } else if faults.is_empty() {
-            let file = args.file.display();
-            print(&format!(
-                "ready to enter; `shoal arena eval {file}` gives the judges' verdict on the samples"
-            ))?;
-        } else {
-            print(&faults.join("\n"))?;
-        }
-        return Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+        return dry_run(&client, spec, args, (form, code), &faults, json).await;
     }
     if !faults.is_empty() {
         return Err(bad_input(faults.join("; ")));

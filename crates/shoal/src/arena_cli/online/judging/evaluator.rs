@@ -46,15 +46,16 @@ impl Evaluate for Evaluator {
 fn evaluate(judge: &Judge, assignment: &Assignment) -> Result<Finding, EvaluateError> {
     let spec = &assignment.spec;
     let baseline = assignment.baseline.as_ref().filter(|_| assignment.role != EntryRole::Baseline);
+    let wrong = |error: &dyn std::fmt::Display| EvaluateError(error.to_string());
+    let reference = assignment.reference.as_ref().map(|bytes| Code::reference(bytes));
     let case = Case {
         spec,
         seed: assignment.seed,
         entry: Code { form: assignment.form, bytes: &assignment.code },
         baseline: baseline.map(|(form, bytes)| Code { form: *form, bytes }),
-        reference: assignment.reference.as_ref().map(|bytes| Code::of(bytes)),
+        reference: reference.transpose().map_err(|error| wrong(&error))?,
         environment: assignment.environment.as_deref(),
     };
-    let wrong = |error: &dyn std::fmt::Display| EvaluateError(error.to_string());
     let inputs = match spec.inputs.source {
         Source::Generator => judge.generate(&case).map_err(|error| wrong(&error))?,
         Source::Pool => {

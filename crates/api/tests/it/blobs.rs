@@ -1,0 +1,50 @@
+//! Who may read which blob, and how much a key may upload.
+
+use arena::calendar::Moment;
+use arena::record::Statement;
+use arena::spec::CompetitionSpec;
+use bytes::Bytes;
+use shoal_api::{Client, ClientError};
+use wire::{Hash, Millis};
+
+use super::world::{OWNER, World, code};
+
+async fn open(client: &Client, name: &str, named: &str) {
+    let start = Moment(Millis(client.now().0 + 3_600_000));
+    let text = format!(
+        "name = \"{name}\"\nkind = \"codec\"\n[schedule]\nstart = \"{start}\"\nevery_s = 3600\nrounds = 1\n{named}"
+    );
+    let spec = CompetitionSpec::parse(&text).unwrap();
+    client.state(&Statement::Open { spec: spec.canonical() }).await.unwrap();
+}
+
+fn missing(found: &Result<Bytes, ClientError>) {
+    assert!(matches!(found, Err(ClientError::Refused { status: 404, .. })), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spec_does_not_open_what_the_arena_keeps_closed() {
+    let world = World::start("", &[1]).await;
+    let id = world.competition("matrix", 6, 60, "agree = 1\ntakeover = 1\nmax = 1\nlease_s = 30").await;
+    let secret = code(b'9', 1);
+    world.submit(10, id, secret.clone()).await;
+    world.open_seals(10).await;
+    // The log shows the code's hash from here on; the code itself is its maker's until it is revealed.
+    let (hash, stranger, owner) = (Hash::of(&secret), world.stranger().await, world.client(OWNER).await);
+    missing(&stranger.blob(&hash).await);
+    let baseline = format!("[baseline]\nname = \"stolen\"\ncode = \"{hash}\"\nbytes = {}\n", secret.len());
+    open(&owner, "thief", &baseline).await;
+    missing(&stranger.blob(&hash).await);
+    // A list of samples opens what is listed, but not that either.
+    let sample = Bytes::from_static(b"a sample");
+    let free = owner.put_blob("competition", sample.clone()).await.unwrap().hash;
+    let list = Bytes::from(format!("file,blake3\na.bin,{free}\nb.bin,{hash}\n"));
+    missing(&stranger.blob(&free.parse().unwrap()).await);
+    let list = owner.put_blob("competition", list).await.unwrap().hash;
+    open(&owner, "samples", &format!("[inputs]\nsamples = \"{list}\"\n")).await;
+    assert_eq!(stranger.blob(&free.parse().unwrap()).await.unwrap(), sample);
+    missing(&stranger.blob(&hash).await);
+    // What was for everybody before stays so, whoever enters it as code.
+    let plain = Hash::of(&code(b'0', 1));
+    stranger.blob(&plain).await.unwrap();
+}
