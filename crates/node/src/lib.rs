@@ -4,6 +4,7 @@
 
 mod backoff;
 mod blob_cache;
+pub mod champion;
 pub mod checkpoint;
 pub mod clock;
 pub mod device;

@@ -3,6 +3,7 @@
 mod desk;
 mod driver;
 mod open;
+mod pins;
 mod process;
 pub(crate) mod shared;
 
@@ -32,6 +33,7 @@ use crate::progress::{Listening, Progress, Summary};
 use crate::spec::{RunSpec, SpecError};
 use desk::Desk;
 use driver::Driver;
+pub use pins::{Granted, Wish};
 pub use process::{Options, run};
 use shared::{Inputs, Pending, Shared};
 
@@ -191,6 +193,17 @@ impl Orchestrator {
         tasks.spawn(async move { Ok(keeper.run(stop).await?) });
         tasks.spawn(learn_peers(Arc::clone(&link), shared.states(), end.clone()));
         tasks.spawn(observe(shared.states(), progress.clone(), end.clone()));
+        let pins = pins::Pins {
+            folder: parts.folder.clone(),
+            blobs: Arc::clone(&parts.blobs),
+            shared: Arc::clone(&shared),
+            inputs: inputs.clone(),
+        };
+        let stop = end.clone();
+        tasks.spawn(async move {
+            pins.run(stop).await;
+            Ok(())
+        });
         let checkpoints = Arc::new(Checkpoints {
             spec: parts.spec.clone(),
             blobs: Arc::clone(&parts.blobs),

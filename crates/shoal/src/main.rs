@@ -4,6 +4,7 @@
 
 mod arena_cli;
 mod bench;
+mod champion;
 mod cli;
 mod codec_cli;
 mod failure;

@@ -1,0 +1,198 @@
+//! Champions of the arena in real runs: a better one is adopted, and what betrays its users is caught within the epoch.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::config::{Cut, Dtype};
+use sandbox::{Child, Runtime};
+use shoal_node::champion::{PinError, pin};
+use shoal_node::folder::RunFolder;
+use shoal_node::follow::Fold;
+use shoal_node::orchestrator::{Granted, Wish};
+use shoal_node::progress::{ChampionEpoch, Progress, Summary};
+use shoal_node::spec::{ClipScope, OuterSpec, RunSpec, TensorCodec};
+use swarm::record::{CodecPin, Statement};
+use wire::{MicroBatch, Seq};
+
+use super::alone::{losses, statements};
+use super::miners::Swarm;
+
+/// Longest that the orchestrator may take to answer a wish.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// This test binary as the sandbox's child.
+pub(crate) fn child() -> Child {
+    let program = std::env::current_exe().expect("a test knows its own path");
+    Child::new(program, ["it::sandbox_child", "--exact", "--nocapture", "--quiet", "--test-threads=1"])
+}
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new(child(), None).expect("the engine starts"))
+}
+
+/// A committed component.
+fn component(name: &str) -> Vec<u8> {
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("started by cargo");
+    let path = PathBuf::from(folder).join("../../components/wasm").join(format!("{name}.wasm"));
+    std::fs::read(path).expect("a committed component")
+}
+
+/// The sleeper with another plan: what it does, to one in how many tensors.
+fn sleeper(deed: char, one_in: u32) -> Vec<u8> {
+    const MARK: &[u8] = b"shoal-sleeper:";
+    let mut bytes = component("sleeper");
+    let at = bytes.windows(MARK.len()).position(|window| window == MARK).expect("its plan") + MARK.len();
+    bytes[at..at + 6].copy_from_slice(format!("{deed}{one_in:05}").as_bytes());
+    bytes
+}
+
+/// Lock-step, so that two runs give the same bits; plain cuts, so that there is something to compress.
+fn plain(spec: &mut RunSpec, epochs: u32, codec: TensorCodec) {
+    spec.cut = Cut::Plain { wire: Dtype::Bf16 };
+    spec.set_stages(2).expect("enough blocks");
+    spec.inner.clip_scope = ClipScope::Model;
+    spec.inner.clip_norm = 0.5;
+    spec.outer = OuterSpec::Identity;
+    spec.phases.miners_min = 1;
+    spec.phases.epochs = epochs;
+    spec.codec.activations = codec.into();
+    spec.codec.gradients = codec.into();
+}
+
+/// What a run gave.
+struct Given {
+    summary: Summary,
+    losses: BTreeMap<MicroBatch, u32>,
+    champions: Vec<ChampionEpoch>,
+    news: Vec<(u32, String, String)>,
+    faults: usize,
+}
+
+impl Given {
+    fn news(&self, wanted: &str) -> Option<(u32, &str)> {
+        let found = self.news.iter().find(|(_, news, _)| news == wanted);
+        found.map(|(epoch, _, about)| (*epoch, about.as_str()))
+    }
+}
+
+fn found(bytes: &[u8], spec: &RunSpec) -> Result<CodecPin, PinError> {
+    pin(runtime(), bytes, spec, "a test")
+}
+
+/// Trains; with a champion that is pinned before the first epoch.
+async fn train(epochs: u32, codec: TensorCodec, champion: Option<Vec<u8>>) -> Given {
+    let mut swarm = Swarm::start(2, |spec| plain(spec, epochs, codec)).await;
+    if let Some(bytes) = champion {
+        let folder = RunFolder::new(swarm.folder.path());
+        let pin = found(&bytes, &swarm.spec).expect("a codec");
+        swarm.blobs.put(Bytes::from(bytes)).await.expect("a store");
+        Wish::Pin(pin).leave(&folder).expect("a folder");
+        let answer = async {
+            loop {
+                match Granted::read(&folder) {
+                    Some(granted) => return granted,
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let granted = tokio::time::timeout(PATIENCE, answer).await.expect("an answer");
+        assert_eq!(granted, Granted::Pinned { from: wire::Epoch(1) });
+    }
+    swarm.miners(1).await;
+    let (log, folder, run) = (swarm.log.clone(), swarm.folder.clone(), swarm.spec.run_id());
+    let (mut champions, mut news) = (Vec::new(), Vec::new());
+    let summary = swarm
+        .end_hearing(|event| match event {
+            Progress::Champion(champion) => champions.push(champion.clone()),
+            Progress::Codec { epoch, news: what, about, .. } => {
+                news.push((*epoch, what.clone(), about.clone()))
+            }
+            _ => {}
+        })
+        .await;
+    let said = statements(&log).await;
+    let faults = said.iter().filter(|(_, said)| matches!(said, Statement::CodecFault(_))).count();
+    let mut fold = Fold::new(run, super::miners::key(1).node_id());
+    for block in log.read(Seq(0), u32::MAX).await.expect("the log") {
+        fold.push(&block).expect("every record follows");
+    }
+    drop(folder);
+    let losses = losses(&said).iter().map(|(at, loss)| (*at, loss.to_bits())).collect();
+    Given { summary, losses, champions, news, faults }
+}
+
+/// What must hold of a run whose champion betrays it.
+fn harmless(given: &Given, honest: &Given) {
+    assert_eq!(given.losses, honest.losses, "the same bits as without it");
+    assert_eq!(given.summary.coverage, Some(1.0), "no work was lost");
+    assert_eq!(given.news("in_force").map(|(epoch, _)| epoch), Some(1), "{:?}", given.news);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_better_codec_is_adopted_and_bytes_fall() {
+    const EPOCHS: u32 = 4;
+    let before = train(EPOCHS, TensorCodec::Raw, None).await;
+    assert!(before.champions.is_empty() && before.news.is_empty());
+    let with = train(EPOCHS, TensorCodec::Raw, Some(component("huffman"))).await;
+    harmless(&with, &before);
+    assert!(with.news("off").is_none() && with.faults == 0, "{:?}", with.news);
+    let epochs: Vec<u32> = with.champions.iter().map(|champion| champion.epoch).collect();
+    assert_eq!(epochs, [1, 2, 3]);
+    for champion in &with.champions {
+        // Two tensors per micro-batch: one there, one back.
+        assert_eq!((champion.tensors, champion.fallbacks), (48, 0));
+        assert!(champion.bytes * 10 < champion.raw_bytes * 9, "{champion:?}");
+        assert!(champion.seconds > 0.0);
+    }
+    let (compared, saved) = with.champions.iter().fold((0, 0), |(compared, saved), champion| {
+        let previous = champion.previous_bytes.unwrap_or(0);
+        (compared + champion.compared, saved + previous.saturating_sub(champion.bytes))
+    });
+    assert!(compared > 0 && saved > 0, "{:?}", with.champions);
+    let fewer = before.summary.activation_bytes - with.summary.activation_bytes;
+    assert!(fewer > 0 && fewer * 8 > before.summary.activation_bytes / 2, "{fewer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codecs_that_corrupt_bloat_or_stall_are_caught_within_the_epoch() {
+    const EPOCHS: u32 = 3;
+    let honest = train(EPOCHS, TensorCodec::Fast, None).await;
+
+    let corrupt = train(EPOCHS, TensorCodec::Fast, Some(sleeper('C', 8))).await;
+    harmless(&corrupt, &honest);
+    assert_eq!(corrupt.news("off").map(|(epoch, _)| epoch), Some(1), "{:?}", corrupt.news);
+    assert!(corrupt.news("off").unwrap().1.contains("gave another tensor back"));
+    assert!(corrupt.faults > 0);
+    assert_eq!(corrupt.champions.len(), 1, "none in the epoch after");
+
+    for (deed, one_in) in [('B', 3), ('S', 3)] {
+        let given = train(EPOCHS, TensorCodec::Fast, Some(sleeper(deed, one_in))).await;
+        harmless(&given, &honest);
+        let [epoch] = &given.champions[..] else { panic!("one epoch, not {:?}", given.champions) };
+        // Three tries of each of the two senders, then the built-in codec for the rest of the epoch.
+        assert!(epoch.fallbacks * 2 > epoch.tensors, "{epoch:?}");
+        assert_eq!(given.news("off").map(|(epoch, _)| epoch), Some(2), "{:?}", given.news);
+        assert!(given.news("off").unwrap().1.contains("more than 1 %"));
+        assert_eq!(given.faults, 0);
+    }
+}
+
+#[test]
+fn what_a_run_cannot_use_is_refused_before_it_is_pinned() {
+    let mut spec = RunSpec::preset("micro").unwrap();
+    assert!(matches!(found(&component("huffman"), &spec), Err(PinError::Packed)));
+    plain(&mut spec, 1, TensorCodec::Fast);
+    let good = found(&sleeper('H', 1), &spec).expect("an honest codec");
+    assert!(good.activations && good.gradients);
+    assert_eq!(good.component, wire::Hash::of(&sleeper('H', 1)));
+    assert!(matches!(found(&component("uniform-99"), &spec), Err(PinError::Lossy { .. })));
+    assert!(matches!(found(&sleeper('L', 1), &spec), Err(PinError::Lossy { .. })));
+    assert!(matches!(found(&sleeper('S', 1), &spec), Err(PinError::Fails { .. })));
+    assert!(matches!(found(b"\0asm no component", &spec), Err(PinError::Component(_))));
+    // Bloat is no fault: nothing of it would ever cross.
+    found(&sleeper('B', 1), &spec).expect("harmless");
+}
