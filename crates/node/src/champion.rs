@@ -6,8 +6,11 @@
 
 mod breaker;
 mod carry;
+mod evidence;
 mod pin;
 mod ready;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -15,13 +18,14 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use swarm::record::{CodecFault, CodecPin, Statement};
 use swarm::state::State;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{Direction, Epoch, FrameHeader, Hash, MicroBatch, NodeId};
 
 use crate::limits;
 use breaker::Breaker;
 pub(crate) use breaker::Outcome;
 pub(crate) use carry::{Champion, Fell, Undecoded, call_memory, is_component_name};
+pub use evidence::{Rerun, rerun};
 pub(crate) use pin::numbers;
 pub use pin::{PinError, pin};
 pub(crate) use ready::Ready;
@@ -30,8 +34,8 @@ pub(crate) use ready::Ready;
 #[derive(Debug)]
 pub struct Champions {
     child: sandbox::Child,
-    /// Folder for compiled code; none: compiled anew.
-    cache: Option<PathBuf>,
+    /// Folder for compiled code and for evidence; none: nothing is kept.
+    folder: Option<PathBuf>,
     runtime: OnceLock<sandbox::Runtime>,
     /// Newest last: those in force, to come and of the epoch before.
     loaded: RwLock<VecDeque<Arc<Champion>>>,
@@ -52,11 +56,11 @@ pub(crate) enum Choice {
 }
 
 impl Champions {
-    /// None loaded yet. `child` compiles; `cache` keeps what it made.
-    pub fn new(child: sandbox::Child, cache: Option<PathBuf>) -> Self {
+    /// None loaded yet. `child` compiles; `folder`, the node's own, keeps what it made, and evidence of faults.
+    pub fn new(child: sandbox::Child, folder: Option<PathBuf>) -> Self {
         Self {
             child,
-            cache,
+            folder,
             runtime: OnceLock::new(),
             loaded: RwLock::default(),
             breaker: Breaker::default(),
@@ -101,7 +105,8 @@ impl Champions {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime);
         }
-        let made = sandbox::Runtime::new(self.child.clone(), self.cache.clone())?;
+        let cache = self.folder.as_ref().map(|folder| folder.join("compiled"));
+        let made = sandbox::Runtime::new(self.child.clone(), cache)?;
         Ok(self.runtime.get_or_init(|| made))
     }
 
@@ -142,9 +147,14 @@ impl Champions {
         self.breaker.report()
     }
 
-    /// A turn among the calls that may run at a time.
-    pub(crate) fn lanes(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.lanes)
+    /// A turn among the calls that may run at a time: each may take much memory.
+    pub(crate) async fn lane(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.lanes).acquire_owned().await.ok()
+    }
+
+    /// A turn, if a frame's codec is a component.
+    pub(crate) async fn lane_for(&self, codec: &str) -> Option<OwnedSemaphorePermit> {
+        if is_component_name(codec) { self.lane().await } else { None }
     }
 }
 

@@ -160,5 +160,7 @@ pub const CHAMPION_COMPARE_EVERY: u64 = 16;
 pub const CHAMPION_YOUNG_EPOCHS: u32 = 3;
 /// After them it decodes one in so many; the receiver's check of every tensor stays.
 pub const CHAMPION_CHECK_EVERY: u64 = 20;
+/// Files of evidence that a node keeps of champions' faults.
+pub const CHAMPION_EVIDENCE_FILES: usize = 32;
 /// Pause between two looks of the orchestrator for a pin in its folder.
 pub const PIN_LOOK: Duration = Duration::from_millis(500);

@@ -183,7 +183,7 @@ impl Miner {
             tokens: OnceLock::new(),
             merging: RwLock::new(None),
             meter: Arc::default(),
-            champions: Arc::new(Champions::new(parts.child.clone(), Some(parts.folder.join("compiled")))),
+            champions: Arc::new(Champions::new(parts.child.clone(), Some(parts.folder.clone()))),
             samples: parts.keep_frames.as_deref().map(samples::Samples::new),
             most: OnceLock::new(),
         };

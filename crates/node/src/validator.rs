@@ -114,13 +114,13 @@ pub struct Parts {
     pub threads: usize,
     /// How components of champions are compiled: by this binary, started again.
     pub child: sandbox::Child,
-    /// Folder for what was compiled; none: compiled anew.
-    pub compiled: Option<std::path::PathBuf>,
+    /// The validator's folder; none: what was compiled is not kept.
+    pub folder: Option<std::path::PathBuf>,
 }
 
 /// Follows, measures and replays until the run is over or `stop`.
 pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), ValidatorError> {
-    let Parts { key, link, orchestrator, run, blobs, threads, child, compiled } = parts;
+    let Parts { key, link, orchestrator, run, blobs, threads, child, folder } = parts;
     let end = stop.child_token();
     let _end_with_this = end.clone().drop_guard();
     let mut tasks = JoinSet::new();
@@ -131,7 +131,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
     let spec = log.read(|view| RunSpec::from_canonical(&view.run_spec, run))?;
     let speaker =
         Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run }.start(&mut tasks, &end);
-    let champions = Arc::new(Champions::new(child, compiled));
+    let champions = Arc::new(Champions::new(child, folder));
     let ready = Ready {
         champions: Arc::clone(&champions),
         link: Arc::clone(&link),

@@ -61,6 +61,64 @@ pub(crate) struct Found {
     pin: CodecPin,
 }
 
+/// `shoal run fault`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FaultArgs {
+    /// The component, as it was pinned.
+    component: PathBuf,
+    /// What it made of a tensor: a .payload file below a node's codec-faults.
+    payload: PathBuf,
+    /// The tensor: the .tensor file beside it, if its sender kept it.
+    #[arg(long, value_name = "FILE")]
+    tensor: Option<PathBuf>,
+    /// It was a gradient.
+    #[arg(long)]
+    gradient: bool,
+}
+
+/// `shoal run fault`.
+pub(crate) fn fault(args: &FaultArgs, json: bool) -> Result<ExitCode> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| bad_input(format!("cannot read {}: {error}", path.display())))
+    };
+    let (component, payload) = (read(&args.component)?, read(&args.payload)?);
+    let tensor = args.tensor.as_ref().map(read).transpose()?;
+    let runtime = sandbox::Runtime::new(sandbox::Child::this_binary()?, crate::arena_cli::cache_folder())?;
+    let direction = if args.gradient { wire::Direction::Backward } else { wire::Direction::Forward };
+    let found = node::champion::rerun(&runtime, &component, direction, &payload, tensor.as_deref())
+        .map_err(|error| bad_input(error.to_string()))?;
+    let (component, encoded) = (Hash::of(&component).to_string(), Hash::of(&payload).to_string());
+    let (tensor, makes) =
+        found.tensor.map_or((None, None), |(tensor, makes)| (Some(tensor.to_string()), Some(makes)));
+    if json {
+        let decoded = found.decoded.as_ref().ok().map(ToString::to_string);
+        let reason = found.decoded.as_ref().err();
+        print(
+            &json!({
+                "component": component, "encoded": encoded, "decoded": decoded, "reason": reason,
+                "tensor": tensor, "makes_it": makes,
+            })
+            .to_string(),
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&format!("component  {component}"))?;
+    print(&format!("encoded    {encoded}"))?;
+    match &found.decoded {
+        Ok(decoded) => print(&format!("decoded    {decoded}"))?,
+        Err(reason) => print(&format!("decoded    nothing: {reason}"))?,
+    }
+    if let (Some(tensor), Some(makes)) = (tensor, makes) {
+        let words = if makes {
+            "the component makes this payload of it"
+        } else {
+            "the component makes another payload of it"
+        };
+        print(&format!("tensor     {tensor}: {words}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The champion that a new run begins with, if its spec or the options ask for one.
 pub(crate) fn find(args: &ChampionArgs, spec: &RunSpec) -> Result<Option<Found>> {
     let competition = spec.codec.competition();

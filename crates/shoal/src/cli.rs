@@ -290,6 +290,8 @@ pub(crate) enum RunCommand {
     /// node compiles and tries it, and it carries activations and gradients from the epoch after next on, if all stages
     /// keep their quorum among those who are ready. It must give back every bit.
     Codec(crate::champion::CodecArgs),
+    /// Run the evidence of a champion's fault again, and print the hashes that the log's `CodecFault` names.
+    Fault(crate::champion::FaultArgs),
     /// Write the log of a run as one file, for `shoal verify` anywhere.
     Log {
         /// A run folder.

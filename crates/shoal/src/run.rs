@@ -48,6 +48,7 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
                 show(&spec, champions(&path)?.as_ref(), json)?;
             }
         }
+        RunCommand::Fault(args) => return crate::champion::fault(&args, json),
         RunCommand::Codec(args) => return crate::champion::run(&args, json),
         RunCommand::Log { from, to } => {
             let blocks = crate::verify::write_log(&from, &to)?;

@@ -36,8 +36,8 @@ pub(crate) enum Fell {
     Failed(Failed),
     /// Its own decoder gives another tensor back.
     Wrong {
-        /// Hash of the payload.
-        encoded: Hash,
+        /// The payload.
+        payload: Vec<u8>,
         /// The tensor that came back.
         decoded: Box<Message>,
     },
@@ -100,7 +100,7 @@ impl Champion {
             let back = self.call(Task::Decompress, &bytes, &meta, raw, raw as u64)?.map_err(Fell::Failed)?;
             if back != message.bytes {
                 let decoded = Message { dtype: message.dtype, shape: message.shape.clone(), bytes: back };
-                return Err(Fell::Wrong { encoded: Hash::of(&payload), decoded: Box::new(decoded) });
+                return Err(Fell::Wrong { payload, decoded: Box::new(decoded) });
             }
         }
         Ok(Carried { payload, time: start.elapsed() })

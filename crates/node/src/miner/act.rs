@@ -364,7 +364,9 @@ impl Inputs {
         let Self { tokens, mut decoded, encoded, meter, champions, most } = self;
         let tokens = tokens.micro_batch(item.micro_batch.0).await.map_err(|error| error.to_string())?;
         if let Some((header, payload)) = encoded {
+            let lane = champions.lane_for(&header.codec).await;
             let decode = move || {
+                let _lane = lane;
                 let decoded = frames::decode(&header, &payload, most, &champions)?;
                 meter.decoded(&decoded);
                 Ok::<_, frames::BadFrame>(Arc::new(decoded.message))

@@ -13,7 +13,7 @@ use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
 use super::frames::{self, BadFrame};
 use super::merge::Merging;
 use super::samples::Samples;
-use crate::champion::{self, Champions, is_component_name};
+use crate::champion::{self, Champions};
 use crate::packed::Meter;
 use crate::rpc::{Busy, Opened, Reply, Request, What, code};
 use crate::tokens::TokenSource;
@@ -102,7 +102,7 @@ impl Handler for Door {
 
 impl Door {
     /// Has the log hear of a component that did not give back what its sender signed for.
-    async fn accuse(&self, frame: &SignedFrame, error: &BadFrame) {
+    async fn accuse(&self, frame: &SignedFrame, payload: &Bytes, error: &BadFrame) {
         let BadFrame::Champion { component, decoded, fault: true, .. } = error else { return };
         let header = &frame.header;
         let which = (header.epoch, header.micro_batch, header.direction);
@@ -110,6 +110,9 @@ impl Door {
         let fault =
             champion::fault(which, *component, tensor, encoded, *decoded, Some(Box::new(frame.clone())));
         tracing::warn!(%error, from = %header.from.short(), "a champion's frame is not what was signed for");
+        let (champions, payload) = (Arc::clone(&self.champions), payload.clone());
+        let keep = move || champions.keep_evidence(&payload, None);
+        drop(tokio::task::spawn_blocking(keep).await);
         drop(self.inbox.send(Inbound::State(Box::new(fault))).await);
     }
 
@@ -120,11 +123,7 @@ impl Door {
         let (node, run, checked, bytes) = (self.node, self.run, frame.clone(), payload.clone());
         let (meter, most) = (Arc::clone(&self.meter), self.most.get().copied().unwrap_or(0));
         let champions = Arc::clone(&self.champions);
-        // Components take turns: each may take much memory.
-        let lane = match is_component_name(&frame.header.codec) {
-            true => Some(champions.lanes().acquire_owned().await.map_err(|_| stopping())?),
-            false => None,
-        };
+        let lane = champions.lane_for(&frame.header.codec).await;
         let decoded = tokio::task::spawn_blocking(move || {
             let _lane = lane;
             checked.verify(&run, &node, &from, &bytes)?;
@@ -135,7 +134,7 @@ impl Door {
         let tensor = match decoded.await.map_err(|_| stopping())? {
             Ok(tensor) => tensor,
             Err(error @ (BadFrame::NotReady(_) | BadFrame::Champion { .. })) => {
-                self.accuse(&frame, &error).await;
+                self.accuse(&frame, &payload, &error).await;
                 return Err(Refusal::new(code::RESEND, error.to_string()));
             }
             Err(error) => return Err(refuse(error.to_string())),

@@ -79,7 +79,7 @@ pub struct Decoded {
 }
 
 /// A tensor as a payload of `codec`; none if it has no shape that a payload can have.
-pub(super) fn payload(codec: CodecId, message: &Message) -> Option<Vec<u8>> {
+pub(crate) fn payload(codec: CodecId, message: &Message) -> Option<Vec<u8>> {
     let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes).ok()?;
     let mut payload = Vec::with_capacity(message.bytes.len() + limits::PAYLOAD_OVERHEAD_BYTES);
     codec::encode(codec, tensor, &mut payload).ok()?;

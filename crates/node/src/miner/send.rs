@@ -169,7 +169,7 @@ impl Sender {
         champion: &Arc<Champion>,
     ) -> Option<Encoded> {
         let make = async {
-            let lane = self.door.champions.lanes().acquire_owned().await.ok()?;
+            let lane = self.door.champions.lane().await?;
             let (door, output, champion) = (Arc::clone(&self.door), Arc::clone(output), Arc::clone(champion));
             let (header, check, built_in) = (header.clone(), self.check, self.built_in);
             let work = move || {
@@ -247,7 +247,9 @@ impl Output {
             Fell::Larger => tracing::debug!("the champion saves nothing of a tensor"),
             Fell::Failed(failed) => tracing::debug!(%failed, "the champion failed"),
             Fell::Host(reason) => tracing::warn!(reason, "the champion could not be run"),
-            Fell::Wrong { encoded, decoded } => {
+            Fell::Wrong { payload, decoded } => {
+                door.champions.keep_evidence(&payload, Some(message));
+                let encoded = Hash::of(&payload);
                 tracing::warn!(component = %component.short(), "the champion gave another tensor back; nothing of it was sent");
                 let which = (header.epoch, header.micro_batch, header.direction);
                 let (tensor, decoded) = (frames::tensor_hash(message), frames::tensor_hash(&decoded));

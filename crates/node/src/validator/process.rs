@@ -60,7 +60,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Valida
         blobs,
         threads,
         child: sandbox::Child::this_binary()?,
-        compiled: Some(folder.root().join("compiled")),
+        folder: Some(folder.root().to_owned()),
     };
     let outcome = serve(parts, stop).await;
     drop(tokio::time::timeout(limits::CLOSE, link.close()).await);

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use model::config::{Cut, Dtype};
+use net::Link;
 use sandbox::{Child, Runtime};
-use shoal_node::champion::{PinError, pin};
+use shoal_node::champion::{PinError, pin, rerun};
 use shoal_node::folder::RunFolder;
-use shoal_node::follow::Fold;
+use shoal_node::follow::{Fold, Follow};
 use shoal_node::orchestrator::{Granted, Wish};
 use shoal_node::progress::{ChampionEpoch, Progress, Summary};
+use shoal_node::rpc::{Request, code};
 use shoal_node::spec::{ClipScope, OuterSpec, RunSpec, TensorCodec};
 use swarm::record::{CodecPin, Statement};
-use wire::{MicroBatch, Seq};
+use swarm::state::Phase;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wire::{Direction, FrameHeader, Hash, MicroBatch, Seq, SignedFrame};
 
 use super::alone::{losses, statements};
 use super::miners::Swarm;
@@ -195,4 +200,121 @@ fn what_a_run_cannot_use_is_refused_before_it_is_pinned() {
     assert!(matches!(found(b"\0asm no component", &spec), Err(PinError::Component(_))));
     // Bloat is no fault: nothing of it would ever cross.
     found(&sleeper('B', 1), &spec).expect("harmless");
+}
+
+/// A payload as miners send it: type, rank and sides in front of what the component made.
+fn payload(component: &[u8], shape: &[u32], numbers: &[u8]) -> Vec<u8> {
+    let codec = runtime().compile(component).expect("a codec");
+    let meta = sandbox::Meta {
+        dtype: sandbox::DType::Bf16,
+        shape: shape.to_vec(),
+        direction: sandbox::Direction::Forward,
+    };
+    let limits =
+        sandbox::CallLimits { fuel: u64::MAX, wall: PATIENCE, memory_bytes: 64 << 20, output_bytes: 1 << 20 };
+    let call = codec.call(sandbox::Task::Compress, numbers, &meta, &limits).expect("a machine");
+    let mut payload = vec![1, shape.len() as u8];
+    shape.iter().for_each(|side| payload.extend(side.to_le_bytes()));
+    payload.extend(call.output.expect("compressed"));
+    payload
+}
+
+/// Says nothing to anybody.
+struct Silent;
+
+#[async_trait::async_trait]
+impl net::Handler for Silent {
+    async fn handle(&self, _: wire::NodeId, _: net::Message) -> Result<net::Message, net::Refusal> {
+        Err(net::Refusal::new(code::NOT_HERE, "nothing here"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_that_is_not_what_was_signed_for_is_asked_for_again_and_told() {
+    let champion = component("sleeper");
+    let mut swarm = Swarm::start(2, |spec| {
+        plain(spec, 1000, TensorCodec::Fast);
+        // Long enough for all that follows.
+        spec.batch.micro_batches_per_epoch = 600;
+    })
+    .await;
+    let (folder, pin) =
+        (RunFolder::new(swarm.folder.path()), found(&champion, &swarm.spec).expect("a codec"));
+    let name = pin.component.to_string();
+    swarm.blobs.put(Bytes::from(champion.clone())).await.expect("a store");
+    Wish::Pin(pin).leave(&folder).expect("a folder");
+    swarm.until(|event| matches!(event, Progress::Codec { news, .. } if news == "pinned")).await;
+    swarm.miners(1).await;
+    swarm.until(|event| matches!(event, Progress::Codec { news, .. } if news == "in_force")).await;
+
+    // The head's key, in a second hand.
+    let (head, tail) = (super::miners::key(10), super::miners::key(11).node_id());
+    let link: Arc<dyn Link> = Arc::new(swarm.network.join(head.node_id(), Arc::new(Silent)));
+    link.learn(super::miners::key(1).node_id(), swarm.address.clone());
+    let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+    let orchestrator = super::miners::key(1).node_id();
+    let run = swarm.spec.run_id();
+    let follow = Follow { link: Arc::clone(&link), orchestrator, run, patience: PATIENCE };
+    let mut log = follow.start(&mut tasks, &stop).await.expect("a log");
+    let opened = log.until(PATIENCE, |view| {
+        let state = &view.state;
+        let training = matches!(state.phase(), Phase::Training { .. }) && state.codecs().active().is_some();
+        training.then(|| (state.epoch(), *state.paths().first_key_value().expect("work").0))
+    });
+    let (epoch, micro_batch) = opened.await.expect("a log").expect("in force");
+    let numbers: Vec<u8> = (0..128 * 64_u32).flat_map(|at| [at as u8, 0x3f]).collect();
+    let payload = payload(&champion, &[2, 64, 64], &numbers);
+    let frame = |codec: String| {
+        let header = FrameHeader {
+            run,
+            epoch,
+            micro_batch,
+            lease: wire::LeaseId(0),
+            direction: Direction::Forward,
+            stage: wire::StageIndex(0),
+            from: head.node_id(),
+            to: tail,
+            grad_mask: 3,
+            version: 0,
+            ttl: wire::Millis(10_000),
+            enc_len: payload.len() as u64,
+            enc_hash: Hash::of(&payload),
+            tensor_hash: Hash::of(b"another tensor"),
+            tokens_hash: Hash::of(b""),
+            codec,
+            loss: None,
+            head: log.head(),
+        };
+        let signed = Box::new(SignedFrame::sign(&head, header));
+        Request::Frame(signed).with_payload(run, Bytes::from(payload.clone()))
+    };
+    let mut refusals = Vec::new();
+    for codec in [Hash::of(b"never pinned").to_string(), name, "zip".to_owned()] {
+        match link.call(&tail, frame(codec), PATIENCE).await {
+            Err(net::LinkError::Refused { refusal, .. }) => refusals.push(refusal.code),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+    assert_eq!(refusals, [code::RESEND, code::RESEND, code::REFUSED]);
+    let off = log.until(PATIENCE, |view| view.state.codecs().active().is_none().then(|| view.state.epoch()));
+    assert_eq!(off.await.expect("a log").expect("off"), epoch, "within the epoch");
+    let said = statements(&swarm.log).await;
+    let told: Vec<_> = said
+        .iter()
+        .filter_map(|(who, said)| match said {
+            Statement::CodecFault(fault) => Some((*who, fault.clone())),
+            _ => None,
+        })
+        .collect();
+    let [(who, fault)] = &told[..] else { panic!("one fault, not {told:?}") };
+    assert_eq!((*who, fault.encoded), (tail, Hash::of(&payload)));
+    let evidence = fault.frame.as_ref().expect("the signed frame");
+    assert!(evidence.signed() && evidence.header.tensor_hash == Hash::of(b"another tensor"));
+    let frames = swarm.folder.path().join("miner-11/codec-faults");
+    let kept =
+        std::fs::read(frames.join(format!("{}.payload", fault.encoded))).expect("the evidence is kept");
+    assert_eq!(kept, payload);
+    // Anybody runs it again: the component is honest, its sender was not.
+    let again = rerun(runtime(), &champion, Direction::Forward, &kept, None).expect("a codec");
+    assert_eq!(again.decoded.expect("a tensor"), fault.decoded.expect("a tensor"));
 }

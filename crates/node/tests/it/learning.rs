@@ -61,7 +61,7 @@ async fn held_out_loss_falls_as_fast_as_in_one_process() {
         blobs: Arc::new(store::MemoryBlobs::default()),
         threads: 1,
         child: super::champion::child(),
-        compiled: None,
+        folder: None,
     };
     let validating = tokio::spawn(validator::serve(parts, Shutdown::default().stop));
     swarm.miners(2).await;
