@@ -128,15 +128,6 @@ impl Champions {
         }
     }
 
-    /// Whether the sender decodes what this tensor became: always while the codec is new, then a share by seed. The
-    /// receiver checks every tensor.
-    pub(crate) fn checks(&self, state: &State, header: &FrameHeader) -> bool {
-        let young = state.codecs().active().is_none_or(|active| {
-            header.epoch.0 < active.since.0.saturating_add(limits::CHAMPION_YOUNG_EPOCHS)
-        });
-        young || drawn("champion check", header, limits::CHAMPION_CHECK_EVERY)
-    }
-
     /// Counts what became of a tensor; a fault is for the log.
     pub(crate) fn count(&self, epoch: Epoch, component: Hash, outcome: Outcome) {
         self.breaker.count(epoch, component, outcome);
@@ -156,6 +147,14 @@ impl Champions {
     pub(crate) async fn lane_for(&self, codec: &str) -> Option<OwnedSemaphorePermit> {
         if is_component_name(codec) { self.lane().await } else { None }
     }
+}
+
+/// Whether the sender decodes what this tensor became: always while the codec is new, then a share by seed, and whatever
+/// is compared. The receiver checks every tensor.
+pub(crate) fn checks(state: &State, header: &FrameHeader) -> bool {
+    let old_from = |since: Epoch| since.0.saturating_add(limits::CHAMPION_YOUNG_EPOCHS);
+    let young = state.codecs().active().is_none_or(|active| header.epoch.0 < old_from(active.since));
+    young || is_compared(header) || drawn("champion check", header, limits::CHAMPION_CHECK_EVERY)
 }
 
 /// Whether the codec before does this tensor too, to be compared with.

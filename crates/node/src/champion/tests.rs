@@ -98,6 +98,33 @@ fn bloat_and_stalls_cost_what_their_limits_say() {
 }
 
 #[test]
+fn codecs_that_come_with_judges_need_less_than_half_of_their_fuel() {
+    let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../components/wasm");
+    let numbers: Vec<u8> = (0..40).flat_map(|seed| tensor(seed).bytes).collect();
+    let meta = sandbox::Meta {
+        dtype: sandbox::DType::Bf16,
+        shape: vec![640, 24],
+        direction: sandbox::Direction::Forward,
+    };
+    let cap = limits::CHAMPION_FUEL + limits::CHAMPION_FUEL_PER_BYTE * numbers.len() as u64;
+    let calls = sandbox::CallLimits {
+        fuel: cap / 2,
+        wall: limits::CHAMPION_WALL,
+        memory_bytes: super::call_memory(numbers.len() as u64),
+        output_bytes: numbers.len() as u64,
+    };
+    for name in ["context", "fast", "huffman", "zstd-3"] {
+        let bytes = std::fs::read(folder.join(format!("{name}.wasm"))).unwrap();
+        let codec = runtime().compile(&bytes).unwrap();
+        let there = codec.call(sandbox::Task::Compress, &numbers, &meta, &calls).unwrap();
+        let encoded = there.output.unwrap_or_else(|failed| panic!("{name}: {failed}"));
+        let back = codec.call(sandbox::Task::Decompress, &encoded, &meta, &calls).unwrap();
+        assert_eq!(back.output.unwrap(), numbers);
+        println!("{name}: {} and {} of {cap}", there.fuel, back.fuel);
+    }
+}
+
+#[test]
 fn samples_are_drawn_by_seed_and_about_as_often_as_they_should() {
     let node = NodeId([1; 32]);
     let zero = Hash([0; 32]);

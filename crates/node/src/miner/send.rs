@@ -64,7 +64,7 @@ impl Miner {
         let (tokens, inner) = (Arc::clone(&self.core.tokens), self.inner.clone());
         let (door, me) = (Arc::clone(&self.core.door), self.core.node);
         let (choice, check) = self.core.log.read(|view| {
-            (door.champions.choose(&view.state, &me, &header), door.champions.checks(&view.state, &header))
+            (door.champions.choose(&view.state, &me, &header), champion::checks(&view.state, &header))
         });
         let sender = Sender {
             link: Arc::clone(&self.core.link),
@@ -115,8 +115,11 @@ impl Sender {
         let by_champion = match &self.choice {
             Choice::BuiltIn => None,
             Choice::Spared(component) => {
-                self.door.champions.count(header.epoch, *component, Outcome::Spared);
-                None
+                let count = async {
+                    self.door.champions.count(header.epoch, *component, Outcome::Spared);
+                    None
+                };
+                output.champion.get_or_init(|| count).await.clone()
             }
             Choice::Champion(champion) => self.by_champion(output, &header, champion).await,
         };
@@ -228,9 +231,9 @@ impl Output {
         let fell = match champion.encode(header.direction, message, check) {
             Ok(carried) => {
                 door.meter.codec_time(carried.time);
-                // Both or neither are timed with their decoding.
-                let compared = check && champion::is_compared(header);
-                let previous = compared.then(|| frames::timed(built_in, message, &door.meter)).flatten();
+                let previous = champion::is_compared(header)
+                    .then(|| frames::timed(built_in, message, &door.meter))
+                    .flatten();
                 let (raw, bytes, time) = (message.bytes.len(), carried.payload.len(), carried.time);
                 count(Outcome::Carried { raw, bytes, time, previous });
                 let (hash, tensor) = (Hash::of(&carried.payload), frames::tensor_hash(message));
