@@ -1,19 +1,18 @@
-//! The host: a driver around the pure fold, which can be killed at any instruction and resumes from its log.
+//! The host: a leader of the arena's log and what it serves, which can be killed at any instruction and resumes from its log.
 
 mod custody;
-mod driver;
 pub(crate) mod index;
-mod open;
 pub(crate) mod shared;
 
 use std::sync::Arc;
 
-use arena::record::{Control, Input};
+use arena::record::{Control, Input, Record};
 use arena::spec::ArenaSpec;
-use arena::state::GenesisError;
+use arena::state::State;
+use leader::{Leader, LeaderError};
 use store::{BlobError, Blobs, LogStore};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{NodeId, SigningKey};
@@ -21,41 +20,23 @@ use wire::{NodeId, SigningKey};
 use crate::limits;
 use crate::server::{self, App};
 pub(crate) use custody::{Custody, Opening, state as state_under, ward, ward_id};
-use driver::Driver;
+use index::Index;
 pub(crate) use shared::{Inputs, Outcome, Pending, Shared};
+use shared::{Shows, View};
 
 /// Why a host did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// The log belongs to another arena, or its bytes are damaged.
-    #[error(
-        "the log does not fit this arena: {reason}; is it the right folder? Else put back a copy of its log"
-    )]
-    Log {
-        /// What does not fit.
-        reason: String,
-    },
-    /// A spec that no arena can have.
+    /// The log cannot be led.
     #[error(transparent)]
-    Genesis(#[from] GenesisError),
+    Lead(#[from] LeaderError<State>),
     /// The log's store failed.
     #[error(transparent)]
     Store(#[from] store::LogError),
     /// The blob store failed.
     #[error(transparent)]
     Blobs(#[from] BlobError),
-    /// A block could not be made.
-    #[error("a block could not be made: {0}")]
-    Chain(#[from] ledger::ChainError),
-    /// The disk did not answer.
-    #[error("the log's disk did not answer within {} s: look at the disk, then start again; nothing acknowledged is lost", limits::APPEND.as_secs())]
-    SlowDisk,
-    /// The two copies of the fold differ: a defect.
-    #[error(
-        "the state that is served differs from the log's: please report it; the log is safe, start again"
-    )]
-    Diverged,
     /// A judge or a payment could not be entered.
     #[error("cannot enter {what}: {reason}")]
     Refused {
@@ -90,7 +71,7 @@ pub struct Parts {
 
 /// A host whose log is open, and which serves nobody yet.
 pub struct Host {
-    driver: Driver,
+    leader: Leader<State, Shows>,
     app: Arc<App>,
 }
 
@@ -100,21 +81,28 @@ impl Host {
     /// # Errors
     /// The log is another arena's or damaged, or a store failed.
     pub async fn open(parts: Parts) -> Result<Self, HostError> {
-        let (inputs, queue) = mpsc::channel(limits::INPUT_QUEUE);
-        let mut driver = open::driver(&parts, queue).await?;
+        let Parts { key, spec, log, .. } = &parts;
+        let genesis = || Control::Genesis { spec: spec.canonical(), host: key.node_id() };
+        let mut index = Index::default();
+        let look = |state: &State, seq, records: &[Record]| index.note(state, seq, records);
+        let opened = leader::open(spec.run_id(), key.clone(), Arc::clone(log), genesis, look).await?;
+        let view = View { state: opened.state().clone(), index };
+        let shared = Arc::new(Shared::new(Arc::clone(log), opened.head(), view, opened.clock()));
+        let (inputs, queue) = leader::queue();
+        let mut leader = opened.lead(queue, Shows(Arc::clone(&shared))).await?;
         for (judge, operator) in &parts.judges {
-            let known = driver.state().judges().get(judge);
+            let known = leader.state().judges().get(judge);
             if known.is_some_and(|known| known.admitted && known.operator == *operator) {
                 continue;
             }
             let admitted = Control::Admitted { judge: *judge, operator: operator.clone() };
-            driver.control(admitted).await.map_err(|reason| HostError::Refused {
+            leader.control(admitted).await?.map_err(|reason| HostError::Refused {
                 what: format!("judge {}", judge.short()),
                 reason: reason.to_string(),
             })?;
         }
-        let app = App::new(&parts, Arc::clone(&driver.shared), inputs).await?;
-        Ok(Self { driver, app: Arc::new(app) })
+        let app = App::new(&parts, shared, inputs).await?;
+        Ok(Self { leader, app: Arc::new(app) })
     }
 
     /// The OpenAPI document of what it serves.
@@ -127,11 +115,12 @@ impl Host {
     /// # Errors
     /// A store or the socket failed. Nothing that was acknowledged is lost.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), HostError> {
-        let Self { driver, app } = self;
+        let Self { leader, app } = self;
         let end = CancellationToken::new();
         let _end_with_this = end.clone().drop_guard();
         let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
-        tasks.spawn(driver.run(end.clone()));
+        let stop_leading = end.clone();
+        tasks.spawn(async move { Ok(leader.run(stop_leading).await?) });
         let custody = Arc::clone(&app);
         let custody_end = end.clone();
         tasks.spawn(async move { custody::keep(custody, custody_end).await });
@@ -153,7 +142,7 @@ impl Host {
     }
 }
 
-/// Hands an input to the driver and waits until its block is durable.
+/// Hands an input to the leader and waits until its block is durable.
 pub(crate) async fn submit(inputs: &Inputs, input: Input, len: usize) -> Option<Outcome> {
     let (answer, outcome) = oneshot::channel();
     inputs.try_send(Pending { input, len, answer }).ok()?;

@@ -4,7 +4,7 @@
 //! [`judge::Evaluate`] for its finding.
 
 pub mod client;
-pub mod clock;
+pub use leader::clock;
 pub mod epistula;
 pub mod host;
 pub mod judge;

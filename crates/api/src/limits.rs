@@ -31,16 +31,8 @@ pub const STREAMS: usize = 2048;
 pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Events that one pass over the log hands to a stream before others get their turn.
 pub const STREAM_BLOCKS: u32 = 64;
-/// Inputs waiting for the next block; senders of more are told to come again.
-pub const INPUT_QUEUE: usize = 8192;
 /// Shortest distance between two blocks.
 pub const GROUP_COMMIT: Duration = Duration::from_millis(5);
-/// Bytes of inputs after which a block waits for no more.
-pub const GROUP_COMMIT_BYTES: usize = 1 << 20;
-/// Inputs in one block.
-pub const GROUP_COMMIT_INPUTS: usize = 1024;
-/// Longest a block may take to become durable.
-pub const APPEND: Duration = Duration::from_secs(30);
 /// Bytes of newest records kept in memory for event streams.
 pub const RECENT_BYTES: usize = 8 << 20;
 /// Statements that one key may make in a second, in the long run.

@@ -76,14 +76,6 @@ pub enum GenesisError {
 }
 
 impl State {
-    /// First time after `now` at which [`State::due`] may change by time alone. The state's own time stands still while
-    /// no block is made, so the driver says what its clock shows.
-    pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
-        let leases = self.leases.values().map(|lease| lease.expires);
-        let rounds = self.competitions.values().flat_map(Competition::deadlines);
-        leases.chain(rounds).filter(|at| *at > now.max(self.tip.now()) && *at < Millis(u64::MAX)).min()
-    }
-
     /// Whether `at` has come.
     fn passed(&self, at: Millis) -> bool {
         self.tip.now() >= at

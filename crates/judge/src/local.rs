@@ -12,7 +12,7 @@ use arena::record::{
 };
 use arena::spec::{ArenaSpec, CompetitionId, CompetitionSpec, Form};
 use arena::state::{EntryState, Role};
-use arena::{Refusal, State, verify};
+use arena::{Fold as _, Refusal, State, verify};
 use wire::{Envelope, Hash, Millis, NodeId, SigningKey};
 
 use crate::docket::{Abilities, Docket, Task};

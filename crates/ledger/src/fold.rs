@@ -257,6 +257,11 @@ pub trait Fold: Clone + Debug + PartialEq {
     fn tip(&self) -> &Tip;
     /// The same, to move it.
     fn tip_mut(&mut self) -> &mut Tip;
+    /// First time after `after` at which [`Fold::due`] may change by time alone. The state's own time stands still while no
+    /// block is made, so the owner says what its clock shows.
+    fn next_deadline(&self, after: Millis) -> Option<Millis>;
+    /// What the owner puts in first when it comes back after `down`.
+    fn resumed(down: Millis) -> Self::Control;
     /// Whether this control stands before the deadlines that fell while nobody served the log.
     fn resumes(control: &Self::Control) -> bool;
     /// What a key stated last.

@@ -1,7 +1,8 @@
 //! Replays a log: recomputes everything that follows and names the first record that does not.
 
-use wire::{DecodeError, Millis, RunId, Seq};
+use wire::{DecodeError, Head, Millis, NodeId, RunId, Seq};
 
+use crate::block::{Block, BlockHeader};
 use crate::chain::{Chain, ChainError};
 use crate::file::{LogError, LogReader};
 use crate::fold::{Fact, Fold, Input, Position, Record, RecordOf, Signatures};
@@ -70,6 +71,11 @@ impl<F: Fold> Lie<F> {
             | Self::Refused { index, .. } => *index,
         }
     }
+
+    /// The fault of a log whose block `seq` this lie was found in.
+    pub fn at(self, seq: Seq) -> Fault<F> {
+        Fault { position: Position { seq, index: self.index() as u32 }, cause: self.into() }
+    }
 }
 
 /// Where and why a log stops being true.
@@ -88,6 +94,9 @@ pub enum FaultCause<F: Fold> {
     /// The file is not readable from here on.
     #[error("{0}")]
     File(#[from] LogError),
+    /// Not a block.
+    #[error("it does not decode: {0}")]
+    Block(#[source] DecodeError),
     /// The block does not follow the block before, or is not the owner's.
     #[error("{0}")]
     Chain(#[from] ChainError),
@@ -116,30 +125,107 @@ pub fn file<F: Fold>(
     bytes: &[u8],
     mut signatures: impl FnMut(Position) -> Signatures,
 ) -> Result<(F, Chain), Fault<F>> {
-    let at = |seq: Seq, index: usize| Position { seq, index: index as u32 };
-    let fault = |position: Position, cause: FaultCause<F>| Fault { position, cause };
-    let reader = LogReader::new(bytes).map_err(|error| fault(at(Seq(0), 0), error.into()))?;
+    let first = Position { seq: Seq(0), index: 0 };
+    let reader = LogReader::new(bytes).map_err(|error| Fault { position: first, cause: error.into() })?;
     let header = reader.header();
-    let mut chain = Chain::genesis(header.run, header.orchestrator);
-    let mut state: Option<F> = None;
+    let mut replay = Replay::new(header.run, header.orchestrator);
     for block in reader {
-        let seq = chain.next_seq();
-        let block = block.map_err(|error| fault(at(seq, 0), error.into()))?;
-        chain.check(&block).map_err(|error| fault(at(seq, 0), error.into()))?;
-        let records = records(&block.records)
-            .map_err(|(index, source)| fault(at(seq, index), FaultCause::Record { index, source }))?;
-        let time = block.header().time;
-        let folded = match &mut state {
-            Some(state) => replay_with(state, time, &records, |index| signatures(at(seq, index))),
-            None => start(header.run, time, &records).map(|first| state = Some(first)),
-        };
-        folded.map_err(|lie| fault(at(seq, lie.index()), lie.into()))?;
-        if state.as_ref().is_some_and(|state| state.tip().owner() != header.orchestrator) {
-            return Err(fault(at(seq, 0), FaultCause::Owner));
-        }
+        let position = Position { seq: replay.next_seq(), index: 0 };
+        let block = block.map_err(|error| Fault { position, cause: error.into() })?;
+        replay.push_block(&block, &mut signatures)?;
     }
-    let state = state.ok_or_else(|| fault(at(Seq(0), 0), FaultCause::Empty))?;
+    let Replay { chain, state } = replay;
+    let state = state.ok_or(Fault { position: first, cause: FaultCause::Empty })?;
     Ok((state, chain))
+}
+
+/// Folds a log block by block from its first: for whoever follows one, verifies one, or goes on with an own one.
+#[derive(Clone, Debug)]
+pub struct Replay<F: Fold> {
+    chain: Chain,
+    state: Option<F>,
+}
+
+impl<F: Fold> Replay<F> {
+    /// Before the first block of `run`, whose blocks `owner` signs.
+    pub fn new(run: RunId, owner: NodeId) -> Self {
+        Self { chain: Chain::genesis(run, owner), state: None }
+    }
+
+    /// Position of the block that must come next.
+    pub fn next_seq(&self) -> Seq {
+        self.chain.next_seq()
+    }
+
+    /// Newest block; none before the first.
+    pub fn head(&self) -> Option<Head> {
+        self.chain.head()
+    }
+
+    /// State behind the newest block; none before the first.
+    pub fn state(&self) -> Option<&F> {
+        self.state.as_ref()
+    }
+
+    /// Chain and state.
+    pub fn into_parts(self) -> (Chain, Option<F>) {
+        (self.chain, self.state)
+    }
+
+    /// Checks and folds the next block; returns its records. After an error it is of no more use.
+    pub fn push(&mut self, bytes: &[u8], signatures: Signatures) -> Result<Vec<RecordOf<F>>, Fault<F>> {
+        let block = decode(&self.chain, bytes)?;
+        self.push_block(&block, |_| signatures)
+    }
+
+    fn push_block(
+        &mut self,
+        block: &Block,
+        mut signatures: impl FnMut(Position) -> Signatures,
+    ) -> Result<Vec<RecordOf<F>>, Fault<F>> {
+        let records = extend(&mut self.chain, block)?;
+        let BlockHeader { seq, time, .. } = *block.header();
+        let mut chosen = |index: usize| signatures(Position { seq, index: index as u32 });
+        let folded = match &mut self.state {
+            Some(state) => replay_with(state, time, &records, &mut chosen),
+            None => start(self.chain.run(), time, &records).map(|first| self.state = Some(first)),
+        };
+        folded.map_err(|lie| lie.at(seq))?;
+        if self.state.as_ref().is_some_and(|state| state.tip().owner() != self.chain.orchestrator()) {
+            return Err(Fault { position: Position { seq, index: 0 }, cause: FaultCause::Owner });
+        }
+        Ok(records)
+    }
+}
+
+/// A block that extends its chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Next<F: Fold> {
+    /// Position and hash.
+    pub head: Head,
+    /// Time.
+    pub time: Millis,
+    /// What it holds; not folded yet.
+    pub records: Vec<RecordOf<F>>,
+}
+
+/// Checks that the bytes of a block extend `chain`, and extends it.
+pub fn next<F: Fold>(chain: &mut Chain, bytes: &[u8]) -> Result<Next<F>, Fault<F>> {
+    let block = decode(chain, bytes)?;
+    let records = extend(chain, &block)?;
+    Ok(Next { head: block.header().head(), time: block.header().time, records })
+}
+
+fn decode<F: Fold>(chain: &Chain, bytes: &[u8]) -> Result<Block, Fault<F>> {
+    let position = Position { seq: chain.next_seq(), index: 0 };
+    wire::from_bytes(bytes).map_err(|source| Fault { position, cause: FaultCause::Block(source) })
+}
+
+fn extend<F: Fold>(chain: &mut Chain, block: &Block) -> Result<Vec<RecordOf<F>>, Fault<F>> {
+    let seq = chain.next_seq();
+    let fault = |index: usize, cause| Fault { position: Position { seq, index: index as u32 }, cause };
+    chain.check(block).map_err(|error| fault(0, error.into()))?;
+    records(&block.records).map_err(|(index, source)| fault(index, FaultCause::Record { index, source }))
 }
 
 /// Decodes the records of a block; an error names the first that is none.

@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::{Block, Chain, ChainError};
+use ledger::Chain;
+use ledger::fold::Signatures;
+use ledger::verify::{self, Fault, Next, Replay};
 use net::{Link, LinkError, PeerAddress};
 use swarm::record::{Control, Record};
 use swarm::state::{Phase, State};
-use swarm::verify::{self, Lie};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::{DecodeError, Head, Millis, NodeId, RunId, Seq};
+use wire::{Head, Millis, NodeId, RunId, Seq};
 
 use crate::backoff::Backoff;
 use crate::limits;
@@ -36,43 +37,12 @@ pub enum FollowError {
         /// What the last try said.
         reason: String,
     },
-    /// Not a block.
-    #[error("block {at} of the log does not decode: {source}")]
-    Block {
-        /// Position.
-        at: Seq,
-        /// Why.
-        source: DecodeError,
-    },
-    /// A record that does not decode.
-    #[error("record {index} of block {at} does not decode: {source}")]
-    Record {
-        /// Position of the block.
-        at: Seq,
-        /// Position in the block.
-        index: usize,
-        /// Why.
-        source: DecodeError,
-    },
-    /// A block that does not extend the log, or is not signed by the orchestrator.
-    #[error("block {at} does not extend the log: {source}")]
-    Chain {
-        /// Position.
-        at: Seq,
-        /// Why.
-        source: ChainError,
-    },
+    /// The log does not follow, or is another one.
+    #[error(transparent)]
+    Log(Box<Fault<State>>),
     /// The first block does not begin a run.
     #[error("the log does not begin as a run: its first block has no genesis record")]
     NoGenesis,
-    /// A record that does not follow from those before.
-    #[error("block {at} does not follow: {lie}")]
-    Lie {
-        /// Position.
-        at: Seq,
-        /// What was found.
-        lie: Box<Lie<State>>,
-    },
     /// The follower was stopped.
     #[error("the follower was stopped")]
     Stopped,
@@ -89,71 +59,18 @@ pub struct View {
     pub run_spec: Arc<[u8]>,
 }
 
-/// Folds blocks one after the other; the same for a node that follows and one that restarts from its own store.
-#[derive(Debug)]
-pub struct Fold {
-    chain: Chain,
-    run: RunId,
-    view: Option<View>,
-}
-
-impl Fold {
-    /// Before the first block of `run`, whose blocks `orchestrator` signs.
-    pub fn new(run: RunId, orchestrator: NodeId) -> Self {
-        Self { chain: Chain::genesis(run, orchestrator), run, view: None }
-    }
-
-    /// Position of the block that must come next.
-    pub fn next(&self) -> Seq {
-        self.view.as_ref().map_or(Seq(0), |view| view.head.seq.next())
-    }
-
-    /// What was folded so far; none before the first block.
-    pub fn view(&self) -> Option<&View> {
-        self.view.as_ref()
-    }
-
-    /// Chain and view; none before the first block.
-    pub fn into_parts(self) -> (Chain, Option<View>) {
-        (self.chain, self.view)
-    }
-
-    /// Checks and folds the next block; returns its records. After an error the fold is of no more use.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Record>, FollowError> {
-        let at = self.next();
-        let (head, time, records) = check(&mut self.chain, at, bytes)?;
-        match &mut self.view {
-            Some(view) => fold(view, at, head, time, &records)?,
-            None => self.view = Some(begin(self.run, at, head, time, &records)?),
-        }
-        Ok(records)
+impl From<Fault<State>> for FollowError {
+    fn from(fault: Fault<State>) -> Self {
+        Self::Log(Box::new(fault))
     }
 }
 
-fn check(chain: &mut Chain, at: Seq, bytes: &[u8]) -> Result<(Head, Millis, Vec<Record>), FollowError> {
-    let block: Block = wire::from_bytes(bytes).map_err(|source| FollowError::Block { at, source })?;
-    chain.check(&block).map_err(|source| FollowError::Chain { at, source })?;
-    let head = block.header().head();
-    let records = block.records.iter().enumerate().map(|(index, bytes)| {
-        wire::from_bytes(bytes).map_err(|source| FollowError::Record { at, index, source })
-    });
-    Ok((head, block.header().time, records.collect::<Result<_, _>>()?))
-}
-
-fn begin(run: RunId, at: Seq, head: Head, time: Millis, records: &[Record]) -> Result<View, FollowError> {
-    let Some(Record::Control(Control::Genesis { run_spec, .. })) = records.first() else {
-        return Err(FollowError::NoGenesis);
-    };
-    let state = verify::start::<State>(run, time, records)
-        .map_err(|lie| FollowError::Lie { at, lie: Box::new(lie) })?;
-    Ok(View { state, head, run_spec: run_spec.as_slice().into() })
-}
-
-fn fold(view: &mut View, at: Seq, head: Head, time: Millis, records: &[Record]) -> Result<(), FollowError> {
-    verify::replay(&mut view.state, time, records)
-        .map_err(|lie| FollowError::Lie { at, lie: Box::new(lie) })?;
-    view.head = head;
-    Ok(())
+/// Canonical bytes of the run spec, from the records of a log's first block.
+pub fn run_spec(first: &[Record]) -> Option<&[u8]> {
+    match first.first() {
+        Some(Record::Control(Control::Genesis { run_spec, .. })) => Some(run_spec),
+        _ => None,
+    }
 }
 
 /// A node's handle on the log it follows. Clones see the same view.
@@ -253,15 +170,12 @@ impl Follow {
         stop: &CancellationToken,
         tap: Option<mpsc::Sender<Arc<Vec<Record>>>>,
     ) -> Result<Log, FollowError> {
-        let mut fold = Fold::new(self.run, self.orchestrator);
         let backoff = Backoff::new(self.link.id());
         let mut follower = Follower { backoff, known: BTreeMap::new(), follow: self, tap };
-        tokio::select! {
+        let (chain, view) = tokio::select! {
             () = stop.cancelled() => return Err(FollowError::Stopped),
-            caught_up = follower.catch_up(&mut fold) => caught_up?,
-        }
-        let (chain, view) = fold.into_parts();
-        let Some(view) = view else { return Err(FollowError::NoGenesis) };
+            caught_up = follower.catch_up() => caught_up?,
+        };
         follower.learn(&view.state);
         let (sender, views) = watch::channel(view);
         let failure = Arc::new(std::sync::OnceLock::new());
@@ -311,26 +225,31 @@ struct Follower {
 
 impl Follower {
     /// Folds the log up to the head of the moment: what lies in the past must not be taken for the present.
-    async fn catch_up(&mut self, fold: &mut Fold) -> Result<(), FollowError> {
+    async fn catch_up(&mut self) -> Result<(Chain, View), FollowError> {
         let patience = self.follow.patience;
+        let mut replay = Replay::<State>::new(self.follow.run, self.follow.orchestrator);
+        let mut spec = None;
         let mut reason = "no answer".to_owned();
         let mut heard = Instant::now();
         loop {
-            let after = fold.view().map(|view| view.head.seq);
+            let after = replay.head().map(|head| head.seq);
             let left = patience.saturating_sub(heard.elapsed());
             match tokio::time::timeout(left, self.ask(after)).await {
-                Ok(Ok((blocks, head))) if !blocks.is_empty() => {
+                Ok(Ok((blocks, newest))) if !blocks.is_empty() => {
                     heard = Instant::now();
                     for block in &blocks {
-                        fold.push(block)?;
-                        if let Some(Head { seq, hash }) = fold.view().map(|view| view.head) {
-                            tracing::debug!(%seq, %hash, "followed");
-                        }
+                        let records = replay.push(block, Signatures::Check)?;
+                        spec = spec.or_else(|| run_spec(&records).map(Arc::from));
                         tokio::task::yield_now().await;
                     }
-                    if head.is_none_or(|head| fold.next() > head.seq) {
+                    if newest.is_none_or(|newest| replay.next_seq() > newest.seq) {
                         self.backoff.reset();
-                        return Ok(());
+                        let head = replay.head();
+                        let (chain, state) = replay.into_parts();
+                        let parts = state.zip(head).zip(spec);
+                        let ((state, head), run_spec) = parts.ok_or(FollowError::NoGenesis)?;
+                        tracing::debug!(seq = %head.seq, hash = %head.hash, "caught up");
+                        return Ok((chain, View { state, head, run_spec }));
                     }
                     continue;
                 }
@@ -355,11 +274,13 @@ impl Follower {
         let mut blocks: Vec<bytes::Bytes> = Vec::new();
         loop {
             for bytes in &blocks {
-                let at = sender.borrow().head.seq.next();
-                let (head, time, records) = check(&mut chain, at, bytes)?;
+                let Next { head, time, records } = verify::next::<State>(&mut chain, bytes)?;
                 let mut outcome = Ok(());
-                sender.send_modify(|view| outcome = fold(view, at, head, time, &records));
-                outcome?;
+                sender.send_modify(|view| {
+                    outcome = verify::replay(&mut view.state, time, &records);
+                    view.head = head;
+                });
+                outcome.map_err(|lie| lie.at(head.seq))?;
                 tracing::debug!(seq = %head.seq, hash = %head.hash, "followed");
                 if let Some(tap) = &self.tap {
                     drop(tap.try_send(Arc::new(records)));

@@ -6,7 +6,7 @@ mod backoff;
 mod blob_cache;
 pub mod champion;
 pub mod checkpoint;
-pub mod clock;
+pub use leader::clock;
 pub mod device;
 pub mod fetch;
 pub mod folder;

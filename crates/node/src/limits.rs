@@ -31,14 +31,8 @@ pub const STATEMENT_QUEUE: usize = 64;
 pub const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest pause before a failed call is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(2);
-/// Inputs waiting for the orchestrator's next block; senders of more are told to come again.
-pub const INPUT_QUEUE: usize = 8192;
 /// Longest a group commit waits for more inputs while the one before is written (protocol §6 "Block").
 pub const GROUP_COMMIT: Duration = Duration::from_millis(20);
-/// Bytes of inputs after which a group commit waits no longer (protocol §6 "Block").
-pub const GROUP_COMMIT_BYTES: usize = 1 << 20;
-/// Inputs in one block.
-pub const GROUP_COMMIT_INPUTS: usize = 4096;
 /// Largest piece of a blob, upload, result or state part in one answer, bytes.
 pub const PIECE_BYTES: u64 = 64 << 20;
 /// Pieces that are encoded or decoded at a time.
@@ -71,8 +65,6 @@ pub const BLOB_CACHE_BYTES: usize = 256 << 20;
 pub const GROUP_COMMIT_MERGING: Duration = Duration::from_millis(3);
 /// Pause between two copies of the state for the orchestrator's other tasks, but for changes of phase.
 pub const SHOW_EVERY: Duration = Duration::from_millis(100);
-/// Longest a block may take to become durable.
-pub const APPEND: Duration = Duration::from_secs(30);
 /// What an envelope adds to its body in a block, bytes (an upper bound, for the group commit).
 pub const ENVELOPE_OVERHEAD_BYTES: usize = 256;
 /// Epochs whose opening state is kept (protocol §4 "Tripwire").

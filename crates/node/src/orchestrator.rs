@@ -1,8 +1,6 @@
-//! The orchestrator: a driver around the pure fold, which can be killed at any instruction and resumes from its log.
+//! The orchestrator: a leader of the run's log and what it serves, which can be killed at any instruction and resumes from its log.
 
 mod desk;
-mod driver;
-mod open;
 mod pins;
 mod process;
 pub(crate) mod shared;
@@ -11,10 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leader::{Leader, LeaderError};
 use net::{BindError, Handler, Link, RelayError};
 use store::{BlobError, Blobs, LogError, LogStore};
 use swarm::record::{Control, Input, Role};
-use swarm::state::{GenesisError, Phase, State};
+use swarm::state::{Phase, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -24,7 +23,7 @@ use wire::{Epoch, NodeId, Seq, SigningKey};
 use crate::checkpoint::{self, Checkpoints, ExportError};
 use crate::clock::Clock;
 use crate::folder::RunFolder;
-use crate::follow::{self, FollowError};
+use crate::follow;
 use crate::keeper::{KeepError, Keeper, Kept};
 use crate::key::KeyError;
 use crate::limits;
@@ -32,10 +31,9 @@ use crate::observe::Observer;
 use crate::progress::{Listening, Progress, Summary};
 use crate::spec::{RunSpec, SpecError};
 use desk::Desk;
-use driver::Driver;
 pub use pins::{Granted, Wish};
 pub use process::{Options, run};
-use shared::{Inputs, Pending, Shared};
+use shared::{Inputs, Pending, Shared, Shows};
 
 /// Why an orchestrator did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -62,29 +60,15 @@ pub enum OrchestratorError {
     /// The key is of no use.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The log belongs to another run, or its bytes are damaged.
-    #[error(
-        "the log does not fit this run: {source}; is it the right folder? Else put back a copy of its log"
-    )]
-    Log {
-        /// What does not fit.
-        source: Box<FollowError>,
-    },
-    /// A spec that no run can have.
+    /// The log cannot be led.
     #[error(transparent)]
-    Genesis(#[from] GenesisError),
+    Lead(#[from] LeaderError<State>),
     /// The log's store failed.
     #[error(transparent)]
     Store(#[from] LogError),
     /// The blob store failed.
     #[error(transparent)]
     Blobs(#[from] BlobError),
-    /// A block could not be made.
-    #[error("a block could not be made: {0}")]
-    Chain(#[from] ledger::ChainError),
-    /// The disk did not answer.
-    #[error("the log's disk did not answer within {} s: look at the disk, then start again; nothing acknowledged is lost", limits::APPEND.as_secs())]
-    SlowDisk,
     /// The socket could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -130,8 +114,7 @@ pub struct Parts {
 /// An orchestrator whose log is open, and which serves nobody yet.
 pub struct Orchestrator {
     parts: Parts,
-    state: State,
-    driver: Driver,
+    leader: Leader<State, Shows>,
     inputs: Inputs,
     shared: Arc<Shared>,
     kept: Arc<Kept>,
@@ -142,19 +125,26 @@ impl Orchestrator {
     /// Opens the log: begins it, or folds it and writes that the orchestrator is back.
     pub async fn open(parts: Parts) -> Result<Self, OrchestratorError> {
         let kept = Arc::new(Kept::load(parts.log.as_ref(), parts.spec.stages()).await?);
-        let (inputs, queue) = mpsc::channel(limits::INPUT_QUEUE);
-        let driver = open::driver(&parts, queue).await?;
-        let shared = Arc::clone(&driver.shared);
-        let state = driver.state.clone();
+        let Parts { key, spec, log, .. } = &parts;
+        let genesis = || Control::Genesis {
+            spec: spec.swarm_spec(),
+            run_spec: spec.canonical().into_bytes(),
+            orchestrator: key.node_id(),
+        };
+        let run = spec.run_id();
+        let opened = leader::open(run, key.clone(), Arc::clone(log), genesis, |_, _, _| {}).await?;
+        let shared = Arc::new(Shared::new(Arc::clone(log), opened.head(), opened.state().clone()));
+        let (inputs, queue) = leader::queue();
+        let leader = opened.lead(queue, Shows::new(Arc::clone(&shared))).await?;
         let desk = Desk::new(
-            state.run(),
+            run,
             inputs.clone(),
             Arc::clone(&shared),
             Arc::clone(&parts.blobs),
             Arc::clone(&kept),
             parts.spec.codec.weights,
         );
-        Ok(Self { parts, state, driver, inputs, shared, kept, desk: Arc::new(desk) })
+        Ok(Self { parts, leader, inputs, shared, kept, desk: Arc::new(desk) })
     }
 
     /// What its link must answer with.
@@ -170,7 +160,7 @@ impl Orchestrator {
         progress: mpsc::Sender<Progress>,
         shutdown: Shutdown,
     ) -> Result<Summary, OrchestratorError> {
-        let Self { parts, state: _, driver, inputs, shared, kept, desk } = self;
+        let Self { parts, leader, inputs, shared, kept, desk } = self;
         desk.set_link(&link);
         let end = CancellationToken::new();
         let _end_with_this = end.clone().drop_guard();
@@ -178,7 +168,7 @@ impl Orchestrator {
         let whole = watch::Sender::new(kept.newest(parts.spec.stages()).map(|(epoch, _)| epoch));
         let mut tasks: JoinSet<Result<(), OrchestratorError>> = JoinSet::new();
         let stop = end.clone();
-        tasks.spawn(driver.run(stop));
+        tasks.spawn(async move { Ok(leader.run(stop).await?) });
         let keeper = Keeper {
             link: Arc::clone(&link),
             run: shared.state().run(),
@@ -401,6 +391,6 @@ impl std::fmt::Debug for Parts {
 
 impl std::fmt::Debug for Orchestrator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Orchestrator").field("run", &self.state.run()).finish_non_exhaustive()
+        f.debug_struct("Orchestrator").field("run", &self.leader.state().run()).finish_non_exhaustive()
     }
 }

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use ledger::fold::Signatures;
+use ledger::verify::Replay;
 use model::checkpoint::{Checkpoint, Export};
 use model::config::{Dtype, ModelConfig};
 use node::folder::RunFolder;
-use node::follow::Fold;
 use node::progress::ChampionEpoch;
 use node::spec::RunSpec;
 use serde_json::json;
+use swarm::State;
 use swarm::record::CodecPin;
 
 use crate::cli::{ExportNumbers, RunArgs, RunCommand};
@@ -152,21 +154,21 @@ fn champions(path: &Path) -> Result<Option<Champions>> {
         return Ok(None);
     }
     let header = crate::verify::header_of(path)?;
-    let mut fold = Fold::new(header.run, header.orchestrator);
+    let mut replay = Replay::<State>::new(header.run, header.orchestrator);
     let read = crate::verify::read_run(path, |block| {
-        fold.push(block)?;
+        replay.push(block, Signatures::Trust).map_err(Box::new)?;
         Ok(true)
     });
     match read {
         Err(error) if error.downcast_ref::<store::LogError>().is_some_and(in_use) => return Ok(None),
         read => read?,
     }
-    let Some(view) = fold.view() else { return Ok(None) };
-    let codecs = view.state.codecs();
+    let Some(state) = replay.state() else { return Ok(None) };
+    let codecs = state.codecs();
     Ok(Some(Champions {
         in_force: codecs.active().map(|active| active.pin.clone()),
         pinned: codecs.pending().cloned(),
-        epochs: view.state.summaries().iter().filter_map(node::observe::champion).collect(),
+        epochs: state.summaries().iter().filter_map(node::observe::champion).collect(),
     }))
 }
 

@@ -5,10 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use ledger::file::{LogHeader, LogReader, block_bytes};
+use ledger::fold::Signatures;
+use ledger::verify::{Fault, Replay};
 use node::folder::RunFolder;
-use node::follow::{Fold, FollowError};
+use node::follow::run_spec;
 use node::spec::RunSpec;
 use store::{LogStore, SqliteLog};
+use swarm::State;
+use swarm::record::Record;
 use tokio::runtime::Runtime;
 use wire::Seq;
 
@@ -24,7 +28,7 @@ const BLOCKS_AT_ONCE: u32 = 256;
 #[derive(Debug, thiserror::Error)]
 enum Wrong {
     #[error(transparent)]
-    Fold(#[from] FollowError),
+    Fold(#[from] Box<Fault<State>>),
     #[error(transparent)]
     File(#[from] ledger::file::LogError),
     #[error("block 0: its run spec is not that of the run: {0}")]
@@ -34,20 +38,20 @@ enum Wrong {
 /// What was found so far.
 struct Check {
     header: LogHeader,
-    fold: Fold,
+    replay: Replay<State>,
     blocks: u64,
     records: u64,
 }
 
 impl Check {
     fn new(header: LogHeader) -> Self {
-        Self { header, fold: Fold::new(header.run, header.orchestrator), blocks: 0, records: 0 }
+        Self { header, replay: Replay::new(header.run, header.orchestrator), blocks: 0, records: 0 }
     }
 
     fn push(&mut self, block: &[u8]) -> Result<(), Wrong> {
-        let records = self.fold.push(block)?;
+        let records = self.replay.push(block, Signatures::Check).map_err(Box::new)?;
         if self.blocks == 0 {
-            self.check_spec()?;
+            self.check_spec(&records)?;
         }
         self.blocks += 1;
         self.records += records.len() as u64;
@@ -55,11 +59,10 @@ impl Check {
     }
 
     /// The protocol's view of the run must follow from the whole spec, and that must hash to the run's id.
-    fn check_spec(&self) -> Result<(), Wrong> {
-        let Some(view) = self.fold.view() else { return Ok(()) };
-        let spec = RunSpec::from_canonical(&view.run_spec, self.header.run)
-            .map_err(|e| Wrong::Spec(e.to_string()))?;
-        if spec.swarm_spec() != *view.state.spec() {
+    fn check_spec(&self, first: &[Record]) -> Result<(), Wrong> {
+        let (Some(state), Some(spec)) = (self.replay.state(), run_spec(first)) else { return Ok(()) };
+        let spec = RunSpec::from_canonical(spec, self.header.run).map_err(|e| Wrong::Spec(e.to_string()))?;
+        if spec.swarm_spec() != *state.spec() {
             return Err(Wrong::Spec("the protocol's numbers do not follow from it".to_owned()));
         }
         Ok(())
@@ -76,9 +79,9 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode> {
         None => of_file(&args.path)?,
     };
     let (check, wrong) = checked;
-    let view = check.fold.view();
-    let epochs = view.map_or(0, |view| view.state.epoch().0);
-    let digest = view.map(|view| view.state.digest().to_string());
+    let state = check.replay.state();
+    let epochs = state.map_or(0, |state| state.epoch().0);
+    let digest = state.map(|state| state.digest().to_string());
     let (run, blocks, records) = (check.header.run.to_string(), check.blocks, check.records);
     if json {
         let wrong = wrong.as_ref().map(ToString::to_string);

@@ -31,6 +31,7 @@ pub use self::summary::{CodecSummary, EpochSummary, HeldOutLoss, StageSummary, T
 pub use self::work::{Cause, Cell, Coverage, EpochWork, Lease, MemberWork, Path};
 use crate::limits;
 use crate::record::{Member, Role};
+use crate::route::Candidate;
 use crate::shard::{self, Partition};
 use crate::spec::{SpecError, SwarmSpec};
 
@@ -125,18 +126,6 @@ pub enum GenesisError {
 }
 
 impl State {
-    /// First time after `now` at which [`State::due`] may change by time alone. The state's own time stands still while
-    /// no block is made, so the driver says what its clock shows.
-    pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
-        if let Phase::Finished { .. } = self.phase {
-            return None;
-        }
-        let silence = |node: &Node| node.present().then(|| node.seen.plus(self.spec.lost_after));
-        let lost = self.nodes.values().filter_map(silence);
-        let fires = lost.chain(self.phase_deadlines()).map(|at| at.max(self.quiet_until));
-        fires.filter(|at| *at > now.max(self.tip.now())).min()
-    }
-
     fn phase_deadlines(&self) -> Vec<Millis> {
         match self.phase {
             Phase::Gathering { epoch, until } => self.gather_deadlines(epoch, until),
@@ -257,12 +246,13 @@ impl State {
 
     /// Who takes a micro-batch in a stage: up to three live members, best first (protocol §2.2 "Routing").
     pub fn route(&self, micro_batch: MicroBatch, stage: StageIndex) -> Vec<NodeId> {
-        crate::route::rank(
-            &self.work.seed,
-            micro_batch,
-            stage,
-            self.members(stage).map(|member| (member.node, member.capacity)),
-        )
+        let all = self.work.members.iter().filter(|work| work.member.stage == stage);
+        let candidates = all.map(|work| Candidate {
+            node: work.member.node,
+            capacity: work.member.capacity,
+            live: work.live,
+        });
+        crate::route::rank(&self.work.seed, micro_batch, stage, candidates)
     }
 
     /// Leases with micro-batches under way.

@@ -1,37 +1,30 @@
-//! What everybody but the driver sees of the log: only what is durable.
+//! What everybody but the leader sees of the log: only what is durable.
 //!
 //! The served state is a second copy that follows block by block, so that reads never wait for a disk and never see what
 //! a crash could take back.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
-use arena::Fold;
-use arena::record::{Control, Input, Record};
-use arena::refusal::Refusal;
+use arena::record::Record;
 use arena::state::{Signatures, State};
+use arena::verify;
+use leader::{Audience, Written};
 use store::{LogError, LogStore};
-use tokio::sync::{mpsc, oneshot, watch};
-use wire::{Hash, Head, Millis, Seq};
+use tokio::sync::watch;
+use wire::{Head, Millis, Seq};
 
 use super::index::Index;
 use crate::clock::Clock;
 use crate::limits;
 
 /// An input on its way into a block.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) input: Input,
-    /// Size, for the group commit's bound.
-    pub(crate) len: usize,
-    pub(crate) answer: oneshot::Sender<Outcome>,
-}
-
+pub(crate) type Pending = leader::Pending<State>;
 /// What became of an input, told once its block is durable and shown.
-pub(crate) type Outcome = Result<Seq, Refusal>;
-
-/// Hands inputs to the driver.
-pub(crate) type Inputs = mpsc::Sender<Pending>;
+pub(crate) type Outcome = leader::Outcome<State>;
+/// Hands inputs to the leader.
+pub(crate) type Inputs = leader::Inputs<State>;
 
 /// A block's records, for event streams.
 #[derive(Clone, Debug)]
@@ -49,38 +42,21 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(super) fn new(state: State) -> Self {
-        Self { state, index: Index::default() }
-    }
-
     /// Follows one block.
-    pub(super) fn fold(&mut self, seq: Seq, time: Millis, records: &[Record]) -> Result<(), String> {
-        self.state.advance(time);
-        for record in records {
-            let input = match record {
-                Record::Derived(derived) => {
-                    self.state.apply(derived);
-                    continue;
-                }
-                Record::Control(Control::Genesis { .. }) => continue,
-                Record::Stated(envelope) => Input::Stated(envelope.clone()),
-                Record::Control(control) => Input::Control(control.clone()),
-            };
-            self.state.accept_with(&input, Signatures::Trust).map_err(|refusal| refusal.to_string())?;
+    fn fold(&mut self, seq: Seq, time: Millis, records: &[Record]) -> Result<(), String> {
+        // The state began as the one behind the first block.
+        if seq > Seq(0) {
+            verify::replay_with(&mut self.state, time, records, |_| Signatures::Trust)
+                .map_err(|lie| lie.to_string())?;
         }
-        self.note(seq, records);
-        Ok(())
-    }
-
-    /// Brings the indexes up to a block that the state holds already.
-    pub(super) fn note(&mut self, seq: Seq, records: &[Record]) {
         self.index.note(&self.state, seq, records);
+        Ok(())
     }
 }
 
 /// Durable part of the log.
 pub(crate) struct Shared {
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Clock>,
     store: Arc<dyn LogStore>,
     view: RwLock<View>,
     recent: RwLock<Recent>,
@@ -94,7 +70,7 @@ struct Recent {
 }
 
 impl Shared {
-    pub(super) fn new(store: Arc<dyn LogStore>, head: Option<Head>, view: View, clock: Clock) -> Self {
+    pub(super) fn new(store: Arc<dyn LogStore>, head: Option<Head>, view: View, clock: Arc<Clock>) -> Self {
         Self {
             clock,
             store,
@@ -104,15 +80,15 @@ impl Shared {
         }
     }
 
-    /// Shows a block that is durable; the digest of the served state behind it.
-    pub(super) fn show(&self, head: Head, time: Millis, records: Vec<Record>) -> Hash {
-        let digest = {
+    fn show(&self, state: &State, written: Written<State>) -> Result<(), String> {
+        let Written { head, time, records, .. } = written;
+        {
             let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-            if let Err(reason) = view.fold(head.seq, time, &records) {
-                tracing::error!(reason, "the served state does not follow the log");
+            view.fold(head.seq, time, &records)?;
+            if view.state.digest() != state.digest() {
+                return Err("their digests differ".to_owned());
             }
-            view.state.digest()
-        };
+        }
         {
             let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
             recent.bytes += weight(&records);
@@ -123,7 +99,7 @@ impl Shared {
             }
         }
         self.head.send_replace(Some(head));
-        digest
+        Ok(())
     }
 
     /// The served state. Held for as long as an answer takes to make, never across an await.
@@ -152,6 +128,19 @@ impl Shared {
         let behind = (head.seq.0 + 1 - from.0).min(u64::from(limit)) as u32;
         let blocks = self.store.read(from, behind).await?;
         blocks.iter().map(|bytes| decode(bytes)).collect()
+    }
+}
+
+/// Shows every block to all who are served.
+pub(crate) struct Shows(pub(super) Arc<Shared>);
+
+impl Audience<State> for Shows {
+    fn show(&mut self, state: &State, written: Written<State>) -> Result<(), String> {
+        self.0.show(state, written)
+    }
+
+    fn pace(&self, _state: &State) -> Duration {
+        limits::GROUP_COMMIT
     }
 }
 

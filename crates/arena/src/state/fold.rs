@@ -9,7 +9,7 @@ use wire::{Envelope, Hash, Millis, NodeId, RunId};
 use super::accept::{limit, not_now, require};
 use super::entry::Receipt;
 use super::judge::Judge;
-use super::{GenesisError, State};
+use super::{Competition, GenesisError, State};
 use crate::limits;
 use crate::record::{Control, Derived, STATEMENT_KIND, Statement};
 use crate::refusal::Refusal;
@@ -57,6 +57,16 @@ impl Fold for State {
 
     fn tip_mut(&mut self) -> &mut Tip {
         &mut self.tip
+    }
+
+    fn next_deadline(&self, now: Millis) -> Option<Millis> {
+        let leases = self.leases.values().map(|lease| lease.expires);
+        let rounds = self.competitions.values().flat_map(Competition::deadlines);
+        leases.chain(rounds).filter(|at| *at > now.max(self.tip.now()) && *at < Millis(u64::MAX)).min()
+    }
+
+    fn resumed(down: Millis) -> Control {
+        Control::Resumed { down }
     }
 
     fn resumes(control: &Control) -> bool {

@@ -2,6 +2,7 @@
 //! block that no entry is judged twice or changes after its end, no round ends twice or has two winners, weights add up
 //! to one and nothing is shown before its gate; at the end the log folds to the same state.
 
+use shoal_arena::Fold as _;
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -1,5 +1,6 @@
 //! A round from its opening to its end, and what may go wrong on the way.
 
+use shoal_arena::Fold as _;
 use shoal_arena::Refusal;
 use shoal_arena::record::{
     Control, Derived, EntryId, PoolItem, Record, RoundNumber, Statement, Step, VoidReason,

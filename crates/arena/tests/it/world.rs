@@ -3,6 +3,7 @@
 //! "Code" is a few figures behind a hash; a judge's measurement is a pure function of code, seed and input. After each
 //! block the world checks what must hold whatever happens.
 
+use shoal_arena::Fold as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_arena::State;

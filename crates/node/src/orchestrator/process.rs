@@ -73,7 +73,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     } else {
         net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?
     };
-    let ticket = Ticket { run: orchestrator.state.run(), node: link.id(), address };
+    let ticket = Ticket { run: orchestrator.leader.state().run(), node: link.id(), address };
     let listening = Listening {
         run: ticket.run.to_string(),
         ticket: ticket.to_string(),

@@ -2,31 +2,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
+use leader::{Audience, Written};
 use store::{LogError, LogStore};
-use swarm::record::Input;
-use swarm::refusal::Refusal;
-use swarm::state::State;
-use tokio::sync::{mpsc, oneshot, watch};
+use swarm::state::{Phase, State};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use wire::{Head, NodeId, Seq};
 
 use crate::limits;
 
 /// An input on its way into a block.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) input: Input,
-    /// Size, for the group commit's bound.
-    pub(crate) len: usize,
-    pub(crate) answer: oneshot::Sender<Outcome>,
-}
-
-/// What became of an input, told once its block is durable.
-pub(crate) type Outcome = Result<Seq, Refusal>;
-
-/// Hands inputs to the driver.
-pub(crate) type Inputs = mpsc::Sender<Pending>;
+pub(crate) type Pending = leader::Pending<State>;
+/// Hands inputs to the leader.
+pub(crate) type Inputs = leader::Inputs<State>;
 
 /// Durable part of the log, as the desk and the other tasks see it.
 pub(crate) struct Shared {
@@ -123,6 +114,52 @@ impl Shared {
         let skip = from.0.checked_sub(recent.first.0)?;
         let blocks = recent.blocks.iter().skip(usize::try_from(skip).ok()?);
         Some(blocks.take(limits::BLOCKS_PER_ANSWER as usize).cloned().collect())
+    }
+}
+
+/// Shows what is durable: every block at once, copies of the state less often but for changes of phase.
+pub(crate) struct Shows {
+    shared: Arc<Shared>,
+    /// When the state was last shown, and its phase.
+    shown: Option<(Instant, Phase)>,
+    /// Whether it has changed since.
+    unshown: bool,
+}
+
+impl Shows {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, shown: None, unshown: false }
+    }
+}
+
+impl Audience<State> for Shows {
+    fn show(&mut self, state: &State, written: Written<State>) -> Result<(), String> {
+        self.shared.publish(written.head, written.bytes);
+        self.unshown = true;
+        let same = self.shown.is_some_and(|(_, phase)| phase == state.phase());
+        if !same || self.refresh_in().is_some_and(|left| left.is_zero()) {
+            self.refresh(state);
+        }
+        Ok(())
+    }
+
+    /// A merge is a chain of short steps, training is not.
+    fn pace(&self, state: &State) -> Duration {
+        match state.phase() {
+            Phase::Merging { .. } | Phase::Gathering { .. } => limits::GROUP_COMMIT_MERGING,
+            Phase::Training { .. } | Phase::Finished { .. } => limits::GROUP_COMMIT,
+        }
+    }
+
+    fn refresh_in(&self) -> Option<Duration> {
+        let left = |(at, _): (Instant, Phase)| limits::SHOW_EVERY.saturating_sub(at.elapsed());
+        self.unshown.then(|| self.shown.map_or(Duration::ZERO, left))
+    }
+
+    fn refresh(&mut self, state: &State) {
+        self.shared.show(Arc::new(state.clone()));
+        self.shown = Some((Instant::now(), state.phase()));
+        self.unshown = false;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Folders, ports and logs that cannot be used: one clear line each.
 
+use leader::LeaderError;
 use shoal_node::folder::RunFolder;
 use shoal_node::orchestrator::{self, Options, Orchestrator, OrchestratorError, Shutdown};
 use store::LogStore;
@@ -86,7 +87,7 @@ async fn a_damaged_log_or_that_of_another_run_is_refused() {
     let mut parts = world.parts().await;
     parts.log = other.log().await;
     let error = Orchestrator::open(parts).await.expect_err("another run's");
-    assert!(matches!(error, OrchestratorError::Log { .. }), "{error}");
+    assert!(matches!(error, OrchestratorError::Lead(LeaderError::Log(_))), "{error}");
 
     // One byte of one block changed in the store.
     let run = World::new();
@@ -101,7 +102,7 @@ async fn a_damaged_log_or_that_of_another_run_is_refused() {
     let mut parts = run.parts().await;
     parts.log = std::sync::Arc::new(changed);
     let error = Orchestrator::open(parts).await.expect_err("a changed block");
-    assert!(matches!(error, OrchestratorError::Log { .. }), "{error}");
+    assert!(matches!(error, OrchestratorError::Lead(LeaderError::Log(_))), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,18 +6,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ledger::fold::Signatures;
+use ledger::verify::Replay;
 use model::config::{Cut, Dtype};
 use net::Link;
 use sandbox::{Child, Runtime};
 use shoal_node::champion::{PinError, pin, rerun};
 use shoal_node::folder::RunFolder;
-use shoal_node::follow::{Fold, Follow};
+use shoal_node::follow::Follow;
 use shoal_node::orchestrator::{Granted, Wish};
 use shoal_node::progress::{ChampionEpoch, Progress, Summary};
 use shoal_node::rpc::{Request, code};
 use shoal_node::spec::{ClipScope, OuterSpec, RunSpec, TensorCodec};
 use swarm::record::{CodecPin, Statement};
-use swarm::state::Phase;
+use swarm::state::{Phase, State};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{Direction, FrameHeader, Hash, MicroBatch, Seq, SignedFrame};
@@ -55,6 +57,14 @@ fn sleeper(deed: char, one_in: u32) -> Vec<u8> {
     bytes
 }
 
+/// One that sleeps through the golden tensors, so that it is pinned: about so many tensors lie between its deeds.
+fn sleeper_of(deed: char, one_in: u32) -> Vec<u8> {
+    let mut spec = RunSpec::preset("micro").expect("a preset");
+    plain(&mut spec, 1, TensorCodec::Fast);
+    let mut plans = (one_in..one_in + 20).map(|one_in| sleeper(deed, one_in));
+    plans.find(|bytes| found(bytes, &spec).is_ok()).expect("a plan")
+}
+
 /// Lock-step, so that two runs give the same bits; plain cuts, so that there is something to compress.
 fn plain(spec: &mut RunSpec, epochs: u32, codec: TensorCodec) {
     spec.cut = Cut::Plain { wire: Dtype::Bf16 };
@@ -78,6 +88,11 @@ struct Given {
 }
 
 impl Given {
+    /// First epoch in which the champion carried tensors: on a busy machine compiling may outlast the first epochs.
+    fn in_force(&self) -> u32 {
+        self.news("in_force").unwrap_or_else(|| panic!("never: {:?}", self.news)).0
+    }
+
     fn news(&self, wanted: &str) -> Option<(u32, &str)> {
         let found = self.news.iter().find(|(_, news, _)| news == wanted);
         found.map(|(epoch, _, about)| (*epoch, about.as_str()))
@@ -121,9 +136,9 @@ async fn train(epochs: u32, codec: TensorCodec, champion: Option<Vec<u8>>) -> Gi
         .await;
     let said = statements(&log).await;
     let faults = said.iter().filter(|(_, said)| matches!(said, Statement::CodecFault(_))).count();
-    let mut fold = Fold::new(run, super::miners::key(1).node_id());
+    let mut replay = Replay::<State>::new(run, super::miners::key(1).node_id());
     for block in log.read(Seq(0), u32::MAX).await.expect("the log") {
-        fold.push(&block).expect("every record follows");
+        replay.push(&block, Signatures::Check).expect("every record follows");
     }
     drop(folder);
     let losses = losses(&said).iter().map(|(at, loss)| (*at, loss.to_bits())).collect();
@@ -134,19 +149,19 @@ async fn train(epochs: u32, codec: TensorCodec, champion: Option<Vec<u8>>) -> Gi
 fn harmless(given: &Given, honest: &Given) {
     assert_eq!(given.losses, honest.losses, "the same bits as without it");
     assert_eq!(given.summary.coverage, Some(1.0), "no work was lost");
-    assert_eq!(given.news("in_force").map(|(epoch, _)| epoch), Some(1), "{:?}", given.news);
+    given.in_force();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_better_codec_is_adopted_and_bytes_fall() {
-    const EPOCHS: u32 = 4;
+    const EPOCHS: u32 = 8;
     let before = train(EPOCHS, TensorCodec::Raw, None).await;
     assert!(before.champions.is_empty() && before.news.is_empty());
     let with = train(EPOCHS, TensorCodec::Raw, Some(component("huffman"))).await;
     harmless(&with, &before);
     assert!(with.news("off").is_none() && with.faults == 0, "{:?}", with.news);
     let epochs: Vec<u32> = with.champions.iter().map(|champion| champion.epoch).collect();
-    assert_eq!(epochs, [1, 2, 3]);
+    assert_eq!(epochs, (with.in_force()..EPOCHS).collect::<Vec<_>>());
     for champion in &with.champions {
         // Two tensors per micro-batch: one there, one back.
         assert_eq!((champion.tensors, champion.fallbacks), (48, 0));
@@ -158,29 +173,31 @@ async fn a_better_codec_is_adopted_and_bytes_fall() {
         (compared + champion.compared, saved + previous.saturating_sub(champion.bytes))
     });
     assert!(compared > 0 && saved > 0, "{:?}", with.champions);
+    // What every micro-batch sent raw before is now sent raw or shorter, and the difference is what the log says.
+    let carried = with.champions.iter().fold(0, |sum, champion| sum + champion.raw_bytes - champion.bytes);
     let fewer = before.summary.activation_bytes - with.summary.activation_bytes;
-    assert!(fewer > 0 && fewer * 8 > before.summary.activation_bytes / 2, "{fewer}");
+    assert!(fewer.abs_diff(carried) < carried / 50, "{fewer} and {carried}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn codecs_that_corrupt_bloat_or_stall_are_caught_within_the_epoch() {
-    const EPOCHS: u32 = 3;
+    const EPOCHS: u32 = 6;
     let honest = train(EPOCHS, TensorCodec::Fast, None).await;
 
-    let corrupt = train(EPOCHS, TensorCodec::Fast, Some(sleeper('C', 8))).await;
+    let corrupt = train(EPOCHS, TensorCodec::Fast, Some(sleeper_of('C', 8))).await;
     harmless(&corrupt, &honest);
-    assert_eq!(corrupt.news("off").map(|(epoch, _)| epoch), Some(1), "{:?}", corrupt.news);
+    assert_eq!(corrupt.news("off").map(|(epoch, _)| epoch), Some(corrupt.in_force()), "{:?}", corrupt.news);
     assert!(corrupt.news("off").unwrap().1.contains("gave another tensor back"));
     assert!(corrupt.faults > 0);
     assert_eq!(corrupt.champions.len(), 1, "none in the epoch after");
 
     for (deed, one_in) in [('B', 3), ('S', 3)] {
-        let given = train(EPOCHS, TensorCodec::Fast, Some(sleeper(deed, one_in))).await;
+        let given = train(EPOCHS, TensorCodec::Fast, Some(sleeper_of(deed, one_in))).await;
         harmless(&given, &honest);
         let [epoch] = &given.champions[..] else { panic!("one epoch, not {:?}", given.champions) };
         // Three tries of each of the two senders, then the built-in codec for the rest of the epoch.
         assert!(epoch.fallbacks * 2 > epoch.tensors, "{epoch:?}");
-        assert_eq!(given.news("off").map(|(epoch, _)| epoch), Some(2), "{:?}", given.news);
+        assert_eq!(given.news("off").map(|(epoch, _)| epoch), Some(given.in_force() + 1), "{:?}", given.news);
         assert!(given.news("off").unwrap().1.contains("more than 1 %"));
         assert_eq!(given.faults, 0);
     }

@@ -57,7 +57,7 @@ async fn survives(seed: u64) {
 
     let store = world.log().await;
     let fold = replay(&world, &store).await;
-    let state = &fold.view().unwrap().state;
+    let state = fold.state().unwrap();
     assert_eq!(state.phase(), Phase::Finished { epochs: 2 }, "seed {seed}");
     let finals = |cell: &Cell| matches!(cell, Cell::Merged { .. } | Cell::Forfeited { .. });
     assert!(state.paths().values().flat_map(|path| &path.cells).all(finals), "seed {seed}");

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use ledger::fold::Signatures;
+use ledger::verify::Replay;
 use net::{EndpointOptions, Link, QuicLink};
-use shoal_node::follow::Fold;
 use shoal_node::orchestrator::{self, Shutdown};
 use shoal_node::progress::Progress;
 use store::LogStore;
-use swarm::state::Phase;
+use swarm::state::{Phase, State};
 use tokio::task::JoinSet;
 use wire::{Epoch, Seq};
 
@@ -15,15 +16,15 @@ use super::script::{Script, Shelf, weights};
 use super::world::{World, soon};
 
 /// Folds the whole log from its store.
-pub(crate) async fn replay(world: &World, log: &Arc<dyn LogStore>) -> Fold {
-    let mut fold = Fold::new(world.spec.run_id(), world.orchestrator());
+pub(crate) async fn replay(world: &World, log: &Arc<dyn LogStore>) -> Replay<State> {
+    let mut fold = Replay::new(world.spec.run_id(), world.orchestrator());
     loop {
-        let blocks = log.read(fold.next(), 1000).await.unwrap();
+        let blocks = log.read(fold.next_seq(), 1000).await.unwrap();
         if blocks.is_empty() {
             return fold;
         }
         for block in blocks {
-            fold.push(&block).expect("an honest log");
+            fold.push(&block, Signatures::Check).expect("an honest log");
         }
     }
 }
@@ -53,7 +54,7 @@ async fn a_run_trains_merges_keeps_its_weights_and_ends() {
     // Every follower folded the log that the store holds.
     let log = world.log().await;
     let fold = replay(&world, &log).await;
-    let state = &fold.view().unwrap().state;
+    let state = fold.state().unwrap();
     assert_eq!(state.phase(), Phase::Finished { epochs: 2 });
     for script in &scripts {
         script.log.read(|view| {
@@ -61,7 +62,7 @@ async fn a_run_trains_merges_keeps_its_weights_and_ends() {
             assert_eq!(view.run_spec[..], *world.spec.canonical().as_bytes());
         });
         for (seq, _) in script.acknowledged.lock().unwrap().iter() {
-            assert!(*seq < fold.next());
+            assert!(*seq < fold.next_seq());
         }
     }
 

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use node::follow::Fold;
+use ledger::fold::Signatures;
+use ledger::verify::Replay;
 use serde::Serialize;
+use swarm::State;
 use swarm::record::{Derived, Record, Statement, Traffic};
 use wire::{Millis, NodeId};
 
@@ -95,14 +97,14 @@ pub(super) fn run(args: &BenchLogArgs, json: bool) -> Result<ExitCode> {
 
 fn of_run(folder: &Path) -> Result<Times> {
     let header = header_of(folder)?;
-    let mut fold = Fold::new(header.run, header.orchestrator);
+    let mut replay = Replay::<State>::new(header.run, header.orchestrator);
     let mut times = Times::default();
     read_run(folder, |block| {
-        let records = fold.push(block)?;
-        if let Some(view) = fold.view() {
-            let spec = view.state.spec();
+        let records = replay.push(block, Signatures::Trust)?;
+        if let Some(state) = replay.state() {
+            let spec = state.spec();
             for record in &records {
-                times.record(view.state.now(), spec.stages.len(), spec.tokens_per_micro_batch, record);
+                times.record(state.now(), spec.stages.len(), spec.tokens_per_micro_batch, record);
             }
         }
         Ok(true)

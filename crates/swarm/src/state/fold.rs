@@ -11,7 +11,7 @@ use super::codec::Codecs;
 use super::node::{Presence, Ready};
 use super::summary::{HeldOutLoss, Totals};
 use super::work::{Cause, EpochWork};
-use super::{GenesisError, Phase, StageState, State};
+use super::{GenesisError, Node, Phase, StageState, State};
 use crate::limits;
 use crate::record::{Control, Derived, Role, STATEMENT_KIND, Statement, run_id};
 use crate::refusal::Refusal;
@@ -68,6 +68,20 @@ impl Fold for State {
 
     fn tip_mut(&mut self) -> &mut Tip {
         &mut self.tip
+    }
+
+    fn next_deadline(&self, now: Millis) -> Option<Millis> {
+        if let Phase::Finished { .. } = self.phase {
+            return None;
+        }
+        let silence = |node: &Node| node.present().then(|| node.seen.plus(self.spec.lost_after));
+        let lost = self.nodes.values().filter_map(silence);
+        let fires = lost.chain(self.phase_deadlines()).map(|at| at.max(self.quiet_until));
+        fires.filter(|at| *at > now.max(self.tip.now())).min()
+    }
+
+    fn resumed(down: Millis) -> Control {
+        Control::Resumed { down }
     }
 
     fn resumes(control: &Control) -> bool {
@@ -130,9 +144,12 @@ impl Fold for State {
         };
         let role = match statement {
             Statement::Verdict(_) | Statement::HeldOut { .. } => Some(Role::Validator),
-            Statement::Leave | Statement::Heartbeat | Statement::Join(_) => None,
+            Statement::Leave
+            | Statement::Heartbeat
+            | Statement::Join(_)
             // Validators open what crossed by it.
-            Statement::CodecReady { .. } | Statement::CodecUnfit { .. } => None,
+            | Statement::CodecReady { .. }
+            | Statement::CodecUnfit { .. } => None,
             _ => Some(Role::Miner),
         };
         if role.is_some_and(|role| role != node.join.role) {
