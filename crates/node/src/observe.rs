@@ -219,7 +219,7 @@ fn codec_news(event: &CodecEvent) -> Progress {
             ("off", format!("{why}{by}"))
         }
     };
-    let component = event.component.short().to_string();
+    let component = event.component.short();
     Progress::Codec { epoch: event.epoch.0, component, news: news.to_owned(), about }
 }
 
@@ -229,7 +229,7 @@ pub fn champion(summary: &EpochSummary) -> Option<ChampionEpoch> {
     let micros = |time: u64| time as f64 / 1e6;
     Some(ChampionEpoch {
         epoch: summary.epoch.0,
-        component: component.short().to_string(),
+        component: component.short(),
         tensors: counts.tensors,
         fallbacks: counts.fallbacks,
         raw_bytes: counts.raw_bytes,

@@ -129,18 +129,16 @@ impl Ready {
         if let Some(reason) = &self.no_room {
             return Err(Missed::Unfit(reason.clone()));
         }
-        let component = match self.blobs.get(pin.component).await {
-            Ok(component) => component,
-            Err(_) => {
-                let most = u64::from(pin.bytes).min(sandbox::limits::COMPONENT_BYTES_MAX as u64);
-                let fetched =
-                    fetch::fetch_blob(self.link.as_ref(), self.run, [self.orchestrator], pin.component, most)
-                        .await;
-                let component = fetched.map_err(|error| Missed::NotYet(error.to_string()))?;
-                // Without a copy on the disk it is fetched again after a restart.
-                drop(self.blobs.put_at(pin.component, component.clone()).await);
-                component
-            }
+        let component = if let Ok(component) = self.blobs.get(pin.component).await {
+            component
+        } else {
+            let most = u64::from(pin.bytes).min(sandbox::limits::COMPONENT_BYTES_MAX as u64);
+            let (link, from) = (self.link.as_ref(), [self.orchestrator]);
+            let fetched = fetch::fetch_blob(link, self.run, from, pin.component, most).await;
+            let component = fetched.map_err(|error| Missed::NotYet(error.to_string()))?;
+            // Without a copy on the disk it is fetched again after a restart.
+            drop(self.blobs.put_at(pin.component, component.clone()).await);
+            component
         };
         let (champions, pin) = (Arc::clone(&self.champions), pin.clone());
         let load = move || champions.load(&pin, &component, numbers);

@@ -120,7 +120,7 @@ fn codecs_that_come_with_judges_need_less_than_half_of_their_fuel() {
         let encoded = there.output.unwrap_or_else(|failed| panic!("{name}: {failed}"));
         let back = codec.call(sandbox::Task::Decompress, &encoded, &meta, &calls).unwrap();
         assert_eq!(back.output.unwrap(), numbers);
-        println!("{name}: {} and {} of {cap}", there.fuel, back.fuel);
+        eprintln!("{name}: {} and {} of {cap}", there.fuel, back.fuel);
     }
 }
 

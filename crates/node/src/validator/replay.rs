@@ -120,8 +120,7 @@ fn verify(
     match decode(header, payload, most, champions) {
         Ok(decoded) => Ok(Some(decoded.message)),
         // The validator's own lack is not the miner's.
-        Err(BadFrame::NotReady(_)) => Err(NotOpened::Version),
-        Err(BadFrame::Champion { fault: false, .. }) => Err(NotOpened::Version),
+        Err(BadFrame::NotReady(_) | BadFrame::Champion { fault: false, .. }) => Err(NotOpened::Version),
         Err(error) => Err(NotOpened::Reason(error.to_string())),
     }
 }

@@ -129,7 +129,7 @@ async fn train(epochs: u32, codec: TensorCodec, champion: Option<Vec<u8>>) -> Gi
         .end_hearing(|event| match event {
             Progress::Champion(champion) => champions.push(champion.clone()),
             Progress::Codec { epoch, news: what, about, .. } => {
-                news.push((*epoch, what.clone(), about.clone()))
+                news.push((*epoch, what.clone(), about.clone()));
             }
             _ => {}
         })
@@ -231,7 +231,7 @@ fn payload(component: &[u8], shape: &[u32], numbers: &[u8]) -> Vec<u8> {
         sandbox::CallLimits { fuel: u64::MAX, wall: PATIENCE, memory_bytes: 64 << 20, output_bytes: 1 << 20 };
     let call = codec.call(sandbox::Task::Compress, numbers, &meta, &limits).expect("a machine");
     let mut payload = vec![1, shape.len() as u8];
-    shape.iter().for_each(|side| payload.extend(side.to_le_bytes()));
+    payload.extend(shape.iter().flat_map(|side| side.to_le_bytes()));
     payload.extend(call.output.expect("compressed"));
     payload
 }
