@@ -5,6 +5,7 @@
 mod allocator;
 mod arena_cli;
 mod bench;
+mod champion;
 mod cli;
 mod codec_cli;
 mod failure;

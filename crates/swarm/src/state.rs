@@ -7,6 +7,7 @@
 mod accept;
 mod accept_merge;
 mod accept_work;
+mod codec;
 mod fold;
 mod gather;
 mod merge;
@@ -23,9 +24,10 @@ use ledger::fold::Tip;
 use serde::{Deserialize, Serialize};
 use wire::{Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, StageIndex, Step};
 
+pub use self::codec::{ActiveCodec, CodecEvent, CodecNews, Codecs};
 pub use self::merge::{MergeClock, MergeStep, SetUpload, ShardView, StageMerge, Standing};
 pub use self::node::{Node, Presence, Ready, Verdicts};
-pub use self::summary::{EpochSummary, HeldOutLoss, StageSummary, Totals};
+pub use self::summary::{CodecSummary, EpochSummary, HeldOutLoss, StageSummary, Totals};
 pub use self::work::{Cause, Cell, Coverage, EpochWork, Lease, MemberWork, Path};
 use crate::limits;
 use crate::record::{Member, Role};
@@ -58,6 +60,7 @@ pub struct State {
     summaries: VecDeque<EpochSummary>,
     held_out: BTreeMap<Epoch, BTreeMap<NodeId, HeldOutLoss>>,
     totals: Totals,
+    codecs: Codecs,
 }
 
 /// What a run does now.
@@ -343,6 +346,11 @@ impl State {
     /// Sums over the whole run, the newest epoch's traffic and losses included.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Champions: in force, to come, and what became of them.
+    pub fn codecs(&self) -> &Codecs {
+        &self.codecs
     }
 
     fn present(&self, role: Role) -> impl Iterator<Item = (&NodeId, &Node)> {
