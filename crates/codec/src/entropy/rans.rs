@@ -179,14 +179,14 @@ impl<'a> Decoder<'a> {
         if usize::from(most) >= self.table.contexts {
             return Err("context is out of range");
         }
-        let (slots, words, states) = (&self.table.slots, self.words, &mut self.states);
+        let words = self.words;
         let (done, taken) = match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::decode(slots, words, contexts, states, out),
+            Level::Avx512 => avx512::decode(&self.table.slots, words, contexts, &mut self.states, out),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::decode(slots, words, contexts, states, out),
+            Level::Avx2 => avx2::decode(&self.table.slots, words, contexts, &mut self.states, out),
             #[cfg(target_arch = "aarch64")]
-            Level::Neon => neon::decode(slots, words, contexts, states, out),
+            Level::Neon => neon::decode(&self.table.slots, words, contexts, &mut self.states, out),
             Level::Scalar => (0, 0),
         };
         self.words = &words[taken..];
