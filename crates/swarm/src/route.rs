@@ -88,7 +88,7 @@ fn point(seed: &Hash, micro_batch: MicroBatch, stage: StageIndex) -> u64 {
 
 /// Fraction of the square root of the stage's prime, in units of 2^−64; exact to 2^−54.
 fn turn(stage: StageIndex) -> u64 {
-    let prime = |n: &u128| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let prime = |n: &u128| (2..*n).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     let prime = (2_u128..).filter(prime).nth(usize::from(stage.0)).unwrap_or(2);
     // Any stage's prime is below 2^20.
     ((prime << 108).isqrt() as u64) << 10
