@@ -52,9 +52,9 @@ const DATA: [&str; 6] = ["--data", "text", "--dir", "run", "--spec", "spec.toml"
 #[test]
 fn up_with_a_champion_shows_what_it_saves() {
     let place = place(SPEC);
-    let huffman = component("huffman");
+    let champion = component("sleeper");
     let args =
-        ["--json", "up", "--replicas", "1", "--validators", "1", "--epochs", "5", "--champion", &huffman];
+        ["--json", "up", "--replicas", "1", "--validators", "1", "--epochs", "12", "--champion", &champion];
     let args: Vec<&str> = args.into_iter().chain(DATA).collect();
     let ran = place.run(&args).good();
     assert!(ran.err.contains(&format!("champion: {}", hash(&champion).short())), "{}", ran.err);
