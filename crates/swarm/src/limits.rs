@@ -72,7 +72,7 @@ pub const CODEC_SOURCE_BYTES: usize = 256;
 /// Share of an epoch's tensors that may fall back before its codec goes, percent (protocol §7 "Production").
 pub const CODEC_FALLBACK_PERCENT: u64 = 1;
 /// Openings at which a pinned codec is tried before it is given up.
-pub const CODEC_TRIES: u32 = 8;
+pub const CODEC_TRIES: u32 = 16;
 /// Compared tensors from which a codec that saves nothing goes.
 pub const CODEC_SAMPLE_MIN: u64 = 8;
 /// What happened to codecs, newest kept.

@@ -149,14 +149,14 @@ fn a_stage_without_enough_ready_nodes_keeps_the_old_codec() {
 
 #[test]
 fn a_codec_that_nobody_gets_ready_for_is_given_up() {
-    let mut world = World::new(&spec(1, 12, 12), 2, 2);
+    let mut world = World::new(&spec(1, 20, 6), 2, 2);
     control(&mut world, Control::CodecPinned(pin(Epoch(1)))).unwrap();
-    until(&mut world, |_| false, |world| training(world, 7));
+    until(&mut world, |_| false, |world| training(world, 15));
     assert!(world.state.codecs().pending().is_some());
-    until(&mut world, |_| false, |world| training(world, 8));
+    until(&mut world, |_| false, |world| training(world, 16));
     assert!(world.state.codecs().pending().is_none());
     let (_, last) = world.state.codecs().events().last().unwrap();
-    assert_eq!((last.epoch, &last.news), (Epoch(8), &CodecNews::Declined { given_up: true }));
+    assert_eq!((last.epoch, &last.news), (Epoch(16), &CodecNews::Declined { given_up: true }));
     world.verify(Signatures::Check);
 }
 
