@@ -12,7 +12,7 @@ use super::world::{OWNER, World, code};
 async fn open(client: &Client, name: &str, named: &str) {
     let start = Moment(Millis(client.now().0 + 3_600_000));
     let text = format!(
-        "name = \"{name}\"\nkind = \"codec\"\n[schedule]\nstart = \"{start}\"\nevery_s = 3600\nrounds = 1\n{named}"
+        "name = \"{name}\"\nkind = \"codec\"\n[schedule]\nstart = \"{start}\"\nevery_s = 3600\nopening_s = 10\njudging_s = 60\nrounds = 1\n{named}"
     );
     let spec = CompetitionSpec::parse(&text).unwrap();
     client.state(&Statement::Open { spec: spec.canonical() }).await.unwrap();
