@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use wit_component::ComponentEncoder;
 
 const TARGET: &str = "wasm32-unknown-unknown";
-const NAMES: [&str; 5] = ["context", "fast", "huffman", "uniform-99", "zstd-3"];
+const NAMES: [&str; 6] = ["context", "fast", "huffman", "sleeper", "uniform-99", "zstd-3"];
 
 /// Builds all; writes them if `write`, else fails on the first that differs.
 pub(crate) fn run(root: &Path, write: bool) -> Result<()> {

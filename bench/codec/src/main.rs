@@ -4,6 +4,7 @@ mod peers;
 mod public_scheme;
 mod report;
 mod scaling;
+mod small;
 mod wire;
 
 use anyhow::{Context, ensure};
@@ -44,6 +45,8 @@ enum Part {
     Wire,
     /// Speed with several threads.
     Threads,
+    /// What a tensor of 4 KiB costs.
+    Small,
 }
 
 /// One compressor on one file.
@@ -129,6 +132,9 @@ fn main() -> anyhow::Result<()> {
         tables(&args)?;
     }
     let files = args.files.iter().map(|path| File::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    if wanted(Part::Small) {
+        small::run(&files)?;
+    }
     if wanted(Part::Threads) {
         scaling::run(&files)?;
     }

@@ -8,6 +8,7 @@ use crate::error::CodecError;
 use crate::header::CodecId;
 use crate::payload::encode_at;
 use crate::predictive::{Predictor, encode_predictive};
+use crate::probe::Probe;
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 
@@ -15,8 +16,6 @@ use crate::tensor::{DType, TensorRef};
 const PROBE_ELEMENTS: usize = 1 << 15;
 /// The same for codecs whose tables would outweigh what they gain on so few.
 const LARGE_PROBE_ELEMENTS: usize = 1 << 17;
-/// Runs of rows that these are taken from.
-const PROBE_RUNS: usize = 4;
 /// Share of the newest observation in a running speed.
 const NEWEST: f64 = 0.1;
 
@@ -199,7 +198,7 @@ impl Auto {
                     }
                     _ => encode_at(self.level, codec, probe.view()?, &mut payload)?,
                 };
-                let fraction = length as f64 / probe.bytes.len() as f64;
+                let fraction = length as f64 / probe.len() as f64;
                 if codec == CodecId::Huffman {
                     wire.huffman = fraction;
                 } else if wire.huffman > 0.0 {
@@ -230,35 +229,5 @@ impl Auto {
             _ => encode_at(self.level, codec, tensor, out)?,
         };
         Ok((length, codec))
-    }
-}
-
-/// A few runs of rows of a tensor.
-struct Probe {
-    dtype: DType,
-    shape: [usize; 2],
-    bytes: Vec<u8>,
-}
-
-impl Probe {
-    fn of(tensor: TensorRef<'_>, elements: usize) -> Self {
-        let (rows, cols) = tensor.rows_cols();
-        let width = cols * tensor.dtype().size();
-        let wanted = (elements / cols.max(1)).clamp(1, rows);
-        let run = wanted.div_ceil(PROBE_RUNS);
-        let stride = (rows / PROBE_RUNS).max(run);
-        let mut bytes = Vec::with_capacity(wanted * width);
-        for start in (0..rows).step_by(stride) {
-            bytes.extend_from_slice(&tensor.bytes()[start * width..(start + run).min(rows) * width]);
-            if bytes.len() >= wanted * width {
-                break;
-            }
-        }
-        let shape = [bytes.len() / width.max(1), cols];
-        Self { dtype: tensor.dtype(), shape, bytes }
-    }
-
-    fn view(&self) -> Result<TensorRef<'_>, CodecError> {
-        TensorRef::new(self.dtype, &self.shape, &self.bytes)
     }
 }

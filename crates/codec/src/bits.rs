@@ -24,6 +24,34 @@ impl BitWriter {
         }
     }
 
+    /// Writes values of at most 16 bits each, without bits above their lengths.
+    #[inline]
+    pub(crate) fn put_all(&mut self, values: &[u32], lengths: &[u32]) {
+        let start = self.out.len();
+        // Every store is eight bytes; the next one overwrites what is too much.
+        self.out.resize(start + 2 * values.len() + 16, 0);
+        let (mut pending, mut count, mut at) = (self.pending, self.count, start);
+        let mut put = |value: u64, bits: u32| {
+            pending |= value << count;
+            count += bits;
+            self.out[at..at + 8].copy_from_slice(&pending.to_le_bytes());
+            at += (count / 8) as usize;
+            pending >>= count & !7;
+            count %= 8;
+        };
+        // What is pending may be 31 bits, so the first goes alone.
+        put(0, 0);
+        let ((twos, last), (two_lengths, last_length)) = (values.as_chunks::<2>(), lengths.as_chunks::<2>());
+        for ([a, b], [m, n]) in twos.iter().zip(two_lengths) {
+            put(u64::from(*a) | u64::from(*b) << m, m + n);
+        }
+        for (&value, &bits) in last.iter().zip(last_length) {
+            put(u64::from(value), bits);
+        }
+        self.out.truncate(at);
+        (self.pending, self.count) = (pending, count);
+    }
+
     pub(crate) fn finish(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.out);
         let left = self.count.div_ceil(8) as usize;
@@ -34,54 +62,41 @@ impl BitWriter {
 /// Reads what [`BitWriter`] wrote; past the end it reads zeros and remembers.
 #[derive(Debug)]
 pub(crate) struct BitReader<'a> {
-    rest: &'a [u8],
-    pending: u64,
-    count: u32,
-    short: bool,
+    bytes: &'a [u8],
+    /// Bits taken.
+    at: usize,
 }
 
 impl<'a> BitReader<'a> {
-    pub(crate) const fn new(rest: &'a [u8]) -> Self {
-        Self { rest, pending: 0, count: 0, short: false }
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
     }
 
+    /// The next bits, at most 32.
     #[inline]
     pub(crate) fn get(&mut self, bits: u32) -> u32 {
-        if self.count < bits {
-            self.refill();
-        }
-        let value = (self.pending & ((1 << bits) - 1)) as u32;
-        self.pending >>= bits;
-        self.count = self.count.saturating_sub(bits);
-        value
+        let byte = self.at / 8;
+        let word = match self.bytes.get(byte..byte + 8) {
+            Some(word) => u64::from_le_bytes(word.try_into().expect("eight bytes")),
+            None => self.last_word(byte),
+        };
+        let value = word >> (self.at % 8) & ((1 << bits) - 1);
+        self.at += bits as usize;
+        value as u32
     }
 
-    fn refill(&mut self) {
-        if let Some((word, rest)) = self.rest.split_first_chunk::<4>() {
-            self.pending |= u64::from(u32::from_le_bytes(*word)) << self.count;
-            self.count += 32;
-            self.rest = rest;
-            return;
-        }
-        while let Some((&byte, rest)) = self.rest.split_first() {
-            self.pending |= u64::from(byte) << self.count;
-            self.count += 8;
-            self.rest = rest;
-        }
-        if self.count < 16 {
-            // Padding of the last byte aside, whoever asks for these bits asks for too many.
-            self.short = true;
-            self.count += 32;
-        }
+    #[cold]
+    fn last_word(&self, byte: usize) -> u64 {
+        let rest = self.bytes.get(byte..).unwrap_or_default();
+        rest.iter().take(8).rev().fold(0, |word, &b| word << 8 | u64::from(b))
     }
 
     /// Checks that all bytes were used, and no more than there were.
-    pub(crate) fn finish(self) -> Result<(), &'static str> {
-        let padding = if self.short { self.count.saturating_sub(32) } else { self.count };
-        let over = self.short && self.count < 32;
-        if over || !self.rest.is_empty() || padding >= 8 || self.pending != 0 {
-            return Err("low bits have the wrong length");
+    pub(crate) fn finish(mut self) -> Result<(), &'static str> {
+        let left = (8 * self.bytes.len()).checked_sub(self.at);
+        if left.is_some_and(|left| left < 8 && self.get(left as u32) == 0) {
+            return Ok(());
         }
-        Ok(())
+        Err("low bits have the wrong length")
     }
 }

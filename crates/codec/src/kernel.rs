@@ -33,6 +33,12 @@ impl Block {
 }
 
 impl Block {
+    /// The values of one column.
+    #[inline]
+    pub(crate) fn column(&self, column: usize) -> [i16; ROWS] {
+        self.pairs[column / 2].map(|pair| pair[column % 2])
+    }
+
     /// Puts two columns, from an even one on.
     #[inline(always)]
     pub(crate) fn set_pair(&mut self, pair: usize, a: &[i16; ROWS], b: &[i16; ROWS]) {
@@ -57,7 +63,10 @@ impl Block {
 /// Sums of `weights`, a pair for each pair of columns, times the first `columns` columns of the block; sums wrap.
 pub(crate) fn predict(level: Level, block: &Block, weights: &[[i16; 2]], columns: usize) -> [i32; ROWS] {
     let pairs = &block.pairs[..columns.div_ceil(2)];
-    let weights = &weights[..pairs.len()];
+    sums(level, pairs, &weights[..pairs.len()])
+}
+
+fn sums(level: Level, pairs: &[[[i16; 2]; ROWS]], weights: &[[i16; 2]]) -> [i32; ROWS] {
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => x86::predict_avx512(pairs, weights),
@@ -67,6 +76,17 @@ pub(crate) fn predict(level: Level, block: &Block, weights: &[[i16; 2]], columns
         Level::Neon => neon::predict(pairs, weights),
         Level::Scalar => predict_scalar(pairs, weights),
     }
+}
+
+/// Like [`predict`], of the columns of `range` alone, which starts at an even one.
+pub(crate) fn predict_range(
+    level: Level,
+    block: &Block,
+    weights: &[[i16; 2]],
+    range: std::ops::Range<usize>,
+) -> [i32; ROWS] {
+    let (from, to) = (range.start / 2, range.end.div_ceil(2));
+    sums(level, &block.pairs[from..to], &weights[from..to])
 }
 
 /// Weights that [`nearest`] and [`predict_all`] take together: each load of the block serves all.

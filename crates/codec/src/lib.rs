@@ -27,7 +27,7 @@
 //! | [`CodecId::Fast`] | one window of seven exponents, escapes |
 //! | [`CodecId::Huffman`] | exponents in layers of bit planes |
 //! | [`CodecId::Context`] | sign, exponent, first mantissa bit in context of row and column |
-//! | [`CodecId::Predictive`] | columns predicted by a shared [`Predictor`] |
+//! | [`CodecId::Predictive`] | columns predicted by a shared [`Predictor`], learned by a [`Learner`] |
 //! | [`CodecId::Uniform`], [`CodecId::Int8`] | lossy to a stated [`Target`] ([`encode_lossy`]) |
 //! | [`CodecId::Klt`] | lossy, rows in a shared [`Basis`] ([`encode_klt`]) |
 //! | [`CodecId::LowRank`] | lossy, factors with error feedback ([`encode_low_rank`]) |
@@ -55,6 +55,7 @@ mod lossy;
 mod parallel;
 mod payload;
 mod predictive;
+mod probe;
 mod scratch;
 mod shared;
 mod simd;
@@ -70,7 +71,7 @@ pub use lossy::{
 };
 pub use parallel::with_threads;
 pub use payload::{decode, decode_into, decode_into_at, encode, encode_at};
-pub use predictive::{Predictor, encode_predictive};
+pub use predictive::{Learner, Predictor, encode_predictive};
 pub use shared::Shared;
 pub use simd::Level;
 pub use tensor::{DType, Tensor, TensorRef};

@@ -39,6 +39,17 @@ impl Symmetric {
         Self { n, rows: rows.len() as f64, sums }
     }
 
+    /// The sum over no rows.
+    pub(crate) fn none(n: usize) -> Self {
+        Self { n, rows: 0.0, sums: vec![0.0; n * n] }
+    }
+
+    /// Counts all rows so far `share` times.
+    pub(crate) fn scale(&mut self, share: f64) {
+        self.rows *= share;
+        self.sums.iter_mut().for_each(|s| *s *= share);
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         for (s, o) in self.sums.iter_mut().zip(&other.sums) {

@@ -11,10 +11,14 @@ use crate::shared::Shared;
 use crate::simd::Level;
 use crate::tensor::{Tensor, TensorRef};
 
+/// Elements below which the context codec is compared with the huffman codec.
+const SMALL: usize = 1 << 14;
+
 /// Appends `tensor` to `out` as one payload, and returns the payload's length in bytes.
 ///
 /// `out` is only appended to, so a frame header may stand before, and a reused buffer costs no allocation. A lossless
-/// codec that would not shrink the tensor writes it as [`CodecId::Raw`]; the header tells.
+/// codec that would not shrink the tensor writes it as [`CodecId::Raw`], and the context codec a small one as
+/// [`CodecId::Huffman`] where that is smaller; the header tells.
 ///
 /// # Examples
 /// ```
@@ -45,7 +49,7 @@ pub fn encode_at(
         CodecId::Raw => false,
         CodecId::Fast => layered::encode(level, Effort::Window, tensor, out),
         CodecId::Huffman => layered::encode(level, Effort::Layers, tensor, out),
-        CodecId::Context => context::encode(level, tensor, out),
+        CodecId::Context => context_or_layers(level, tensor, start, out),
         CodecId::Predictive => {
             out.truncate(start);
             return Err(CodecError::NeedsParameters { codec, entry: "encode_predictive" });
@@ -61,6 +65,24 @@ pub fn encode_at(
     }
     finish(start, tensor.shape().len(), out);
     Ok(out.len() - start)
+}
+
+/// The body of the context codec, or of the huffman codec where tensors are too small for tables of contexts.
+fn context_or_layers(level: Level, tensor: TensorRef<'_>, start: usize, out: &mut Vec<u8>) -> bool {
+    let body = out.len();
+    let shrunk = context::encode(level, tensor, out);
+    if tensor.len() >= SMALL {
+        return shrunk;
+    }
+    let mut other = Vec::new();
+    let other_shrunk = layered::encode(level, Effort::Layers, tensor, &mut other);
+    if other_shrunk && (!shrunk || other.len() < out.len() - body) {
+        out.truncate(body);
+        out.extend_from_slice(&other);
+        out[start + CODEC_AT] = CodecId::Huffman as u8;
+        return true;
+    }
+    shrunk
 }
 
 /// Decodes one payload, which must end where `payload` does.

@@ -21,7 +21,9 @@
 mod element;
 mod learn;
 mod predictor;
+mod rival;
 
+pub use learn::Learner;
 pub use predictor::Predictor;
 
 use crate::bits::{BitReader, BitWriter};
@@ -36,14 +38,22 @@ use crate::parallel::{self, PART};
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
 use element::{CONTEXTS, Lanes};
+use rival::Rival;
 
 /// Payloads this much smaller than bf16 are not compared with the context codec's: 1 / 1.7.
 const SURE_FRACTION: f64 = 0.59;
+/// Fewer rows are not predicted: all lanes of a vector take as long as these.
+const LEAST_ROWS: usize = ROWS / 4;
+/// Columns whose sums over the columns before them are worked out together.
+const GROUP: usize = 16;
+/// Columns that are turned to or from rows together: a cache line of words.
+const TILE: usize = 32;
 
-/// Appends `tensor` as one payload, predicted by `predictor`, or by the context codec where that is smaller.
+/// Appends `tensor` as one payload, predicted by `predictor`, or by the context codec where that is smaller; of large
+/// tensors a few rows tell whether both need be tried.
 ///
-/// Returns the payload's length in bytes. Anything but bf16 whose rows are as long as the predictor's columns goes to
-/// the context codec.
+/// Returns the payload's length in bytes. Anything but 16 rows or more of bf16 as long as the
+/// predictor's columns goes to the context codec.
 pub fn encode_predictive(
     level: Level,
     predictor: &Predictor,
@@ -52,16 +62,21 @@ pub fn encode_predictive(
 ) -> Result<usize, CodecError> {
     let level = level.checked();
     let start = out.len();
-    let fits =
-        tensor.dtype() == DType::Bf16 && tensor.rows_cols().1 == predictor.columns() && !tensor.is_empty();
+    let (rows, cols) = tensor.rows_cols();
+    let fits = tensor.dtype() == DType::Bf16 && cols == predictor.columns() && rows >= LEAST_ROWS;
     if !fits {
+        return crate::payload::encode_at(level, CodecId::Context, tensor, out);
+    }
+    let rival = Rival::of(level, predictor, tensor)?;
+    if rival.is_some_and(Rival::wins) {
         return crate::payload::encode_at(level, CodecId::Context, tensor, out);
     }
     Header::begin(CodecId::Predictive, tensor.dtype(), tensor.shape(), out);
     encode_body(level, predictor, tensor.bytes(), out);
     finish(start, tensor.shape().len(), out);
     let length = out.len() - start;
-    if (length as f64) < SURE_FRACTION * tensor.bytes().len() as f64 {
+    let fraction = length as f64 / tensor.bytes().len() as f64;
+    if fraction < SURE_FRACTION || rival.is_some_and(|rival| rival.loses_to(fraction)) {
         return Ok(length);
     }
     let mut other = Vec::new();
@@ -97,6 +112,36 @@ struct Coded {
     low: Vec<u8>,
 }
 
+/// Sums of all columns of a group, from the columns before it; what the group's own columns add comes later.
+struct Group {
+    start: usize,
+    sums: [[i32; ROWS]; GROUP],
+}
+
+impl Group {
+    const fn new() -> Self {
+        Self { start: 0, sums: [[0; ROWS]; GROUP] }
+    }
+
+    /// The sums of column `j`, columns being asked for in order; the block holds those before it.
+    fn sums(&mut self, level: Level, predictor: &Predictor, block: &Block, j: usize) -> [i32; ROWS] {
+        if j.is_multiple_of(GROUP) {
+            self.start = j;
+            let count = GROUP.min(predictor.columns() - j);
+            let weights = |i: usize| predictor.row(j + i);
+            kernel::predict_all(level, block, count, j, weights, |i, sums| self.sums[i] = *sums);
+        }
+        let mut sums = self.sums[j - self.start];
+        if j > self.start {
+            let own = kernel::predict_range(level, block, predictor.row(j), self.start..j);
+            for (s, o) in sums.iter_mut().zip(&own) {
+                *s = s.wrapping_add(*o);
+            }
+        }
+        sums
+    }
+}
+
 fn code_segment(level: Level, predictor: &Predictor, words: &[u8], exponents: &[u8]) -> Coded {
     let cols = predictor.columns();
     let n = words.len() / 2;
@@ -104,31 +149,60 @@ fn code_segment(level: Level, predictor: &Predictor, words: &[u8], exponents: &[
     let mut contexts = Vec::with_capacity(n);
     let mut low = BitWriter::new();
     let mut block = Block::new(cols);
+    let mut group = Group::new();
+    let mut columns = vec![[0_u16; ROWS]; cols.next_multiple_of(2)];
     for (rows, exponents) in words.chunks(2 * cols * ROWS).zip(exponents.chunks(ROWS)) {
-        block.clear();
         let count = exponents.len();
         let mut lanes = Lanes::new(exponents);
-        let mut column = [0_u16; ROWS];
+        to_columns(rows, &mut columns[..cols]);
+        // The integers of all columns are known beforehand here, unlike where they are decoded.
+        for (i, [a, b]) in columns.as_chunks::<2>().0.iter().enumerate() {
+            let a = lanes.integers(level, predictor.scale(2 * i), a);
+            let b = if 2 * i + 1 < cols {
+                lanes.integers(level, predictor.scale(2 * i + 1), b)
+            } else {
+                [0; ROWS]
+            };
+            block.set_pair(i, &a, &b);
+        }
         let (mut s, mut c) = ([0; ROWS], [0; ROWS]);
-        for j in 0..cols {
-            for (v, row) in column.iter_mut().zip(rows.chunks_exact(2 * cols)) {
-                *v = u16::from_le_bytes([row[2 * j], row[2 * j + 1]]);
-            }
-            let sums = kernel::predict(level, &block, predictor.row(j), j);
+        for (j, column) in columns[..cols].iter().enumerate() {
+            let sums = group.sums(level, predictor, &block, j);
             lanes.expect(level, predictor.scale(j), &sums);
-            lanes.code(level, &column, &mut s, &mut c);
-            for i in 0..count {
-                lanes.put_low(i, column[i], s[i], &mut low);
-            }
+            lanes.code(level, column, &mut s, &mut c);
+            let (values, bits) = lanes.low(level, column, &s);
+            low.put_all(&values[..count], &bits[..count]);
             symbols.extend_from_slice(&s[..count]);
             contexts.extend_from_slice(&c[..count]);
-            let integers = lanes.learn(level, predictor.scale(j), &column, &sums);
-            block.set(j, &integers);
+            lanes.learn(level, predictor.scale(j), &block.column(j), &sums);
         }
     }
     let mut bytes = Vec::new();
     low.finish(&mut bytes);
     Coded { rows: exponents.len(), symbols, contexts, low: bytes }
+}
+
+/// Rows of words, at most 64, to columns; lanes beyond the last row keep what they had.
+fn to_columns(rows: &[u8], columns: &mut [[u16; ROWS]]) {
+    let cols = columns.len();
+    for (t, tile) in columns.chunks_mut(TILE).enumerate() {
+        // A tile stays in the nearest cache while all rows fill it.
+        for (r, row) in rows.chunks_exact(2 * cols).enumerate() {
+            let words = row.as_chunks::<2>().0[t * TILE..].iter();
+            for (column, w) in tile.iter_mut().zip(words) {
+                column[r] = u16::from_le_bytes(*w);
+            }
+        }
+    }
+}
+
+/// Undoes [`to_columns`] for the columns from `from` on, which `tile` holds.
+fn from_columns(tile: &[[u16; ROWS]], cols: usize, from: usize, rows: &mut [u8]) {
+    for (r, row) in rows.chunks_exact_mut(2 * cols).enumerate() {
+        for (w, column) in row.as_chunks_mut::<2>().0[from..].iter_mut().zip(tile) {
+            *w = column[r].to_le_bytes();
+        }
+    }
 }
 
 fn segment_stream(level: Level, table: &rans::EncodeTable, coded: &Coded, cols: usize) -> Vec<u8> {
@@ -235,25 +309,30 @@ fn decode_segment(
     let mut decoder = rans::Decoder::new(table, stream)?;
     let mut low = BitReader::new(low);
     let mut block = Block::new(cols);
+    let mut group = Group::new();
+    let mut tile = [[0_u16; ROWS]; TILE];
     for (rows, exponents) in out.chunks_mut(2 * cols * ROWS).zip(exponents.chunks(ROWS)) {
-        block.clear();
         let count = exponents.len();
         let mut lanes = Lanes::new(exponents);
         let (mut s, mut c) = ([0; ROWS], [0; ROWS]);
-        let mut column = [0_u16; ROWS];
+        let mut low_bits = [0; ROWS];
         for j in 0..cols {
-            let sums = kernel::predict(level, &block, predictor.row(j), j);
+            let sums = group.sums(level, predictor, &block, j);
             lanes.expect(level, predictor.scale(j), &sums);
             lanes.contexts(&mut c);
             decoder.run(level, &c[..count], &mut s[..count])?;
-            for i in 0..count {
-                column[i] = lanes.get_value(i, s[i], &mut low);
+            let bits = lanes.low_lengths(level, &s);
+            for (l, &b) in low_bits[..count].iter_mut().zip(&bits) {
+                *l = low.get(b);
             }
-            for (v, row) in column.iter().zip(rows.chunks_exact_mut(2 * cols)) {
-                row[2 * j..2 * j + 2].copy_from_slice(&v.to_le_bytes());
-            }
-            let integers = lanes.learn(level, predictor.scale(j), &column, &sums);
+            let column = &mut tile[j % TILE];
+            *column = lanes.values(level, &s, &low_bits);
+            let integers = lanes.integers(level, predictor.scale(j), column);
+            lanes.learn(level, predictor.scale(j), &integers, &sums);
             block.set(j, &integers);
+            if j % TILE == TILE - 1 || j == cols - 1 {
+                from_columns(&tile[..=j % TILE], cols, j / TILE * TILE, rows);
+            }
         }
     }
     decoder.finish()?;

@@ -49,6 +49,16 @@ impl RunFolder {
         self.checkpoints().join(format!("epoch-{epoch:06}"))
     }
 
+    /// What the owner wants of the run's codec; the orchestrator takes it.
+    pub fn codec_wish(&self) -> PathBuf {
+        self.root.join("codec.wish")
+    }
+
+    /// What became of the last such wish.
+    pub fn codec_answer(&self) -> PathBuf {
+        self.root.join("codec.answer")
+    }
+
     /// Folder of a node that runs on the same machine.
     pub fn node(&self, name: &str) -> PathBuf {
         self.root.join("nodes").join(name)

@@ -4,6 +4,7 @@
 
 mod backoff;
 mod blob_cache;
+pub mod champion;
 pub mod checkpoint;
 pub use leader::clock;
 pub mod device;

@@ -126,3 +126,33 @@ pub const QUEUE_BEYOND: usize = 4;
 pub const PROCESS_BYTES: u64 = 96 << 20;
 /// Allocations from this size on are given back to the system as soon as they are free, bytes.
 pub const GIVEN_BACK_BYTES: i32 = 4 << 20;
+/// Champion calls at a time on one node: each may take [`CHAMPION_MEMORY_BYTES`] and more.
+pub const CHAMPION_LANES: usize = 2;
+/// Compiled components that a node holds: in force, to come, and of the epochs before, whose frames are still opened.
+pub const CHAMPIONS_LOADED: usize = 4;
+/// Fuel of one call, whatever the tensor's size.
+pub const CHAMPION_FUEL: u64 = 20_000_000;
+/// Fuel of one call per byte of the tensor (protocol §7 "Production").
+pub const CHAMPION_FUEL_PER_BYTE: u64 = 2_000;
+/// Wall-clock time of one call: a safety net above what its fuel can take.
+pub const CHAMPION_WALL: Duration = Duration::from_secs(10);
+/// Memory of one call, whatever the tensor's size, bytes.
+pub const CHAMPION_MEMORY_BYTES: u64 = 32 << 20;
+/// Memory of one call per byte of the tensor.
+pub const CHAMPION_MEMORY_PER_BYTE: u64 = 16;
+/// Memory of the engine and of compiled code, bytes.
+pub const CHAMPION_ENGINE_BYTES: u64 = 48 << 20;
+/// Share of a tensor's bytes from which encoding it was not worth it, percent (protocol §7 "Production").
+pub const CHAMPION_WORTH_PERCENT: u64 = 98;
+/// Fallbacks in an epoch before a node may stop using the champion by itself.
+pub const CHAMPION_FALLBACKS_MIN: u64 = 3;
+/// One tensor in so many goes through the codec before too, to be compared.
+pub const CHAMPION_COMPARE_EVERY: u64 = 16;
+/// Epochs in which the sender decodes every tensor that it sends (protocol §7, last line).
+pub const CHAMPION_YOUNG_EPOCHS: u32 = 3;
+/// After them it decodes one in so many; the receiver's check of every tensor stays.
+pub const CHAMPION_CHECK_EVERY: u64 = 20;
+/// Files of evidence that a node keeps of champions' faults.
+pub const CHAMPION_EVIDENCE_FILES: usize = 32;
+/// Pause between two looks of the orchestrator for a pin in its folder.
+pub const PIN_LOOK: Duration = Duration::from_millis(500);

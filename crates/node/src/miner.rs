@@ -15,6 +15,7 @@ mod memory;
 mod merge;
 mod process;
 mod samples;
+mod send;
 mod shelf;
 mod speed;
 mod tensors;
@@ -33,6 +34,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{NodeId, RunId, SigningKey, StageIndex};
 
+use crate::champion::{self, Champions, Ready};
 use crate::fetch::FetchError;
 use crate::follow::{Follow, FollowError};
 use crate::key::KeyError;
@@ -110,6 +112,9 @@ pub enum MinerError {
     /// The stage cannot be built.
     #[error("the stage could not be built: {0}")]
     Stage(#[from] model::stage::StageError),
+    /// The sandbox is not there.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::HostError),
     /// The compute threads could not be started.
     #[error("compute threads could not be started: {0}")]
     Threads(String),
@@ -156,6 +161,8 @@ pub struct Parts {
     pub keep_frames: Option<PathBuf>,
     /// What stays of a micro-batch between forward and backward.
     pub keep: Keep,
+    /// How components of champions are compiled: by this binary, started again.
+    pub child: sandbox::Child,
 }
 
 /// A miner that has not read the log yet.
@@ -176,6 +183,7 @@ impl Miner {
             tokens: OnceLock::new(),
             merging: RwLock::new(None),
             meter: Arc::default(),
+            champions: Arc::new(Champions::new(parts.child.clone(), Some(parts.folder.clone()))),
             samples: parts.keep_frames.as_deref().map(samples::Samples::new),
             most: OnceLock::new(),
         };
@@ -272,6 +280,18 @@ impl Miner {
         };
         let speak = Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run };
         let speaker = speak.start(tasks, stop);
+        let ready = Ready {
+            champions: Arc::clone(&door.champions),
+            link: Arc::clone(&link),
+            blobs: Arc::clone(&blobs),
+            orchestrator,
+            run,
+            log: log.clone(),
+            speaker: speaker.clone(),
+            numbers: champion::numbers(&spec),
+            no_room: memory::no_room_for_champions(&spec, &needs, stage.or(fitting), allowed),
+        };
+        tasks.spawn(ready.run(stop.clone()));
         let (inner, events) = mpsc::channel(limits::MINER_QUEUE);
         let (done, finished) = mpsc::channel(limits::MINER_QUEUE);
         let commands = compute::start(spec.optimiser(), Arc::clone(&pool), when_idle, keep, done)

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use swarm::record::{Control, Role, Traffic};
-use swarm::state::{Node, Phase, Presence, State};
+use swarm::record::{Control, OffCause, Role, Traffic};
+use swarm::state::{CodecEvent, CodecNews, CodecSummary, EpochSummary, Node, Phase, Presence, State};
 use wire::{Epoch, Millis, NodeId};
 
 use crate::limits;
-use crate::progress::{MinerState, MinerStatus, PhaseName, Progress, Status, Summary, shown};
+use crate::progress::{ChampionEpoch, MinerState, MinerStatus, PhaseName, Progress, Status, Summary, shown};
 
 /// Turns successive states into events.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub struct Observer {
     merged: usize,
     held_out: BTreeMap<Epoch, f64>,
     failures: BTreeMap<NodeId, u64>,
+    /// Events of codecs that were told.
+    codecs: u64,
     began: Option<Millis>,
     /// Time and tokens, newest last: what the rate is taken over.
     rates: VecDeque<(Millis, u64)>,
@@ -27,6 +29,11 @@ impl Observer {
     pub fn look(&mut self, state: &State) -> Vec<Progress> {
         let mut events = Vec::new();
         self.nodes(state, &mut events);
+        let told = self.codecs;
+        for (number, event) in state.codecs().events().filter(|(number, _)| *number >= told) {
+            self.codecs = number + 1;
+            events.push(codec_news(event));
+        }
         self.epochs(state, &mut events);
         for (epoch, loss) in held_out(state) {
             if self.held_out.insert(epoch, loss).is_none() {
@@ -77,6 +84,7 @@ impl Observer {
                 settled: stages.iter().map(|stage| (stage.witnessed + stage.unwitnessed) as usize).sum(),
                 seconds: seconds(summary.merging),
             });
+            events.extend(champion(summary).map(Progress::Champion));
         }
         self.merged = state.summaries().len();
         if let Phase::Training { epoch } = state.phase() {
@@ -183,8 +191,54 @@ impl Observer {
 pub fn of_control(control: &Control) -> Option<Progress> {
     match control {
         Control::Resumed { down } => Some(Progress::Resumed { down_s: seconds(*down) }),
-        Control::Genesis { .. } | Control::Drain | Control::Keeps { .. } => None,
+        Control::Genesis { .. }
+        | Control::Drain
+        | Control::Keeps { .. }
+        | Control::CodecPinned(_)
+        | Control::CodecUnpinned => None,
     }
+}
+
+fn codec_news(event: &CodecEvent) -> Progress {
+    let (news, about) = match &event.news {
+        CodecNews::Pinned { from, source } => ("pinned", format!("from epoch {}, {source}", from.0 + 1)),
+        CodecNews::Unfit { node, reason } => ("unfit", format!("{}: {reason}", shown(node))),
+        CodecNews::Switched => ("in_force", String::new()),
+        CodecNews::Declined { given_up: false } => {
+            ("declined", "too few nodes are ready for it yet".to_owned())
+        }
+        CodecNews::Declined { given_up: true } => ("declined", "it is given up".to_owned()),
+        CodecNews::Off { cause, by } => {
+            let why = match cause {
+                OffCause::Fault => "it gave another tensor back",
+                OffCause::Fallbacks => "more than 1 % of an epoch's tensors went by the built-in codec",
+                OffCause::NoBetter => "it saved nothing against the codec before",
+                OffCause::Owner => "the owner took it away",
+            };
+            let by = by.map(|by| format!(", says {}", shown(&by))).unwrap_or_default();
+            ("off", format!("{why}{by}"))
+        }
+    };
+    let component = event.component.short();
+    Progress::Codec { epoch: event.epoch.0, component, news: news.to_owned(), about }
+}
+
+/// What a champion did in an epoch that is over.
+pub fn champion(summary: &EpochSummary) -> Option<ChampionEpoch> {
+    let CodecSummary { component, counts } = summary.codec?;
+    let micros = |time: u64| time as f64 / 1e6;
+    Some(ChampionEpoch {
+        epoch: summary.epoch.0,
+        component: component.short(),
+        tensors: counts.tensors,
+        fallbacks: counts.fallbacks,
+        raw_bytes: counts.raw_bytes,
+        bytes: counts.bytes,
+        previous_bytes: counts.previous_bytes_of_all(),
+        seconds: micros(counts.time_us),
+        previous_seconds: counts.previous_us_of_all().map(micros),
+        compared: counts.sampled,
+    })
 }
 
 fn miners(state: &State, now: Millis) -> Vec<MinerStatus> {

@@ -1,6 +1,7 @@
 //! The orchestrator: a leader of the run's log and what it serves, which can be killed at any instruction and resumes from its log.
 
 mod desk;
+mod pins;
 mod process;
 pub(crate) mod shared;
 
@@ -30,6 +31,7 @@ use crate::observe::Observer;
 use crate::progress::{Listening, Progress, Summary};
 use crate::spec::{RunSpec, SpecError};
 use desk::Desk;
+pub use pins::{Granted, Wish};
 pub use process::{Options, run};
 use shared::{Inputs, Pending, Shared, Shows};
 
@@ -181,6 +183,17 @@ impl Orchestrator {
         tasks.spawn(async move { Ok(keeper.run(stop).await?) });
         tasks.spawn(learn_peers(Arc::clone(&link), shared.states(), end.clone()));
         tasks.spawn(observe(shared.states(), progress.clone(), end.clone()));
+        let pins = pins::Pins {
+            folder: parts.folder.clone(),
+            blobs: Arc::clone(&parts.blobs),
+            shared: Arc::clone(&shared),
+            inputs: inputs.clone(),
+        };
+        let stop = end.clone();
+        tasks.spawn(async move {
+            pins.run(stop).await;
+            Ok(())
+        });
         let checkpoints = Arc::new(Checkpoints {
             spec: parts.spec.clone(),
             blobs: Arc::clone(&parts.blobs),

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use wire::Millis;
 
 use crate::limits;
+use crate::miner::frames::Decoded;
 use crate::rpc::Reply;
 use crate::spec::TensorCodec;
 
@@ -78,6 +79,14 @@ impl Meter {
         self.codec_time(encoding + decoding);
         let mut speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
         speeds.observe(codec, bytes, encoding.as_secs_f64(), decoding.as_secs_f64());
+    }
+
+    /// Counts the time that decoding a frame took, and learns from it if it was a codec of ours.
+    pub(crate) fn decoded(&self, decoded: &Decoded) {
+        match decoded.codec {
+            Some(codec) => self.worked(codec, decoded.message.bytes.len(), Duration::ZERO, decoded.time),
+            None => self.codec_time(decoded.time),
+        }
     }
 
     /// Counts a piece of a merge: bytes on the wire, bytes of its numbers.

@@ -76,6 +76,19 @@ pub enum Progress {
         /// Time not served, seconds.
         down_s: f64,
     },
+    /// Something happened to a champion of the arena.
+    Codec {
+        /// Epoch under way, or about to open.
+        epoch: u32,
+        /// First digits of the component's hash.
+        component: String,
+        /// "pinned", "unfit" (one node cannot run it), "in_force", "declined" (too few were ready) or "off".
+        news: String,
+        /// Where it comes from, first epoch, or why: for people.
+        about: String,
+    },
+    /// What a champion did in an epoch, against the codec that it replaced.
+    Champion(ChampionEpoch),
     /// A checkpoint was written.
     Checkpoint {
         /// Epoch whose opening weights it holds.
@@ -87,6 +100,31 @@ pub enum Progress {
     Status(Box<Status>),
     /// The run's last event.
     Summary(Box<Summary>),
+}
+
+/// A champion's epoch in figures. What the codec before would have taken is scaled up from a sample by seed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChampionEpoch {
+    /// Epoch.
+    pub epoch: u32,
+    /// First digits of the component's hash.
+    pub component: String,
+    /// Tensors that were to cross by it.
+    pub tensors: u64,
+    /// Those that crossed by the built-in codec instead.
+    pub fallbacks: u64,
+    /// Bytes of the tensors that crossed by it, as they are.
+    pub raw_bytes: u64,
+    /// The same, encoded.
+    pub bytes: u64,
+    /// What the codec before would have made of them, bytes; none without a sample.
+    pub previous_bytes: Option<u64>,
+    /// Time of encoding and the sender's own decoding, seconds, summed over the miners.
+    pub seconds: f64,
+    /// The time of the codec before, likewise.
+    pub previous_seconds: Option<f64>,
+    /// Tensors in the sample.
+    pub compared: u64,
 }
 
 /// What others need to join.

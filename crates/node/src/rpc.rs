@@ -242,6 +242,8 @@ pub mod code {
     pub const REFUSED: u16 = 7;
     /// This node could not do it (its disk, its memory).
     pub const FAILED: u16 = 8;
+    /// The frame's codec is not known here, or did not give the tensor back: send it again by a built-in one.
+    pub const RESEND: u16 = 9;
 }
 
 /// Why a peer's bytes are not a valid reply.

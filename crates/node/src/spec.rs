@@ -4,13 +4,15 @@
 //! Its canonical bytes are the TOML text with every value written out; their hash is the run's id.
 
 mod check;
+mod codec;
 mod place;
 mod section;
 
+pub use self::codec::{CodecSpec, FrameCodec, MergeCodec, TensorCodec, numbers_on_wire};
 pub use place::SpecError;
 pub use section::{
-    AuditSpec, BatchSpec, ClipScope, CodecSpec, DataSpec, InnerSpec, MergeCodec, OptimiserKind, OuterSpec,
-    PRESET_DEFAULT, PhaseSpec, ScheduleSpec, TensorCodec, TokenizerSpec, TrustSpec, UnwitnessedSpec,
+    AuditSpec, BatchSpec, ClipScope, DataSpec, InnerSpec, OptimiserKind, OuterSpec, PRESET_DEFAULT,
+    PhaseSpec, ScheduleSpec, TokenizerSpec, TrustSpec, UnwitnessedSpec,
 };
 
 use model::config::{Cut, ModelConfig, StageSpec};

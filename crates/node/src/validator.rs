@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{Epoch, MicroBatch, NodeId, RunId, SigningKey};
 
+use crate::champion::{self, Champions, Ready};
 use crate::device;
 use crate::fetch::FetchError;
 use crate::follow::{Follow, FollowError, Log};
@@ -86,6 +87,9 @@ pub enum ValidatorError {
         /// Why.
         reason: String,
     },
+    /// The sandbox is not there.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::HostError),
     /// A task ended in a panic: a defect.
     #[error("a part of the validator failed ({0}): please report it")]
     Task(#[from] tokio::task::JoinError),
@@ -108,11 +112,15 @@ pub struct Parts {
     pub blobs: Arc<dyn store::Blobs>,
     /// Threads to compute with.
     pub threads: usize,
+    /// How components of champions are compiled: by this binary, started again.
+    pub child: sandbox::Child,
+    /// The validator's folder; none: what was compiled is not kept.
+    pub folder: Option<std::path::PathBuf>,
 }
 
 /// Follows, measures and replays until the run is over or `stop`.
 pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), ValidatorError> {
-    let Parts { key, link, orchestrator, run, blobs, threads } = parts;
+    let Parts { key, link, orchestrator, run, blobs, threads, child, folder } = parts;
     let end = stop.child_token();
     let _end_with_this = end.clone().drop_guard();
     let mut tasks = JoinSet::new();
@@ -123,6 +131,19 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
     let spec = log.read(|view| RunSpec::from_canonical(&view.run_spec, run))?;
     let speaker =
         Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run }.start(&mut tasks, &end);
+    let champions = Arc::new(Champions::new(child, folder));
+    let ready = Ready {
+        champions: Arc::clone(&champions),
+        link: Arc::clone(&link),
+        blobs: Arc::clone(&blobs),
+        orchestrator,
+        run,
+        log: log.clone(),
+        speaker: speaker.clone(),
+        numbers: champion::numbers(&spec),
+        no_room: None,
+    };
+    tasks.spawn(ready.run(end.clone()));
     let tokens = TokenSource::new(&spec, blobs, Arc::clone(&link), run, orchestrator)?;
     let bench = Bench::new(&spec, threads)?;
     let draw = Draw::new(key, log.read(|view| view.state.spec().audit_rate_ppm));
@@ -134,6 +155,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
         run,
         log,
         speaker,
+        champions,
         spec,
         tokens: Arc::new(tokens),
         bench: Arc::new(bench),
@@ -168,6 +190,7 @@ struct Validator {
     run: RunId,
     log: Log,
     speaker: Speaker,
+    champions: Arc<Champions>,
     spec: RunSpec,
     tokens: Arc<TokenSource>,
     bench: Arc<Bench>,
@@ -367,7 +390,7 @@ impl Validator {
     /// None if there is nothing to compare.
     async fn outcome(&self, item: &Item) -> Result<Option<Outcome>, ValidatorError> {
         let most = crate::miner::frames::most_bytes(&self.spec);
-        let opened = match replay::open(self.link.as_ref(), self.run, item, most).await {
+        let opened = match replay::open(&self.link, self.run, item, most, &self.champions).await {
             Ok(opened) => opened,
             Err(replay::NotOpened::Version) => return Ok(None),
             Err(replay::NotOpened::Reason(reason)) => {

@@ -4,6 +4,7 @@
 mod it {
     mod alone;
     mod bad_input;
+    mod champion;
     mod equality;
     mod learning;
     mod miners;
@@ -11,4 +12,10 @@ mod it {
     mod runs;
     mod script;
     mod world;
+
+    /// Children of the sandbox are this binary: they are started with the name of this test, and never return from it.
+    #[test]
+    fn sandbox_child() {
+        sandbox::child::run_if_asked();
+    }
 }

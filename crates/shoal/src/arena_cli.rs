@@ -78,7 +78,8 @@ struct CheckArgs {
     spec: PathBuf,
 }
 
-pub(crate) use online::{Untrue, create_encrypted, load_any};
+pub(crate) use eval::cache_folder;
+pub(crate) use online::{Untrue, Where, create_encrypted, load_any};
 
 pub(crate) fn run(args: &ArenaArgs, json: bool) -> Result<ExitCode> {
     match &args.command {

@@ -103,6 +103,8 @@ pub(crate) struct ShapeArgs {
     /// Seed of data order, weights and routes.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) champion: crate::champion::ChampionArgs,
 }
 
 #[derive(Args, Debug)]
@@ -121,7 +123,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
     /// Continue the run in --dir, or the newest one below ./shoal-runs.
-    #[arg(long, conflicts_with_all = ["data", "tokenizer", "spec", "preset", "init", "epochs", "tokens", "stages", "seed"])]
+    #[arg(long, conflicts_with_all = ["data", "tokenizer", "spec", "preset", "init", "epochs", "tokens", "stages", "seed", "champion", "arena"])]
     pub(crate) resume: bool,
     /// Threads of each miner. Default: the machine's cores divided by the miners, at least 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -282,6 +284,14 @@ pub(crate) enum RunCommand {
         #[arg(long, conflicts_with = "presets")]
         toml: bool,
     },
+    /// Pin a champion of the arena into a run, running or not, or take it away.
+    ///
+    /// The component is fetched, tried on golden tensors and left in the folder; the orchestrator puts it in the log, every
+    /// node compiles and tries it, and it carries activations and gradients from the epoch after next on, if all stages
+    /// keep their quorum among those who are ready. It must give back every bit.
+    Codec(crate::champion::CodecArgs),
+    /// Run the evidence of a champion's fault again, and print the hashes that the log's `CodecFault` names.
+    Fault(crate::champion::FaultArgs),
     /// Write the log of a run as one file, for `shoal verify` anywhere.
     Log {
         /// A run folder.

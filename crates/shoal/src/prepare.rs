@@ -72,6 +72,10 @@ pub(crate) fn prepare(
     // The shape is checked before minutes go into data.
     let mut spec = shape(shape_args, &tokenizer)?;
     adjust(&mut spec)?;
+    let champion = crate::champion::find(&shape_args.champion, &spec)?;
+    if let Some(found) = &champion {
+        say(&found.line());
+    }
     let (Place::At(runs) | Place::Below(runs)) = place;
     let corpus = corpus(data_args, vec![runs.clone()])?;
     say(&format!("data: {}", corpus.summary));
@@ -131,6 +135,9 @@ pub(crate) fn prepare(
     let spec = RunSpec::from_canonical(text.as_bytes(), spec.run_id())?;
     std::fs::write(folder.spec(), text).context("cannot write the run's spec")?;
     node::key::create(&folder.key())?;
+    if let Some(found) = &champion {
+        runtime.block_on(found.leave(&folder, &blobs))?;
+    }
     drop(blobs);
     drop(runtime);
     let path = settle(draft, place)?;

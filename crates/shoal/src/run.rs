@@ -4,18 +4,23 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use ledger::fold::Signatures;
+use ledger::verify::Replay;
 use model::checkpoint::{Checkpoint, Export};
 use model::config::{Dtype, ModelConfig};
 use node::folder::RunFolder;
+use node::progress::ChampionEpoch;
 use node::spec::RunSpec;
 use serde_json::json;
+use swarm::State;
+use swarm::record::CodecPin;
 
 use crate::cli::{ExportNumbers, RunArgs, RunCommand};
 use crate::failure::bad_input;
 use crate::prepare::{self, Place};
 use crate::sample::checkpoint_of;
 use crate::unit;
-use crate::watch::{Show, print};
+use crate::watch::{Show, champion_line, print};
 
 /// `shoal run`.
 pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
@@ -39,8 +44,14 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
         RunCommand::Show { path, toml, .. } => {
             let path = path.ok_or_else(|| bad_input("name a run folder or a spec"))?;
             let spec = read(&path)?;
-            if toml { print(spec.canonical().trim_end())? } else { show(&spec, json)? }
+            if toml {
+                print(spec.canonical().trim_end())?;
+            } else {
+                show(&spec, champions(&path)?.as_ref(), json)?;
+            }
         }
+        RunCommand::Fault(args) => return crate::champion::fault(&args, json),
+        RunCommand::Codec(args) => return crate::champion::run(&args, json),
         RunCommand::Log { from, to } => {
             let blocks = crate::verify::write_log(&from, &to)?;
             if json {
@@ -78,6 +89,27 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn pinned(pin: &CodecPin) -> serde_json::Value {
+    let CodecPin { component, source, from, .. } = pin;
+    json!({ "component": component.to_string(), "source": source, "from_epoch": from.0 })
+}
+
+fn show_champions(spec: &RunSpec, champions: Option<&Champions>) -> Result<()> {
+    let names = [&spec.codec.activations, &spec.codec.gradients].map(|class| String::from(class.clone()));
+    print(&format!("codec      activations {}, gradients {}", names[0], names[1]))?;
+    let Some(known) = champions else { return Ok(()) };
+    for (pin, words) in [(&known.in_force, "in force"), (&known.pinned, "pinned")] {
+        let Some(pin) = pin else { continue };
+        print(&format!(
+            "champion   {} {words} from epoch {}: {}",
+            pin.component.short(),
+            pin.from.0 + 1,
+            pin.source
+        ))?;
+    }
+    known.epochs.iter().try_for_each(|epoch| print(&format!("           {}", champion_line(epoch))))
+}
+
 /// The spec of a run folder or a file.
 fn read(path: &Path) -> Result<RunSpec> {
     let file = if path.is_dir() { RunFolder::new(path).spec() } else { path.to_owned() };
@@ -109,7 +141,42 @@ fn presets(json: bool) -> Result<()> {
 /// Micro-batches that a stage holds graphs of when its memory is told.
 const IN_FLIGHT: usize = 4;
 
-fn show(spec: &RunSpec, json: bool) -> Result<()> {
+/// What the log says of champions; none if there is no log, or its orchestrator is running.
+#[derive(Debug, Default)]
+struct Champions {
+    in_force: Option<CodecPin>,
+    pinned: Option<CodecPin>,
+    epochs: Vec<ChampionEpoch>,
+}
+
+fn champions(path: &Path) -> Result<Option<Champions>> {
+    if !RunFolder::new(path).log().exists() {
+        return Ok(None);
+    }
+    let header = crate::verify::header_of(path)?;
+    let mut replay = Replay::<State>::new(header.run, header.orchestrator);
+    let read = crate::verify::read_run(path, |block| {
+        replay.push(block, Signatures::Trust).map_err(Box::new)?;
+        Ok(true)
+    });
+    match read {
+        Err(error) if error.downcast_ref::<store::LogError>().is_some_and(in_use) => return Ok(None),
+        read => read?,
+    }
+    let Some(state) = replay.state() else { return Ok(None) };
+    let codecs = state.codecs();
+    Ok(Some(Champions {
+        in_force: codecs.active().map(|active| active.pin.clone()),
+        pinned: codecs.pending().cloned(),
+        epochs: state.summaries().iter().filter_map(node::observe::champion).collect(),
+    }))
+}
+
+fn in_use(error: &store::LogError) -> bool {
+    matches!(error, store::LogError::InUse { .. })
+}
+
+fn show(spec: &RunSpec, champions: Option<&Champions>, json: bool) -> Result<()> {
     let stages = spec.stage_specs();
     let rows = spec.batch.sequences * spec.model.sequence;
     let (forward, backward) = spec.cut.message_bytes(&spec.model, rows);
@@ -141,6 +208,13 @@ fn show(spec: &RunSpec, json: bool) -> Result<()> {
                 "tokens_per_epoch": spec.tokens_per_epoch(),
                 "epochs": spec.phases.epochs,
                 "plain": spec.is_plain(),
+                "codec": {
+                    "activations": spec.codec.activations,
+                    "gradients": spec.codec.gradients,
+                    "in_force": champions.and_then(|known| known.in_force.as_ref()).map(pinned),
+                    "pinned": champions.and_then(|known| known.pinned.as_ref()).map(pinned),
+                    "epochs": champions.map(|known| &known.epochs),
+                },
             })
             .to_string(),
         );
@@ -180,6 +254,7 @@ fn show(spec: &RunSpec, json: bool) -> Result<()> {
         spec.inner.steps,
         unit::count(spec.tokens_per_epoch())
     ))?;
+    show_champions(spec, champions)?;
     let (train, held_out) = spec.manifest().tokens();
     print(&format!(
         "data       {} tokens to train on, {} held out",

@@ -14,6 +14,7 @@ use node::progress::{Progress, Summary};
 use crate::cli::WatchArgs;
 use crate::failure::bad_input;
 use live::Live;
+pub(crate) use plain::champion_line;
 use view::View;
 
 /// Longest line of an event, bytes.

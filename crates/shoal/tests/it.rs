@@ -8,6 +8,7 @@ mod it {
     mod audit;
     mod bad_input;
     mod binary;
+    mod champion;
     mod codec;
     mod crew;
     mod kills;

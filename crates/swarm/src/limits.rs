@@ -67,3 +67,17 @@ pub const REFER_PERCENT: u64 = 5;
 pub const HOLDERS_MIN: usize = 2;
 /// Heartbeats after a restart in which no deadline fires (protocol §6 "Restart").
 pub const RESUME_HEARTBEATS: u64 = 2;
+/// Longest description of where a codec comes from, bytes.
+pub const CODEC_SOURCE_BYTES: usize = 256;
+/// Share of an epoch's tensors that may fall back before its codec goes, percent (protocol §7 "Production").
+pub const CODEC_FALLBACK_PERCENT: u64 = 1;
+/// Openings at which a pinned codec is tried before it is given up.
+pub const CODEC_TRIES: u32 = 8;
+/// Compared tensors from which a codec that saves nothing goes.
+pub const CODEC_SAMPLE_MIN: u64 = 8;
+/// What happened to codecs, newest kept.
+pub const CODEC_EVENTS_MAX: usize = 256;
+/// Components that a node is remembered to be ready for: the one in force and the one to come.
+pub const CODECS_READY: usize = 2;
+/// Most tensors, bytes or microseconds in one report on a codec.
+pub const CODEC_COUNT_MAX: u64 = 1 << 50;

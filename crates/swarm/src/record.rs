@@ -3,6 +3,10 @@
 //! A block holds inputs (statements and controls) in the order of arrival; behind each input stand the derived
 //! records that it made due. Derived records are a pure function of the state, so a verifier recomputes each one.
 
+mod codec;
+
+pub use codec::{CodecCounts, CodecFault, CodecPin, OffCause};
+
 use ledger::Fact;
 use serde::{Deserialize, Serialize};
 use wire::{Direction, Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, StageIndex, Step};
@@ -52,6 +56,10 @@ pub enum Control {
         /// State hash per shard, as in [`Statement::Ready`].
         states: Vec<Hash>,
     },
+    /// A champion is to carry tensors from an epoch on: at least one whole epoch lies between.
+    CodecPinned(CodecPin),
+    /// The owner takes the champion away, the one in force and the one to come.
+    CodecUnpinned,
 }
 
 /// What a node may state.
@@ -138,6 +146,29 @@ pub enum Statement {
         /// Tokens it was measured on.
         tokens: u64,
     },
+    /// Has compiled a pinned component, and it did with the golden tensors what the pin says.
+    CodecReady {
+        /// Component.
+        component: Hash,
+    },
+    /// Cannot run a pinned component.
+    CodecUnfit {
+        /// Component.
+        component: Hash,
+        /// Why, at most [`crate::limits::NAME_BYTES`].
+        reason: String,
+    },
+    /// What the champion did since the last such report.
+    CodecWork {
+        /// Epoch.
+        epoch: Epoch,
+        /// Component.
+        component: Hash,
+        /// Counts.
+        counts: CodecCounts,
+    },
+    /// The champion gave another tensor back.
+    CodecFault(CodecFault),
 }
 
 /// What a node can do and where it is.
@@ -449,6 +480,31 @@ pub enum Derived {
         /// Epochs merged.
         epochs: u32,
     },
+    /// Behind this the epoch opens, and the pinned codec is in force: all stages keep their quorum among those who are
+    /// ready for it.
+    CodecSwitched {
+        /// Epoch about to open.
+        epoch: Epoch,
+        /// Component.
+        component: Hash,
+    },
+    /// Too few were ready for the pinned codec when its epoch was to open: the codec stays what it was, and the next
+    /// openings try again, [`crate::limits::CODEC_TRIES`] in all.
+    CodecDeclined {
+        /// Epoch about to open.
+        epoch: Epoch,
+        /// Component.
+        component: Hash,
+    },
+    /// The codec in force carries nothing any more.
+    CodecOff {
+        /// Epoch under way, or about to open.
+        epoch: Epoch,
+        /// Component.
+        component: Hash,
+        /// Why.
+        cause: OffCause,
+    },
 }
 
 /// A member of an epoch.
@@ -508,6 +564,9 @@ impl Fact for Derived {
             Self::Manifest { .. } => "Manifest",
             Self::Amended { .. } => "Amended",
             Self::Finished { .. } => "Finished",
+            Self::CodecSwitched { .. } => "CodecSwitched",
+            Self::CodecDeclined { .. } => "CodecDeclined",
+            Self::CodecOff { .. } => "CodecOff",
         }
     }
 }
@@ -519,6 +578,8 @@ impl Fact for Control {
             Self::Resumed { .. } => "Resumed",
             Self::Drain => "Drain",
             Self::Keeps { .. } => "Keeps",
+            Self::CodecPinned(_) => "CodecPinned",
+            Self::CodecUnpinned => "CodecUnpinned",
         }
     }
 }

@@ -1,8 +1,14 @@
 //! Seeded routes: which miner of a stage takes a micro-batch, in proportion to capacity, the same on every CPU.
 //!
-//! Weighted rendezvous hashing: each candidate draws u from a keyed hash and gets the score −log2(u) / capacity; the
-//! smallest score wins, so P(win) = capacity / Σ capacity, and a candidate that goes away changes no other's routes.
-//! The logarithm is computed in integers.
+//! Rank 1: a stage's capacities lie end to end on a line, and micro-batch i falls on it at the fraction of s + i·√p, with
+//! s drawn for the epoch and the stage, p the stage's prime. Such a sequence (Kronecker's) is far more even than draws:
+//! of any n micro-batches in a row a miner gets its share within O(log n), where draws are off by √n and leave miners
+//! idle. Roots of different primes are independent, so the stages' routes are jointly even: every pair of neighbours
+//! meets as often as their shares say (Weyl 1916; Niederreiter 1992, §3.1).
+//!
+//! Further ranks: weighted rendezvous hashing. Each candidate draws u from a keyed hash and gets the score
+//! −log2(u) / capacity; the smallest wins, so P(win) = capacity / Σ capacity. A candidate that goes away changes no
+//! other's routes. All in integers.
 
 use wire::{Hash, MicroBatch, NodeId, StageIndex};
 
@@ -38,19 +44,33 @@ fn draw(seed: &Hash, micro_batch: MicroBatch, stage: StageIndex, node: &NodeId) 
     u64::from_le_bytes(*low)
 }
 
-/// The first [`limits::ROUTE_CANDIDATES`] miners for a micro-batch, best first. `candidates`: node and capacity (any
-/// unit, the same for all; 0 counts as 1).
+/// A miner of a stage, as routes see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub node: NodeId,
+    /// Capacity in any unit, the same for all; 0 counts as 1.
+    pub capacity: u64,
+    /// Whether it is still there.
+    pub live: bool,
+}
+
+/// The first [`limits::ROUTE_CANDIDATES`] live miners for a micro-batch, best first. `candidates`: all that the epoch
+/// began with, ascending by node.
 pub fn rank(
     seed: &Hash,
     micro_batch: MicroBatch,
     stage: StageIndex,
-    candidates: impl IntoIterator<Item = (NodeId, u64)>,
+    candidates: impl IntoIterator<Item = Candidate>,
 ) -> Vec<NodeId> {
+    let candidates: Vec<Candidate> = candidates.into_iter().collect();
+    let owner = owner(point(seed, micro_batch, stage), &candidates);
     let mut best: Vec<(u128, NodeId)> = Vec::with_capacity(limits::ROUTE_CANDIDATES + 1);
-    for (node, capacity) in candidates {
+    for Candidate { node, capacity, .. } in candidates.into_iter().filter(|candidate| candidate.live) {
         let log = u128::from(neg_log2(draw(seed, micro_batch, stage, &node)));
         // log < 2^47, so 2^80 · log fits, and capacities up to 2^64 still differ.
-        let entry = ((log << 80) / u128::from(capacity.max(1)), node);
+        let score = if Some(node) == owner { 0 } else { (log << 80) / u128::from(capacity.max(1)) };
+        let entry = (score, node);
         let at = best.partition_point(|other| *other < entry);
         if at < limits::ROUTE_CANDIDATES {
             best.insert(at, entry);
@@ -60,12 +80,46 @@ pub fn rank(
     best.into_iter().map(|(_, node)| node).collect()
 }
 
+/// Where a micro-batch falls on a stage's line, in units of 2^−64 of its length.
+fn point(seed: &Hash, micro_batch: MicroBatch, stage: StageIndex) -> u64 {
+    let start = draw(seed, MicroBatch(u64::MAX), stage, &NodeId([0; 32]));
+    start.wrapping_add(micro_batch.0.wrapping_mul(turn(stage)))
+}
+
+/// Fraction of the square root of the stage's prime, in units of 2^−64; exact to 2^−54.
+fn turn(stage: StageIndex) -> u64 {
+    let prime = |n: &u128| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let prime = (2_u128..).filter(prime).nth(usize::from(stage.0)).unwrap_or(2);
+    // Any stage's prime is below 2^20.
+    ((prime << 108).isqrt() as u64) << 10
+}
+
+fn owner(point: u64, candidates: &[Candidate]) -> Option<NodeId> {
+    let length = |candidate: &Candidate| u128::from(candidate.capacity.max(1));
+    let whole: u128 = candidates.iter().map(length).sum();
+    // Lengths up to 2^64 each: shortened so that the product fits.
+    let shift = whole.checked_ilog2().unwrap_or(0).saturating_sub(62);
+    let mut at = (u128::from(point) * (whole >> shift)) >> 64 << shift;
+    for candidate in candidates {
+        match at.checked_sub(length(candidate)) {
+            Some(rest) => at = rest,
+            None => return Some(candidate.node),
+        }
+    }
+    candidates.last().map(|candidate| candidate.node)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn node(i: u8) -> NodeId {
         NodeId([i; 32])
+    }
+
+    fn of(capacities: &[u64]) -> Vec<Candidate> {
+        let all = capacities.iter().enumerate();
+        all.map(|(n, capacity)| Candidate { node: node(n as u8), capacity: *capacity, live: true }).collect()
     }
 
     #[test]
@@ -82,32 +136,54 @@ mod tests {
     }
 
     #[test]
-    fn routes_follow_capacity() {
-        let capacities = [1_u64, 2, 3, 10];
-        let mut wins = [0_u32; 4];
-        let draws = 40_000;
-        for i in 0..draws {
-            let seed = Hash::of(b"seed");
-            let all = capacities.iter().enumerate().map(|(n, c)| (node(n as u8), *c));
-            let ranked = rank(&seed, MicroBatch(i), StageIndex(1), all);
-            assert_eq!(ranked.len(), 3);
-            wins[ranked[0].0[0] as usize] += 1;
+    fn turns_are_roots_of_primes() {
+        for (stage, prime) in [2.0_f64, 3.0, 5.0, 7.0, 11.0, 13.0].into_iter().enumerate() {
+            let got = turn(StageIndex(stage as u16)) as f64 / 2.0_f64.powi(64);
+            assert!((got - prime.sqrt().fract()).abs() < 1e-12, "{prime}: {got}");
         }
-        for (count, capacity) in wins.iter().zip(capacities) {
-            let share = capacity as f64 / 16.0;
-            let expected = draws as f64 * share;
-            let deviation = (draws as f64 * share * (1.0 - share)).sqrt();
-            assert!((f64::from(*count) - expected).abs() < 4.5 * deviation, "{wins:?}");
+    }
+
+    #[test]
+    fn any_run_of_micro_batches_is_shared_by_capacity() {
+        let capacities = [1_u64, 2, 3, 10];
+        let all = of(&capacities);
+        for (stage, from) in [(0, 0), (1, 7), (2, 1000), (5, 1 << 40)] {
+            let mut wins = [0_u64; 4];
+            for i in 0..4000_u64 {
+                let ranked =
+                    rank(&Hash::of(b"seed"), MicroBatch(from + i), StageIndex(stage), all.iter().copied());
+                assert_eq!(ranked.len(), 3);
+                wins[usize::from(ranked[0].0[0])] += 1;
+                for (count, capacity) in wins.iter().zip(capacities) {
+                    let share = (i + 1) as f64 * capacity as f64 / 16.0;
+                    assert!((*count as f64 - share).abs() < 4.0, "{wins:?} of {}", i + 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_meet_as_often_as_their_shares_say() {
+        let (first, second) = (of(&[1, 1]), of(&[1, 3]));
+        for (a, b) in [(0, 1), (1, 2), (0, 2), (7, 8)] {
+            let mut meet = [[0_u32; 2]; 2];
+            for i in 0..4000 {
+                let at = |stage, all: &[Candidate]| {
+                    rank(&Hash::of(b"x"), MicroBatch(i), StageIndex(stage), all.iter().copied())[0].0[0]
+                };
+                meet[usize::from(at(a, &first))][usize::from(at(b, &second))] += 1;
+            }
+            for (counts, share) in meet.iter().flat_map(|row| row.iter().zip([0.125, 0.375])) {
+                assert!((f64::from(*counts) / 4000.0 - share).abs() < 0.02, "{a} {b}: {meet:?}");
+            }
         }
     }
 
     #[test]
     fn second_rank_follows_capacity_among_the_rest() {
-        let capacities = [5_u64, 1, 4];
         let (mut both, mut second) = (0_u32, 0_u32);
         for i in 0..40_000 {
-            let all = capacities.iter().enumerate().map(|(n, c)| (node(n as u8), *c));
-            let ranked = rank(&Hash::of(b"x"), MicroBatch(i), StageIndex(0), all);
+            let ranked = rank(&Hash::of(b"x"), MicroBatch(i), StageIndex(0), of(&[5, 1, 4]));
             if ranked[0] == node(0) {
                 both += 1;
                 second += u32::from(ranked[1] == node(2));
@@ -120,15 +196,12 @@ mod tests {
     #[test]
     fn a_lost_candidate_moves_only_its_own_micro_batches() {
         let seed = Hash::of(b"seed");
+        let all = of(&[1, 2, 3, 4, 5, 6]);
+        let mut left = all.clone();
+        left[5].live = false;
         for i in 0..500 {
-            let before =
-                rank(&seed, MicroBatch(i), StageIndex(0), (0..6).map(|n| (node(n), u64::from(n) + 1)));
-            let after = rank(
-                &seed,
-                MicroBatch(i),
-                StageIndex(0),
-                (0..6).filter(|n| *n != 5).map(|n| (node(n), u64::from(n) + 1)),
-            );
+            let before = rank(&seed, MicroBatch(i), StageIndex(0), all.iter().copied());
+            let after = rank(&seed, MicroBatch(i), StageIndex(0), left.iter().copied());
             if before[0] == node(5) {
                 assert_eq!(after[0], before[1]);
             } else {
@@ -139,14 +212,21 @@ mod tests {
 
     #[test]
     fn golden_routes() {
-        let ranked = rank(&Hash::of(b"golden"), MicroBatch(7), StageIndex(2), (0..8).map(|n| (node(n), 100)));
+        let ranked = rank(&Hash::of(b"golden"), MicroBatch(7), StageIndex(2), of(&[100; 8]));
         let order: Vec<u8> = ranked.iter().map(|node| node.0[0]).collect();
-        assert_eq!(order, [3, 5, 1]);
+        assert_eq!(order, [4, 3, 5]);
     }
 
     #[test]
-    fn nobody_and_zero_capacity_are_cases() {
-        assert!(rank(&Hash::of(b"s"), MicroBatch(0), StageIndex(0), []).is_empty());
-        assert_eq!(rank(&Hash::of(b"s"), MicroBatch(0), StageIndex(0), [(node(1), 0)]), [node(1)]);
+    fn nobody_zero_and_the_largest_capacities_are_cases() {
+        let of_all = |all: Vec<Candidate>| rank(&Hash::of(b"s"), MicroBatch(9), StageIndex(0), all);
+        assert!(of_all(Vec::new()).is_empty());
+        assert_eq!(of_all(of(&[0])), [node(0)]);
+        let largest = rank(&Hash::of(b"s"), MicroBatch(9), StageIndex(0), of(&[u64::MAX; 40]));
+        assert_eq!(largest.len(), limits::ROUTE_CANDIDATES);
+        let mut gone = of(&[1, 1]);
+        gone[0].live = false;
+        gone[1].live = false;
+        assert!(of_all(gone).is_empty());
     }
 }

@@ -7,6 +7,7 @@
 mod accept;
 mod accept_merge;
 mod accept_work;
+mod codec;
 mod fold;
 mod gather;
 mod merge;
@@ -23,12 +24,14 @@ use ledger::fold::Tip;
 use serde::{Deserialize, Serialize};
 use wire::{Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, StageIndex, Step};
 
+pub use self::codec::{ActiveCodec, CodecEvent, CodecNews, Codecs};
 pub use self::merge::{MergeClock, MergeStep, SetUpload, ShardView, StageMerge, Standing};
 pub use self::node::{Node, Presence, Ready, Verdicts};
-pub use self::summary::{EpochSummary, HeldOutLoss, StageSummary, Totals};
+pub use self::summary::{CodecSummary, EpochSummary, HeldOutLoss, StageSummary, Totals};
 pub use self::work::{Cause, Cell, Coverage, EpochWork, Lease, MemberWork, Path};
 use crate::limits;
 use crate::record::{Member, Role};
+use crate::route::Candidate;
 use crate::shard::{self, Partition};
 use crate::spec::{SpecError, SwarmSpec};
 
@@ -57,6 +60,7 @@ pub struct State {
     summaries: VecDeque<EpochSummary>,
     held_out: BTreeMap<Epoch, BTreeMap<NodeId, HeldOutLoss>>,
     totals: Totals,
+    codecs: Codecs,
 }
 
 /// What a run does now.
@@ -242,12 +246,13 @@ impl State {
 
     /// Who takes a micro-batch in a stage: up to three live members, best first (protocol §2.2 "Routing").
     pub fn route(&self, micro_batch: MicroBatch, stage: StageIndex) -> Vec<NodeId> {
-        crate::route::rank(
-            &self.work.seed,
-            micro_batch,
-            stage,
-            self.members(stage).map(|member| (member.node, member.capacity)),
-        )
+        let all = self.work.members.iter().filter(|work| work.member.stage == stage);
+        let candidates = all.map(|work| Candidate {
+            node: work.member.node,
+            capacity: work.member.capacity,
+            live: work.live,
+        });
+        crate::route::rank(&self.work.seed, micro_batch, stage, candidates)
     }
 
     /// Leases with micro-batches under way.
@@ -341,6 +346,11 @@ impl State {
     /// Sums over the whole run, the newest epoch's traffic and losses included.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Champions: in force, to come, and what became of them.
+    pub fn codecs(&self) -> &Codecs {
+        &self.codecs
     }
 
     fn present(&self, role: Role) -> impl Iterator<Item = (&NodeId, &Node)> {

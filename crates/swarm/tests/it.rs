@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that unwraps is a test that fails")]
 
 mod it {
+    mod codec;
     mod hostile;
     mod lockstep;
     mod restart;

@@ -20,6 +20,7 @@ use crate::bytes::Reader;
 use crate::error::CodecError;
 use crate::header::{CodecId, Header};
 use crate::kernel::{Block, ROWS, predict_all};
+use crate::probe::Probe;
 use crate::scratch::Scratch;
 use crate::simd::Level;
 use crate::tensor::{DType, TensorRef};
@@ -28,23 +29,32 @@ use crate::tensor::{DType, TensorRef};
 const MAX_COMPONENT: i32 = i16::MAX as i32;
 /// Bits of a row's largest value as an integer.
 const ROW_BITS: i32 = 12;
+/// Fewer rows are not transformed: all lanes of a vector take as long as these.
+const LEAST_ROWS: usize = ROWS / 4;
 /// Blocks of 64 rows on which the step is searched.
 const SAMPLE_BLOCKS: usize = 2;
+/// Steps tried on them at most: one where what the step does not explain is a smaller share of the error allowed.
+const SAMPLE_TRIES: usize = 2;
+const SMALL_SHARE: f64 = 0.06;
 /// Steps tried before the basis is given up.
 const TRIES: usize = 10;
 /// Steps after which one that meets the target is good enough.
 const GOOD_TRIES: usize = 3;
-/// Share of the error allowed that is aimed at, and from which on a step is close enough.
+/// Share of the error allowed that is aimed at, first and later, and from which on a step is close enough.
+const FIRST_SHARE: f64 = 0.992;
 const SURE_SHARE: f64 = 0.996;
-const CLOSE_ENOUGH: f64 = 0.99;
+const CLOSE_ENOUGH: f64 = 0.98;
 /// Columns that are turned into rows together.
 const TILE: usize = 16;
-/// Payloads this much smaller than the tensor are not compared with the uniform codec's.
+/// Payloads this much smaller than the tensor are not compared with the uniform codec's, nor are others of large tensors
+/// unless that codec does better on rows of so many elements.
 const SURE_RATIO: usize = 3;
+const RIVAL_PROBE: usize = 1 << 17;
 
-/// Appends `tensor` as one payload that meets `target`, in `basis`, or without it where that is smaller.
+/// Appends `tensor` as one payload that meets `target`, in `basis`, or without it where that is smaller; of
+/// large tensors a few rows tell whether that is tried.
 ///
-/// Returns the payload's length in bytes. A tensor whose rows are not as long as the basis's columns, or of which too
+/// Returns the payload's length in bytes. A tensor of fewer than 16 rows or of others than the basis's length, or of which too
 /// much lies outside the basis, goes to the uniform codec.
 pub fn encode_klt(
     level: Level,
@@ -55,7 +65,8 @@ pub fn encode_klt(
 ) -> Result<usize, CodecError> {
     let level = level.checked();
     let uniform = |out: &mut Vec<u8>| super::encode_lossy(level, CodecId::Uniform, target, tensor, out);
-    if tensor.rows_cols().1 != basis.columns() {
+    let (rows, cols) = tensor.rows_cols();
+    if cols != basis.columns() || rows < LEAST_ROWS {
         return uniform(out);
     }
     let start = out.len();
@@ -67,6 +78,15 @@ pub fn encode_klt(
         return Ok(length);
     }
     let mut other = Vec::new();
+    if in_basis && tensor.len() >= 2 * RIVAL_PROBE {
+        // Where they are close it matters little which one it is.
+        let probe = Probe::of(tensor, RIVAL_PROBE);
+        let of_probe = super::encode_lossy(level, CodecId::Uniform, target, probe.view()?, &mut other)?;
+        if of_probe as f64 / probe.len() as f64 >= length as f64 / tensor.bytes().len() as f64 {
+            return Ok(length);
+        }
+        other.clear();
+    }
     let other_length = uniform(&mut other)?;
     if other_length < length {
         out.truncate(start);
@@ -93,7 +113,8 @@ fn encode(level: Level, basis: &Basis, target: Target, tensor: TensorRef<'_>, ou
         return false;
     };
     // A few blocks, spread over the rows, stand for all while the step is searched.
-    let stride = (components.len() / (parts * ROWS)).div_ceil(SAMPLE_BLOCKS);
+    let blocks = SAMPLE_BLOCKS * (cols / parts).clamp(1, 4);
+    let stride = (components.len() / (parts * ROWS)).div_ceil(blocks);
     let mut sample = (Vec::new(), Vec::new());
     for (x, y) in columns.chunks(cols * ROWS).zip(components.chunks(parts * ROWS)).step_by(stride) {
         sample.0.extend_from_slice(x);
@@ -106,11 +127,18 @@ fn encode(level: Level, basis: &Basis, target: Target, tensor: TensorRef<'_>, ou
         let used = used_components(codes, parts);
         fits.then(|| (measure(level, basis, tensor.dtype(), x, codes, used, step), used))
     };
-    // What the step does not explain — energy outside the basis, roundings — is measured and kept aside.
-    let share = sample.0.len() as f64 / columns.len() as f64;
+    // What the step does not explain — energy outside the basis, roundings — goes with the power and is kept aside.
+    let sample_power = level.run(
+        #[inline(always)]
+        || square_sum(&sample.0),
+    );
+    let share = sample_power / power;
+    if !share.is_normal() {
+        return false;
+    }
     let mut aside = 0.0;
     let mut step = step_for_noise(level, &sample.1, budget * share, None);
-    for _ in 0..2 {
+    for _ in 0..SAMPLE_TRIES {
         let Some((sums, _)) = attempt(&sample.0, &sample.1, step) else {
             return false;
         };
@@ -118,15 +146,19 @@ fn encode(level: Level, basis: &Basis, target: Target, tensor: TensorRef<'_>, ou
         if aside >= budget {
             return false;
         }
+        if aside < SMALL_SHARE * budget {
+            break;
+        }
         step = step_for_noise(level, &sample.1, (budget - aside) * share, Some(step));
     }
     // Then the whole says: noise follows the step, what is aside hardly does.
-    let mut met = None;
-    let mut step = step_for_noise(level, &components, (budget - aside) * SURE_SHARE, Some(step));
+    let (mut met, mut last) = (None, 0.0);
+    let mut step = step_for_noise(level, &components, (budget - aside) * FIRST_SHARE, Some(step));
     for tried in 0..TRIES {
         let Some((sums, used)) = attempt(&columns, &components, step) else {
             break;
         };
+        last = step;
         let is_met = target.is_met(&sums);
         if is_met && met.is_none_or(|(s, _)| s < step) {
             met = Some((step, used));
@@ -141,7 +173,7 @@ fn encode(level: Level, basis: &Basis, target: Target, tensor: TensorRef<'_>, ou
         step = if is_met { next } else { next.min(step * 0.999) };
     }
     let Some((step, used)) = met else { return false };
-    if !quantize(level, &components, step, &mut codes) {
+    if step != last && !quantize(level, &components, step, &mut codes) {
         return false;
     }
     let rows = tensor.len() / cols;

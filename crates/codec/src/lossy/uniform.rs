@@ -22,6 +22,9 @@ use crate::tensor::{DType, TensorRef};
 /// Rows as long as these are treated as they are; others are cut to the second number.
 const ROW_LENGTHS: std::ops::RangeInclusive<usize> = 8..=16384;
 const CUT_ROW: usize = 1024;
+/// Tensors of fewer elements than this have rows no longer than the second number.
+const SMALL: usize = 1 << 13;
+const SMALL_ROW: usize = 64;
 /// Elements looked at while the step is searched.
 const SAMPLE: usize = 1 << 17;
 const SAMPLE_RUN: usize = 256;
@@ -78,7 +81,12 @@ pub(crate) fn encode(level: Level, target: Target, tensor: TensorRef<'_>, out: &
         return false;
     };
     let cols = tensor.rows_cols().1;
-    let period = if ROW_LENGTHS.contains(&cols) { cols } else { CUT_ROW };
+    let period = match cols {
+        // What so few elements could tell of their columns is not worth sending.
+        _ if values.len() < SMALL => cols.min(SMALL_ROW),
+        _ if ROW_LENGTHS.contains(&cols) => cols,
+        _ => CUT_ROW,
+    };
     out.extend_from_slice(&quantizer.step.to_le_bytes());
     out.extend_from_slice(&(period as u32).to_le_bytes());
     codes::encode(level, &codes, period, out);

@@ -3,7 +3,6 @@
 //! The few f32 operations here are single IEEE operations in a fixed order, never contracted, so every machine agrees.
 
 use super::predictor::Scale;
-use crate::bits::{BitReader, BitWriter};
 use crate::kernel::ROWS;
 use crate::simd::Level;
 
@@ -130,69 +129,101 @@ impl Lanes {
         );
     }
 
-    /// Writes the low bits of lane `i`.
-    #[inline]
-    pub(crate) fn put_low(&self, i: usize, value: u16, symbol: u8, low: &mut BitWriter) {
-        if self.context[i] >= NEAR_CONTEXTS {
-            low.put(u32::from(value) & 0x3f, 6);
-            if symbol >> 2 == FAR_ESCAPE {
-                low.put(u32::from(value) >> 7 & 0xff, 8);
-            }
-        } else if symbol == ESCAPE {
-            low.put(u32::from(value), 16);
-        } else {
-            let half = (1 << self.shift[i]) >> 1;
-            let difference = ordered(value) - self.predicted[i] + half;
-            low.put((difference & ((1 << self.shift[i]) - 1)) as u32, self.shift[i] as u32);
-        }
-    }
-
-    /// The value of lane `i`.
-    #[inline]
-    pub(crate) fn get_value(&self, i: usize, symbol: u8, low: &mut BitReader<'_>) -> u16 {
-        if self.context[i] >= NEAR_CONTEXTS {
-            let tail = low.get(6);
-            let code = symbol >> 2;
-            let exponent = match code {
-                FAR_ZERO => 0,
-                FAR_ESCAPE => low.get(8),
-                _ => (i32::from(code) - FAR_CENTRE + self.size[i]) as u32 & 0xff,
-            };
-            let bits = u32::from(symbol & 1) << 15 | exponent << 7 | u32::from(symbol & 2) << 5 | tail;
-            bits as u16
-        } else if symbol == ESCAPE {
-            low.get(16) as u16
-        } else {
-            let half = (1 << self.shift[i]) >> 1;
-            let step = i32::from(symbol) - 128;
-            let difference = (step << self.shift[i] | low.get(self.shift[i] as u32) as i32) - half;
-            from_ordered(self.predicted[i] + difference)
-        }
-    }
-
-    /// Follows the errors, and returns the values as integers for the columns to come.
-    pub(crate) fn learn(
-        &mut self,
+    /// Low bits of one column's values and how many each has.
+    pub(crate) fn low(
+        &self,
         level: Level,
-        scale: Scale,
         values: &[u16; ROWS],
-        sums: &[i32; ROWS],
-    ) -> [i16; ROWS] {
+        symbols: &[u8; ROWS],
+    ) -> ([u32; ROWS], [u32; ROWS]) {
+        let lengths = self.low_lengths(level, symbols);
+        let mut low = [0; ROWS];
+        level.run(
+            #[inline(always)]
+            || {
+                for i in 0..ROWS {
+                    let value = u32::from(values[i]);
+                    let far = value & 0x3f | (value >> 7 & 0xff) << 6;
+                    let half = (1 << self.shift[i]) >> 1;
+                    let near = (ordered(values[i]) - self.predicted[i] + half) as u32;
+                    let near = if symbols[i] == ESCAPE { value } else { near };
+                    let bits = if self.context[i] >= NEAR_CONTEXTS { far } else { near };
+                    low[i] = bits & ((1 << lengths[i]) - 1);
+                }
+            },
+        );
+        (low, lengths)
+    }
+
+    /// How many low bits follow each symbol: at most 16.
+    pub(crate) fn low_lengths(&self, level: Level, symbols: &[u8; ROWS]) -> [u32; ROWS] {
+        let mut lengths = [0; ROWS];
+        level.run(
+            #[inline(always)]
+            || {
+                for i in 0..ROWS {
+                    let far = if symbols[i] >> 2 == FAR_ESCAPE { 14 } else { 6 };
+                    let near = if symbols[i] == ESCAPE { 16 } else { self.shift[i] as u32 };
+                    lengths[i] = if self.context[i] >= NEAR_CONTEXTS { far } else { near };
+                }
+            },
+        );
+        lengths
+    }
+
+    /// The values of one column from its symbols and low bits.
+    pub(crate) fn values(&self, level: Level, symbols: &[u8; ROWS], low: &[u32; ROWS]) -> [u16; ROWS] {
+        let mut values = [0; ROWS];
+        level.run(
+            #[inline(always)]
+            || {
+                for i in 0..ROWS {
+                    let symbol = u32::from(symbols[i]);
+                    let code = symbol >> 2;
+                    let sized = (code as i32 - FAR_CENTRE + self.size[i]) as u32 & 0xff;
+                    let exponent = if code == u32::from(FAR_ESCAPE) { low[i] >> 6 } else { sized };
+                    let exponent = if code == u32::from(FAR_ZERO) { 0 } else { exponent };
+                    let far = (symbol & 1) << 15 | exponent << 7 | (symbol & 2) << 5 | low[i] & 0x3f;
+
+                    let half = (1 << self.shift[i]) >> 1;
+                    let step = symbol as i32 - 128;
+                    let difference = (step << self.shift[i] | low[i] as i32) - half;
+                    let near = u32::from(from_ordered(self.predicted[i] + difference));
+                    let near = if symbols[i] == ESCAPE { low[i] } else { near };
+                    values[i] = if self.context[i] >= NEAR_CONTEXTS { far } else { near } as u16;
+                }
+            },
+        );
+        values
+    }
+
+    /// One column's values as integers.
+    pub(crate) fn integers(&self, level: Level, scale: Scale, values: &[u16; ROWS]) -> [i16; ROWS] {
         let mut integers = [0_i16; ROWS];
         level.run(
             #[inline(always)]
             || {
                 for i in 0..ROWS {
-                    let q = integer(values[i], self.exponents[i] + scale.column_exponent);
-                    integers[i] = q as i16;
-                    let error = (q << scale.weight_bits).wrapping_sub(sums[i]);
+                    integers[i] = integer(values[i], self.exponents[i] + scale.column_exponent) as i16;
+                }
+            },
+        );
+        integers
+    }
+
+    /// Follows the errors of one column, whose values as integers are `integers`.
+    pub(crate) fn learn(&mut self, level: Level, scale: Scale, integers: &[i16; ROWS], sums: &[i32; ROWS]) {
+        level.run(
+            #[inline(always)]
+            || {
+                for i in 0..ROWS {
+                    let error = (i32::from(integers[i]) << scale.weight_bits).wrapping_sub(sums[i]);
                     let error = ((error as f32).abs() * scale.inverse_error).min(MOST_ERROR);
                     let mean = self.errors[i] * (1.0 - NEWEST);
                     self.errors[i] = mean + error * (NEWEST / MEAN_ABS);
                 }
             },
         );
-        integers
     }
 }
 
@@ -203,7 +234,7 @@ fn ordered(value: u16) -> i32 {
     if value >> 15 == 1 { -1 - magnitude } else { magnitude }
 }
 
-#[inline]
+#[inline(always)]
 fn from_ordered(ordered: i32) -> u16 {
     if ordered < 0 { (-1 - ordered) as u16 | 0x8000 } else { ordered as u16 & 0x7fff }
 }

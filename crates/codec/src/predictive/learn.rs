@@ -33,15 +33,107 @@ impl Predictor {
             let range = "one or more bf16 tensors with rows of the same length, at most 4096";
             return Err(CodecError::OutOfRange { what: "tensors to learn from", range });
         }
-        let exponents = column_exponents(tensors, columns);
-        let rows = integer_rows(tensors, columns, &exponents);
-        let held: Vec<&[f32]> =
-            rows.iter().skip(HOLD_BACK - 1).step_by(HOLD_BACK).map(Vec::as_slice).collect();
-        let kept = rows.iter().enumerate().filter(|(i, _)| i % HOLD_BACK != HOLD_BACK - 1);
-        let kept: Vec<&[f32]> = kept.map(|(_, r)| r.as_slice()).collect();
+        let mut learner = Learner::new(columns)?;
+        learner.exponents = Some(column_exponents(tensors, columns));
+        for tensor in tensors {
+            learner.add(*tensor)?;
+        }
+        learner.predictor()
+    }
+}
 
-        let mut covariance = Symmetric::of(&kept, columns);
-        let held_covariance = Symmetric::of(&held, columns);
+/// Learns a wire's predictor from its tensors as they pass: two matrices of columns × columns of f64 stay, however many
+/// tensors there were.
+///
+/// The sender adds the tensors that it encodes anyway, every now and then asks for a [`Predictor`], sends that one's
+/// bytes once, and encodes by it from then on. Payloads name the predictor that they need by its id, so both ends may
+/// hold several versions; the receiver forgets one ([`crate::Shared::remove_predictor`]) when the sender says that no
+/// payload under way names it.
+///
+/// # Examples
+/// ```
+/// use shoal_codec::{DType, Learner, Predictor, TensorRef};
+///
+/// let bytes: Vec<u8> = (0..4096_u32).flat_map(|i| (0x3f80 ^ (i * 37 % 512) as u16).to_le_bytes()).collect();
+/// let mut learner = Learner::new(64)?;
+/// for rows in bytes.chunks(16 * 64 * 2) {
+///     learner.add(TensorRef::new(DType::Bf16, &[16, 64], rows)?)?;
+/// }
+/// let predictor = learner.predictor()?;
+/// assert_eq!(Predictor::from_bytes(predictor.to_bytes())?.id(), predictor.id());
+/// # Ok::<(), shoal_codec::CodecError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Learner {
+    columns: usize,
+    /// Those of the first tensor: integers of all tensors must have the same units.
+    exponents: Option<Vec<i8>>,
+    kept: Symmetric,
+    /// Rows held back, by which the ridge is chosen and errors are expected.
+    held: Symmetric,
+    rows: usize,
+}
+
+impl Learner {
+    /// Nothing learned yet, of tensors with rows of `columns` elements.
+    ///
+    /// # Errors
+    /// No columns, or more than [`MAX_PREDICTOR_COLUMNS`].
+    pub fn new(columns: usize) -> Result<Self, CodecError> {
+        if !(1..=MAX_PREDICTOR_COLUMNS).contains(&columns) {
+            return Err(CodecError::OutOfRange { what: "columns of a predictor", range: "1 to 4096" });
+        }
+        let none = Symmetric::none(columns);
+        Ok(Self { columns, exponents: None, kept: none.clone(), held: none, rows: 0 })
+    }
+
+    /// Adds the rows of a tensor. Time grows with rows × columns².
+    ///
+    /// # Errors
+    /// Another element type or row length.
+    pub fn add(&mut self, tensor: TensorRef<'_>) -> Result<(), CodecError> {
+        if tensor.dtype() != DType::Bf16 || tensor.rows_cols().1 != self.columns {
+            let range = "bf16 with rows of the learner's length";
+            return Err(CodecError::OutOfRange { what: "tensor to learn from", range });
+        }
+        let columns = self.columns;
+        let exponents = self.exponents.get_or_insert_with(|| column_exponents(&[tensor], columns));
+        let rows = integer_rows(tensor, columns, exponents);
+        let (mut kept, mut held) = (Vec::new(), Vec::new());
+        for row in &rows {
+            self.rows += 1;
+            if self.rows.is_multiple_of(HOLD_BACK) { &mut held } else { &mut kept }.push(row.as_slice());
+        }
+        self.kept.add(&Symmetric::of(&kept, columns));
+        self.held.add(&Symmetric::of(&held, columns));
+        Ok(())
+    }
+
+    /// Lets what was learned so far count `share` times, from 0 to 1: weights change, and what they say ages.
+    pub fn fade(&mut self, share: f64) {
+        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 1.0 };
+        self.kept.scale(share);
+        self.held.scale(share);
+    }
+
+    /// Rows that were added.
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The predictor that these rows make. Time grows with columns³. The result depends on the machine's arithmetic in
+    /// its last bits, so learn at one end and send it to the other.
+    ///
+    /// # Errors
+    /// No rows yet, or nothing but zeros.
+    pub fn predictor(&self) -> Result<Predictor, CodecError> {
+        let columns = self.columns;
+        let no_factor =
+            CodecError::OutOfRange { what: "tensors to learn from", range: "finite and not all zero" };
+        let exponents = self.exponents.as_ref().ok_or(no_factor.clone())?;
+        let mut covariance = self.kept.clone();
+        let held_covariance = &self.held;
+        let holds = held_covariance.rows > 0.0;
         let mut best = (f64::INFINITY, RIDGES[2]);
         for ridge in RIDGES {
             let Some(weights) = covariance.regressions(ridge) else { continue };
@@ -50,24 +142,16 @@ impl Predictor {
                 best = (loss, ridge);
             }
         }
-        let no_factor =
-            CodecError::OutOfRange { what: "tensors to learn from", range: "finite and not all zero" };
         let weights = covariance.regressions(best.1).ok_or(no_factor.clone())?;
         let errors: Vec<f64> = (0..columns)
-            .map(|j| {
-                if held.is_empty() {
-                    covariance.error(&weights, j)
-                } else {
-                    held_covariance.error(&weights, j)
-                }
-            })
+            .map(|j| if holds { held_covariance.error(&weights, j) } else { covariance.error(&weights, j) })
             .collect();
-        covariance.add(&held_covariance);
+        covariance.add(held_covariance);
         let weights = covariance.regressions(best.1).ok_or(no_factor)?;
         let columns: Vec<Column> = (0..columns)
             .map(|j| column(exponents[j], &weights[j * columns..j * columns + j], errors[j], &covariance))
             .collect();
-        Ok(Self::from_columns(&columns))
+        Ok(Predictor::from_columns(&columns))
     }
 }
 
@@ -105,8 +189,8 @@ fn column_exponents(tensors: &[TensorRef<'_>], columns: usize) -> Vec<i8> {
     sums.into_iter().map(|(s, n)| s.checked_div(n).unwrap_or(0).clamp(-100, 100) as i8).collect()
 }
 
-fn integer_rows(tensors: &[TensorRef<'_>], columns: usize, exponents: &[i8]) -> Vec<Vec<f32>> {
-    let rows = tensors.iter().flat_map(|t| t.bytes().chunks_exact(2 * columns));
+fn integer_rows(tensor: TensorRef<'_>, columns: usize, exponents: &[i8]) -> Vec<Vec<f32>> {
+    let rows = tensor.bytes().chunks_exact(2 * columns);
     rows.map(|row| {
         let base = i32::from(row_exponent(row));
         let words = row.as_chunks::<2>().0.iter().zip(exponents);

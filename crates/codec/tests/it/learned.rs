@@ -3,9 +3,9 @@
 use crate::tensors::{Random, matrix, shared};
 use proptest::prelude::*;
 use shoal_codec::{
-    Basis, CodecError, CodecId, DType, Header, Level, Limits, LowRank, Predictor, Shared, Target, Tensor,
-    TensorRef, decode, decode_into_at, encode_klt, encode_low_rank, encode_predictive, relative_error,
-    similarity, with_threads,
+    Basis, CodecError, CodecId, DType, Header, Learner, Level, Limits, LowRank, Predictor, Shared, Target,
+    Tensor, TensorRef, decode, decode_into_at, encode_klt, encode_low_rank, encode_predictive,
+    relative_error, similarity, with_threads,
 };
 use std::sync::Arc;
 
@@ -127,6 +127,41 @@ fn prediction_finds_low_rank_structure() {
     };
     assert!(size(&own) * 2 < half, "{} of {half}", size(&own));
     assert!(size(&predictor) <= half * 2 / 3 + 400, "a predictor of another wire falls back");
+}
+
+#[test]
+fn what_is_learned_from_a_stream_predicts_what_comes() {
+    let whole = matrix(DType::Bf16, 1200, 64, 3, 5);
+    let rows = |range: std::ops::Range<usize>| &whole.bytes()[range.start * 128..range.end * 128];
+    let mut learner = Learner::new(64).unwrap();
+    assert!(learner.predictor().is_err(), "nothing was learned");
+    for start in (0..600).step_by(40) {
+        learner.add(TensorRef::new(DType::Bf16, &[40, 64], rows(start..start + 40)).unwrap()).unwrap();
+    }
+    let second = TensorRef::new(DType::Bf16, &[600, 64], rows(600..1200)).unwrap();
+    let size = |p: &Predictor| {
+        let mut payload = Vec::new();
+        let length = encode_predictive(Level::detect(), p, second, &mut payload).unwrap();
+        let mut shared = Shared::new();
+        shared.add_predictor(Arc::new(Predictor::from_bytes(p.to_bytes()).unwrap()));
+        let mut back = Vec::new();
+        decode_into_at(Level::detect(), &payload, &Limits::default(), &shared, &mut back).unwrap();
+        assert_eq!(back, second.bytes());
+        length
+    };
+    let at_once =
+        Predictor::learn(&[TensorRef::new(DType::Bf16, &[600, 64], rows(0..600)).unwrap()]).unwrap();
+    let (streamed, at_once) = (size(&learner.predictor().unwrap()), size(&at_once));
+    assert!(streamed.abs_diff(at_once) * 50 < at_once, "{streamed} and {at_once} bytes");
+    // Another wire's rows, faded, are outweighed by what comes after.
+    let mut turned = Learner::new(64).unwrap();
+    turned.add(matrix(DType::Bf16, 600, 64, 3, 9).view()).unwrap();
+    turned.fade(1e-3);
+    turned.add(TensorRef::new(DType::Bf16, &[600, 64], rows(0..600)).unwrap()).unwrap();
+    assert_eq!(turned.rows(), 1200);
+    assert!(size(&turned.predictor().unwrap()) * 2 < second.bytes().len());
+    let other = matrix(DType::F32, 4, 64, 2, 1);
+    assert!(turned.add(other.view()).is_err() && Learner::new(0).is_err());
 }
 
 #[test]

@@ -1,28 +1,25 @@
 //! What the machines ask for, carried out: frames sent, jobs handed to the compute thread, vectors merged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use model::config::Message;
 use model::stage::Clip;
-use swarm::miner::pipeline::{self, Answer, Computed, Job, Sent};
+use swarm::miner::pipeline::{self, Answer, Computed, Job};
 use swarm::miner::{Item, merger};
 use tokio::sync::oneshot;
-use wire::{Direction, Epoch, FrameHeader, Hash, Millis, NodeId, Receipt};
+use wire::{Direction, Epoch, FrameHeader, Hash, Receipt};
 
 use super::MinerError;
 use super::compute::{Again, Command};
-use super::core::{Inner, Miner, Output, Who};
+use super::core::{Inner, Miner, Who};
 use super::door::Taken;
 use super::frames;
 use super::merge::{self, Merging};
-use super::samples::Samples;
 use super::shelf::Opening;
-use crate::limits;
+use crate::champion::Champions;
 use crate::packed::Meter;
-use crate::rpc::{Busy, Reply, Request};
-use crate::spec::TensorCodec;
+use crate::rpc::Busy;
 use crate::tokens::TokenSource;
 
 impl Miner {
@@ -148,8 +145,9 @@ impl Miner {
     fn inputs(&mut self, item: &Item) -> Inputs {
         let decoded = self.tensors.input(item, Direction::Forward);
         let encoded = if decoded.is_none() { self.tensors.encoded_input(item) } else { None };
-        let (tokens, meter) = (Arc::clone(&self.core.tokens), Arc::clone(&self.core.door.meter));
-        Inputs { tokens, decoded, encoded, meter, most: self.core.door.most.get().copied().unwrap_or(0) }
+        let (tokens, door) = (Arc::clone(&self.core.tokens), &self.core.door);
+        let (meter, champions) = (Arc::clone(&door.meter), Arc::clone(&door.champions));
+        Inputs { tokens, decoded, encoded, meter, champions, most: door.most.get().copied().unwrap_or(0) }
     }
 
     /// Hands the compute thread a command made from an item's inputs, as soon as they are there.
@@ -169,65 +167,6 @@ impl Miner {
                     drop(inner.send(Inner::Pipeline(failed)).await);
                 }
             }
-        });
-    }
-
-    fn send(&mut self, item: Item, direction: Direction, to: NodeId, ttl: Millis, header: FrameHeader) {
-        let output = self.tensors.output(&item, direction);
-        let (link, run, key) = (Arc::clone(&self.core.link), self.core.run, self.core.key.clone());
-        let (tokens, inner) = (Arc::clone(&self.core.tokens), self.inner.clone());
-        let (codecs, meter) = (self.core.spec.codec, Arc::clone(&self.core.door.meter));
-        let codec = match direction {
-            Direction::Forward => codecs.activations,
-            Direction::Backward => codecs.gradients,
-        };
-        let door = Arc::clone(&self.core.door);
-        let full = self.core.spec.tokens_per_micro_batch() * self.core.spec.model.d_model as u64 * 2;
-        self.tasks.spawn(async move {
-            let deadline =
-                std::time::Duration::from_millis(ttl.0).clamp(limits::TICK, limits::FRAME_DEADLINE);
-            let attempt = async {
-                let output = output?;
-                let tokens_hash = tokens.micro_batch(item.micro_batch.0).await.ok()?.hash;
-                let encoded = output.encode(codec, link.speed(Some(&to)), &meter).await?;
-                if let Some(number) = door.samples.as_ref().and_then(Samples::next) {
-                    let (door, output) = (Arc::clone(&door), Arc::clone(&output));
-                    let write = move || {
-                        door.samples.as_ref().map(|samples| samples.write(number, direction, &output.message))
-                    };
-                    // Nobody waits for it.
-                    drop(tokio::task::spawn_blocking(write));
-                }
-                let frame = frames::sign(&key, &FrameHeader { tokens_hash, ..header }, &encoded);
-                let request = Request::Frame(Box::new(frame.clone()));
-                let message = request.with_payload(run, encoded.payload.clone());
-                let _sending = meter.sending(encoded.payload.len());
-                let answer = link.call(&to, message, deadline).await;
-                Some((frame, answer, encoded.payload.len() as u64))
-            };
-            let (outcome, kept, bytes) = match attempt.await {
-                None => (Sent::Failed, None, 0),
-                Some((frame, Ok(answer), bytes)) => match Reply::parse(&answer) {
-                    Ok(Reply::Received(receipt)) if receipt.verify(&to, &frame) => {
-                        (Sent::Accepted, Some((frame, receipt)), bytes)
-                    }
-                    Ok(Reply::Busy(busy)) if busy.verify(&to, &frame) => (Sent::Busy, None, bytes),
-                    _ => (Sent::Failed, None, bytes),
-                },
-                Some((_, Err(net::LinkError::Refused { refusal, .. }), bytes)) => {
-                    tracing::debug!(%refusal, to = %to.short(), "a frame was refused");
-                    let for_good = refusal.code == crate::rpc::code::REFUSED;
-                    (if for_good { Sent::Refused } else { Sent::Failed }, None, bytes)
-                }
-                Some((_, Err(error), _)) => {
-                    tracing::debug!(%error, "a frame was not sent");
-                    (Sent::Failed, None, 0)
-                }
-            };
-            let full = if bytes > 0 { full } else { 0 };
-            let event = pipeline::Event::Sent { item, direction, to, outcome };
-            let kept = kept.map(Box::new);
-            drop(inner.send(Inner::Sent { event, item, kept, bytes, full }).await);
         });
     }
 
@@ -414,6 +353,7 @@ struct Inputs {
     decoded: Option<Arc<Message>>,
     encoded: Option<(FrameHeader, Bytes)>,
     meter: Arc<Meter>,
+    champions: Arc<Champions>,
     /// Most bytes of the input.
     most: usize,
 }
@@ -421,41 +361,19 @@ struct Inputs {
 impl Inputs {
     /// Fetches and decodes, off the threads that compute.
     async fn get(self, item: Item) -> Result<Again, String> {
-        let Self { tokens, mut decoded, encoded, meter, most } = self;
+        let Self { tokens, mut decoded, encoded, meter, champions, most } = self;
         let tokens = tokens.micro_batch(item.micro_batch.0).await.map_err(|error| error.to_string())?;
         if let Some((header, payload)) = encoded {
+            let lane = champions.lane_for(&header.codec).await;
             let decode = move || {
-                let (tensor, codec, time) = frames::decode_timed(&header, &payload, most)?;
-                meter.worked(codec, tensor.bytes.len(), Duration::ZERO, time);
-                Ok::<_, frames::BadFrame>(Arc::new(tensor))
+                let _lane = lane;
+                let decoded = frames::decode(&header, &payload, most, &champions)?;
+                meter.decoded(&decoded);
+                Ok::<_, frames::BadFrame>(Arc::new(decoded.message))
             };
             let tensor = tokio::task::spawn_blocking(decode).await.map_err(|error| error.to_string())?;
             decoded = Some(tensor.map_err(|error| error.to_string())?);
         }
         Ok(Again { tokens: tokens.tokens, input: decoded })
-    }
-}
-
-impl Output {
-    /// Encodes off the main task; once, however often it is sent.
-    async fn encode(
-        self: &Arc<Self>,
-        codec: TensorCodec,
-        speed: Option<f64>,
-        meter: &Arc<Meter>,
-    ) -> Option<frames::Encoded> {
-        let encode = || async {
-            let (this, meter) = (Arc::clone(self), Arc::clone(meter));
-            let encode = move || frames::encode(codec, &this.message, speed, &meter);
-            match tokio::task::spawn_blocking(encode).await {
-                Ok(Ok(encoded)) => Ok(encoded),
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "an output could not be encoded");
-                    Err(())
-                }
-                Err(_) => Err(()),
-            }
-        };
-        self.encoded.get_or_try_init(encode).await.ok().cloned()
     }
 }

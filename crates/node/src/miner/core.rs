@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::config::{Message, StageSpec};
+use model::config::StageSpec;
 use net::Link;
 use rayon::ThreadPool;
 use store::Blobs;
@@ -22,7 +22,6 @@ use wire::{
 
 use super::compute::{Command, Done, Finished};
 use super::door::{Arrived, Door, Inbound};
-use super::frames::Encoded;
 use super::keep::{Keep, Kept};
 use super::merge::Merging;
 use super::shelf::Shelf;
@@ -64,6 +63,8 @@ pub(super) enum Inner {
         epoch: Epoch,
         weights: Arc<Vec<f32>>,
     },
+    /// Something to be stated that no machine asked for.
+    State(Box<Statement>),
     /// Nothing goes on without it.
     Fatal(Box<MinerError>),
 }
@@ -310,7 +311,7 @@ impl Miner {
             outer: merge.outer,
             patience,
             lanes: Semaphore::new(limits::FETCH_LANES),
-            codec: self.core.spec.codec,
+            codec: self.core.spec.codec.clone(),
             meter: Arc::clone(&self.core.door.meter),
         };
         let merging = Arc::new(merging);
@@ -358,6 +359,7 @@ impl Miner {
             Inbound::Open { epoch, micro_batch, direction, answer } => {
                 drop(answer.send(self.tensors.show(epoch, micro_batch, direction)));
             }
+            Inbound::State(statement) => self.say(Who::Node, *statement),
         }
     }
 
@@ -376,6 +378,7 @@ impl Miner {
                 self.pipeline_event(event);
             }
             Inner::Answered { who, answer } => self.on_answer(who, answer)?,
+            Inner::State(statement) => self.say(Who::Node, *statement),
             Inner::Trained { epoch, weights } => self.trained = Some((epoch, weights)),
             Inner::Fatal(error) => return Err(*error),
         }
@@ -494,6 +497,10 @@ impl Miner {
                 received: received - self.reported.1.min(received),
             };
             self.reported = (sent, received);
+            // Behind the work that it belongs to.
+            if let Some(report) = self.core.door.champions.report() {
+                self.said.push_front((Who::Node, report));
+            }
         }
         self.flying = Some(who);
         self.last_said = Instant::now();
@@ -512,11 +519,4 @@ fn merger_of(core: &Core) -> Merger {
 
 fn receipt_hash(receipt: &Receipt) -> Hash {
     Hash::of(&wire::to_bytes(receipt))
-}
-
-/// An output and its encoding, made once by whoever sends it first.
-#[derive(Debug)]
-pub(super) struct Output {
-    pub(super) message: Message,
-    pub(super) encoded: tokio::sync::OnceCell<Encoded>,
 }

@@ -1,18 +1,19 @@
 //! What a miner answers to other nodes.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use model::config::Message as Tensor;
 use net::{Handler, Message, Refusal};
+use swarm::record::Statement;
 use tokio::sync::{mpsc, oneshot};
 use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
 
-use super::frames;
+use super::frames::{self, BadFrame};
 use super::merge::Merging;
 use super::samples::Samples;
+use crate::champion::{self, Champions};
 use crate::packed::Meter;
 use crate::rpc::{Busy, Opened, Reply, Request, What, code};
 use crate::tokens::TokenSource;
@@ -28,6 +29,8 @@ pub(super) enum Inbound {
         direction: Direction,
         answer: oneshot::Sender<Option<(Opened, Vec<Bytes>)>>,
     },
+    /// Something to be stated.
+    State(Box<Statement>),
 }
 
 /// A verified and decoded frame.
@@ -53,6 +56,7 @@ pub(super) struct Door {
     pub(super) tokens: OnceLock<Arc<TokenSource>>,
     pub(super) merging: RwLock<Option<Arc<Merging>>>,
     pub(super) meter: Arc<Meter>,
+    pub(super) champions: Arc<Champions>,
     /// Frames that are kept for others to learn from.
     pub(super) samples: Option<Samples>,
     /// Most bytes of a frame's tensor.
@@ -97,20 +101,44 @@ impl Handler for Door {
 }
 
 impl Door {
+    /// Has the log hear of a component that did not give back what its sender signed for.
+    async fn accuse(&self, frame: &SignedFrame, payload: &Bytes, error: &BadFrame) {
+        let BadFrame::Champion { component, decoded, fault: true, .. } = error else { return };
+        let header = &frame.header;
+        let which = (header.epoch, header.micro_batch, header.direction);
+        let (tensor, encoded) = (header.tensor_hash, header.enc_hash);
+        let fault =
+            champion::fault(which, *component, tensor, encoded, *decoded, Some(Box::new(frame.clone())));
+        tracing::warn!(%error, from = %header.from.short(), "a champion's frame is not what was signed for");
+        let (champions, payload) = (Arc::clone(&self.champions), payload.clone());
+        let keep = move || champions.keep_evidence(&payload, None);
+        drop(tokio::task::spawn_blocking(keep).await);
+        drop(self.inbox.send(Inbound::State(Box::new(fault))).await);
+    }
+
     async fn frame(&self, from: NodeId, frame: SignedFrame, payload: Bytes) -> Result<Message, Refusal> {
         let refuse = |reason: String| Refusal::new(code::REFUSED, reason);
         let tokens =
             self.tokens.get().ok_or_else(|| not_here("this miner has not read the run's spec yet"))?;
         let (node, run, checked, bytes) = (self.node, self.run, frame.clone(), payload.clone());
         let (meter, most) = (Arc::clone(&self.meter), self.most.get().copied().unwrap_or(0));
+        let champions = Arc::clone(&self.champions);
+        let lane = champions.lane_for(&frame.header.codec).await;
         let decoded = tokio::task::spawn_blocking(move || {
+            let _lane = lane;
             checked.verify(&run, &node, &from, &bytes)?;
-            let (tensor, codec, time) = frames::decode_timed(&checked.header, &bytes, most)?;
-            meter.worked(codec, tensor.bytes.len(), Duration::ZERO, time);
-            Ok::<_, frames::BadFrame>(tensor)
+            let decoded = frames::decode(&checked.header, &bytes, most, &champions)?;
+            meter.decoded(&decoded);
+            Ok::<_, BadFrame>(decoded.message)
         });
-        let decoded = decoded.await.map_err(|_| stopping())?;
-        let tensor = decoded.map_err(|error| refuse(error.to_string()))?;
+        let tensor = match decoded.await.map_err(|_| stopping())? {
+            Ok(tensor) => tensor,
+            Err(error @ (BadFrame::NotReady(_) | BadFrame::Champion { .. })) => {
+                self.accuse(&frame, &payload, &error).await;
+                return Err(Refusal::new(code::RESEND, error.to_string()));
+            }
+            Err(error) => return Err(refuse(error.to_string())),
+        };
         let derived = tokens.micro_batch(frame.header.micro_batch.0).await;
         let derived = derived.map_err(|error| Refusal::new(code::FAILED, error.to_string()))?;
         if derived.hash != frame.header.tokens_hash {

@@ -1,5 +1,6 @@
 //! Tensors as frames: encoded, hashed, signed on the way out; verified and decoded on the way in.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use codec::{CodecError, CodecId, DType, Limits, TensorRef};
 use model::config::{Dtype, Message};
 use wire::{FrameHeader, Hash, SignedFrame, SigningKey};
 
+use crate::champion::{Champions, Undecoded, is_component_name};
 use crate::limits;
 use crate::packed::Meter;
 use crate::spec::{RunSpec, TensorCodec};
@@ -23,6 +25,21 @@ pub enum BadFrame {
     /// Not a codec that tensors cross by.
     #[error("tensors do not cross by codec {0}")]
     Unknown(String),
+    /// A component that this node has not compiled.
+    #[error("component {0} is not ready here")]
+    NotReady(String),
+    /// A component did not give back the tensor that the header names.
+    #[error("component {}: {reason}", component.short())]
+    Champion {
+        /// Component.
+        component: Hash,
+        /// What happened.
+        reason: String,
+        /// The tensor that it gave; none if none.
+        decoded: Option<Hash>,
+        /// Whether the component or the sender is to blame, and not this machine.
+        fault: bool,
+    },
     /// The tensor is not the one that the header names.
     #[error("the decoded tensor is not the one that the header names")]
     Tensor,
@@ -47,11 +64,22 @@ pub struct Encoded {
     /// Hash of the tensor.
     pub tensor: Hash,
     /// Codec that was used, by name.
-    pub codec: &'static str,
+    pub codec: Arc<str>,
+}
+
+/// A decoded tensor.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The tensor.
+    pub message: Message,
+    /// Which codec of ours it was; none: a champion.
+    pub(crate) codec: Option<CodecId>,
+    /// Time that took.
+    pub(crate) time: Duration,
 }
 
 /// A tensor as a payload of `codec`; none if it has no shape that a payload can have.
-pub(super) fn payload(codec: CodecId, message: &Message) -> Option<Vec<u8>> {
+pub(crate) fn payload(codec: CodecId, message: &Message) -> Option<Vec<u8>> {
     let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes).ok()?;
     let mut payload = Vec::with_capacity(message.bytes.len() + limits::PAYLOAD_OVERHEAD_BYTES);
     codec::encode(codec, tensor, &mut payload).ok()?;
@@ -80,7 +108,18 @@ pub(crate) fn encode(
     codec::encode(codec, tensor, &mut payload)?;
     meter.worked(codec, message.bytes.len(), start.elapsed(), Duration::ZERO);
     let (hash, tensor) = (Hash::of(&payload), tensor_hash(message));
-    Ok(Encoded { payload: payload.into(), hash, tensor, codec: codec.name() })
+    Ok(Encoded { payload: payload.into(), hash, tensor, codec: codec.name().into() })
+}
+
+/// Length of what `codec` makes of a tensor, and its time to encode and decode it, for comparison only.
+pub(super) fn timed(codec: TensorCodec, message: &Message, meter: &Meter) -> Option<(usize, Duration)> {
+    let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes).ok()?;
+    let codec = meter.choose(codec, tensor, None).ok()?;
+    let start = Instant::now();
+    let payload = payload(codec, message)?;
+    let limits = Limits { verify_checksum: false, ..Limits::with_max_decoded_bytes(message.bytes.len()) };
+    codec::decode(&payload, &limits).ok()?;
+    Some((payload.len(), start.elapsed()))
 }
 
 /// Most bytes of a tensor that crosses a run's cuts.
@@ -91,16 +130,15 @@ pub fn most_bytes(spec: &RunSpec) -> usize {
 }
 
 /// Decodes a payload whose hash was checked against `header`, and checks the tensor, which has at most `most` bytes.
-pub fn decode(header: &FrameHeader, payload: &[u8], most: usize) -> Result<Message, BadFrame> {
-    decode_timed(header, payload, most).map(|(message, ..)| message)
-}
-
-/// Like [`decode`]; also the codec that it was, and the time that took.
-pub(crate) fn decode_timed(
+pub fn decode(
     header: &FrameHeader,
     payload: &[u8],
     most: usize,
-) -> Result<(Message, CodecId, Duration), BadFrame> {
+    champions: &Champions,
+) -> Result<Decoded, BadFrame> {
+    if is_component_name(&header.codec) {
+        return decode_champion(header, payload, most, champions);
+    }
     if !TensorCodec::ALL.iter().filter_map(|codec| codec.id()).any(|codec| codec.name() == header.codec) {
         return Err(BadFrame::Unknown(header.codec.clone()));
     }
@@ -123,7 +161,31 @@ pub(crate) fn decode_timed(
     if tensor_hash(&message) != header.tensor_hash {
         return Err(BadFrame::Tensor);
     }
-    Ok((message, found, time))
+    Ok(Decoded { message, codec: Some(found), time })
+}
+
+fn decode_champion(
+    header: &FrameHeader,
+    payload: &[u8],
+    most: usize,
+    champions: &Champions,
+) -> Result<Decoded, BadFrame> {
+    let Some(champion) = champions.named(&header.codec) else {
+        return Err(BadFrame::NotReady(header.codec.clone()));
+    };
+    let component = champion.component();
+    let bad = |reason: String, decoded, fault| BadFrame::Champion { component, reason, decoded, fault };
+    let start = Instant::now();
+    let message = champion.decode(header.direction, payload, most).map_err(|undecoded| match undecoded {
+        Undecoded::Head => bad("no type and shape in front of it".to_owned(), None, true),
+        Undecoded::Failed(reason) => bad(reason, None, true),
+        Undecoded::Here(reason) => bad(reason, None, false),
+    })?;
+    let found = tensor_hash(&message);
+    if found != header.tensor_hash {
+        return Err(bad("it gave another tensor back".to_owned(), Some(found), true));
+    }
+    Ok(Decoded { message, codec: None, time: start.elapsed() })
 }
 
 /// Puts an encoded tensor's facts into a header and signs it.
@@ -134,7 +196,7 @@ pub fn sign(key: &SigningKey, header: &FrameHeader, encoded: &Encoded) -> Signed
             enc_len: encoded.payload.len() as u64,
             enc_hash: encoded.hash,
             tensor_hash: encoded.tensor,
-            codec: encoded.codec.to_owned(),
+            codec: encoded.codec.to_string(),
             ..header.clone()
         },
     )
@@ -182,25 +244,31 @@ mod tests {
                 _ => wave.map(|v| (v * 100.0) as i8 as u8).collect(),
             };
             let message = Message { dtype, shape, bytes };
+            let none = Champions::new(sandbox::Child::new("", [""; 0]), None);
             for codec in TensorCodec::ALL {
                 let encoded = encode(codec, &message, None, &Meter::default()).unwrap();
                 let header = FrameHeader {
                     enc_len: encoded.payload.len() as u64,
                     enc_hash: encoded.hash,
                     tensor_hash: encoded.tensor,
-                    codec: encoded.codec.to_owned(),
+                    codec: encoded.codec.to_string(),
                     ..header()
                 };
                 let most = message.bytes.len();
-                let decoded = decode(&header, &encoded.payload, most).unwrap();
-                assert!(matches!(decode(&header, &encoded.payload, most - 1), Err(BadFrame::Codec(_))));
+                let decoded = decode(&header, &encoded.payload, most, &none).unwrap().message;
+                assert!(matches!(
+                    decode(&header, &encoded.payload, most - 1, &none),
+                    Err(BadFrame::Codec(_))
+                ));
                 assert_eq!((decoded.dtype, &decoded.shape), (dtype, &message.shape));
                 assert!(decoded.bytes == message.bytes, "{codec:?} {dtype:?}");
                 if codec != TensorCodec::Raw && dtype != Dtype::U8 {
                     assert!(encoded.payload.len() < message.bytes.len(), "{codec:?} {dtype:?}");
                 }
                 let other = FrameHeader { codec: "klt".into(), ..header };
-                assert!(matches!(decode(&other, &encoded.payload, most), Err(BadFrame::Unknown(_))));
+                assert!(matches!(decode(&other, &encoded.payload, most, &none), Err(BadFrame::Unknown(_))));
+                let other = FrameHeader { codec: Hash::of(b"component").to_string(), ..other };
+                assert!(matches!(decode(&other, &encoded.payload, most, &none), Err(BadFrame::NotReady(_))));
             }
         }
     }

@@ -8,6 +8,7 @@ use swarm::miner::reduce;
 use wire::StageIndex;
 
 use super::{Keep, MinerError};
+use crate::champion::call_memory;
 use crate::limits;
 use crate::spec::{RunSpec, TensorCodec};
 
@@ -94,11 +95,37 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize, keep: Keep) -> V
             training: stage.memory(spec.batch.sequences, graphs, threads),
             merging: parameters * (states + transit),
             messages: if spec.stages() == 1 { 0 } else { flying + finished },
-            process: limits::PROCESS_BYTES,
+            process: limits::PROCESS_BYTES + spec.codec.competition().map_or(0, |_| champion_bytes(spec)),
             disk: parameters * states,
         }
     };
     spec.stage_specs().iter().enumerate().map(need).collect()
+}
+
+/// What champions take at most on one miner, bytes: those calls that may run at a time, and the engine.
+fn champion_bytes(spec: &RunSpec) -> u64 {
+    let call = call_memory(super::frames::most_bytes(spec) as u64);
+    limits::CHAMPION_ENGINE_BYTES + limits::CHAMPION_LANES as u64 * call
+}
+
+/// Why a miner that may use `allowed` bytes has no room for a champion, if so. A run that asks for one in its spec has
+/// it in its needs; one that is given one later has not.
+pub(super) fn no_room_for_champions(
+    spec: &RunSpec,
+    needs: &[MinerMemory],
+    stage: Option<StageIndex>,
+    allowed: Option<u64>,
+) -> Option<String> {
+    let allowed = allowed?;
+    if spec.codec.competition().is_some() {
+        return None;
+    }
+    let candidates = needs.iter().filter(|need| stage.is_none_or(|stage| stage.0 == need.stage));
+    let peak = candidates.map(MinerMemory::peak).max()?;
+    let champion = champion_bytes(spec);
+    (peak.saturating_add(champion) > allowed).then(|| {
+        format!("no room: {} MiB more than --memory allows", (peak + champion - allowed).div_ceil(1 << 20))
+    })
 }
 
 /// Refuses a stage that does not fit, or a run of which none fits.

@@ -63,6 +63,7 @@ pub async fn run(
         stage,
         keep_frames,
         keep,
+        child: sandbox::Child::this_binary()?,
     };
     let miner = Miner::new(parts);
     let mut endpoint = EndpointOptions::new(key);

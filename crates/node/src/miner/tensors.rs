@@ -10,7 +10,7 @@ use model::config::Message;
 use swarm::miner::Item;
 use wire::{Direction, Epoch, FrameHeader, MicroBatch, Receipt, SignedFrame};
 
-use super::core::Output;
+use super::send::Output;
 use crate::limits;
 use crate::rpc::{Opened, OpenedFrame};
 
@@ -108,8 +108,7 @@ impl Tensors {
     pub(super) fn computed(&mut self, epoch: Epoch, item: Item, direction: Direction, message: Message) {
         let entry = self.open.entry(item).or_default();
         entry.epoch = epoch;
-        let encoded = tokio::sync::OnceCell::new();
-        entry.way(direction).output = Some(Arc::new(Output { message, encoded }));
+        entry.way(direction).output = Some(Arc::new(Output::new(message)));
     }
 
     /// What is to be sent.

@@ -69,6 +69,7 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     }
     phases(spec)?;
     inner(spec)?;
+    champion(spec)?;
     float("trust.first_norm_bound", spec.trust.first_norm_bound, 0.0, 1e12)?;
     float("audit.rate", spec.audit.rate, 0.0, 1.0)
 }
@@ -121,6 +122,27 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
     spec.schedule().check().map_err(|ConfigError::Range { key, value, allowed }| {
         SpecError::value(format!("inner.{key}"), &value, allowed)
     })
+}
+
+/// What is asked of a competition's champion.
+fn champion(spec: &RunSpec) -> Result<(), SpecError> {
+    let codec = &spec.codec;
+    let asked = [&codec.activations, &codec.gradients].map(|class| class.competition());
+    let Some(name) = codec.competition() else {
+        let unused = codec.built_in.is_none();
+        let value = codec.built_in.map_or("", super::TensorCodec::name);
+        return rule("codec.built_in", &value, unused, "is only of use beside \"arena:COMPETITION\"");
+    };
+    let one = asked.into_iter().flatten().all(|other| other == name);
+    rule(
+        "codec.gradients",
+        &asked[1].unwrap_or_default(),
+        one,
+        "one competition has one champion: name the same",
+    )?;
+    let words = "a champion needs a cut that sends numbers: plain, tabled or bottleneck; what an anchored cut sends is \
+                 packed and becomes no shorter";
+    rule("codec.activations", &format!("\"arena:{name}\""), super::numbers_on_wire(spec.cut).is_some(), words)
 }
 
 fn phases(spec: &RunSpec) -> Result<(), SpecError> {

@@ -1,13 +1,12 @@
 //! The sections of a run spec and their defaults.
 
-use codec::CodecId;
 use model::config::{ModelConfig, RopeScaling};
 use model::data::ShardEntry;
 use model::hash::BlobHash;
 use model::optim::{AdamW, Muon, OptimiserConfig, Schedule};
 use model::tokenizer::Tokenizer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use swarm::spec::{MergeWire, Outer, Unwitnessed};
+use swarm::spec::{Outer, Unwitnessed};
 
 use super::SpecError;
 
@@ -339,86 +338,6 @@ impl From<OuterSpec> for Outer {
             OuterSpec::Nesterov { learning_rate, momentum } => {
                 Self::Nesterov { learning_rate: learning_rate as f32, momentum: momentum as f32 }
             }
-        }
-    }
-}
-
-/// `[codec]`: encodings by class of traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CodecSpec {
-    /// Activations, after the cut.
-    pub activations: TensorCodec,
-    /// Their gradients.
-    pub gradients: TensorCodec,
-    /// Pseudo-gradients and merged results on their way.
-    pub pseudo_gradients: TensorCodec,
-    /// Weights and outer momentum on their way to the keeper, to validators and to late joiners.
-    pub weights: TensorCodec,
-    /// Precision of pseudo-gradients.
-    pub merge: MergeCodec,
-}
-
-impl Default for CodecSpec {
-    fn default() -> Self {
-        Self {
-            activations: TensorCodec::Huffman,
-            gradients: TensorCodec::Huffman,
-            pseudo_gradients: TensorCodec::Huffman,
-            // Few bits of f32 weights can be saved, and encoded copies take memory.
-            weights: TensorCodec::Raw,
-            merge: MergeCodec::Bf16,
-        }
-    }
-}
-
-/// Encodings of tensors on the wire; all give back the bits that went in. Numbers packed by a cut cross as they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TensorCodec {
-    /// As they are.
-    Raw,
-    /// One window of exponents: least work.
-    Fast,
-    /// Exponents by how often they come.
-    Huffman,
-    /// Exponents in the context of row and column: fewest bytes, most work.
-    Context,
-    /// For each tensor the one that gets it across soonest, by what a few of its rows show and the link's measured speed.
-    Auto,
-}
-
-impl TensorCodec {
-    /// Every codec that a run can name.
-    pub(crate) const ALL: [Self; 5] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context, Self::Auto];
-
-    /// As the codec crate names it; none where it is chosen for each tensor.
-    pub(crate) fn id(self) -> Option<CodecId> {
-        match self {
-            Self::Raw => Some(CodecId::Raw),
-            Self::Fast => Some(CodecId::Fast),
-            Self::Huffman => Some(CodecId::Huffman),
-            Self::Context => Some(CodecId::Context),
-            Self::Auto => None,
-        }
-    }
-}
-
-/// Encodings of pseudo-gradients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MergeCodec {
-    /// Exact.
-    F32,
-    /// Half the bytes, with error feedback.
-    Bf16,
-}
-
-impl From<MergeCodec> for MergeWire {
-    fn from(codec: MergeCodec) -> Self {
-        match codec {
-            MergeCodec::F32 => Self::F32,
-            MergeCodec::Bf16 => Self::Bf16,
         }
     }
 }

@@ -52,8 +52,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Valida
         link.reached_relay(limits::RELAY_START).await;
     }
     let link: Arc<dyn Link> = Arc::new(link);
-    let parts =
-        Parts { key, link: Arc::clone(&link), orchestrator: ticket.node, run: ticket.run, blobs, threads };
+    let parts = Parts {
+        key,
+        link: Arc::clone(&link),
+        orchestrator: ticket.node,
+        run: ticket.run,
+        blobs,
+        threads,
+        child: sandbox::Child::this_binary()?,
+        folder: Some(folder.root().to_owned()),
+    };
     let outcome = serve(parts, stop).await;
     drop(tokio::time::timeout(limits::CLOSE, link.close()).await);
     outcome

@@ -11,8 +11,9 @@ use wire::{Direction, RunId};
 
 use super::ValidatorError;
 use super::draw::Item;
+use crate::champion::Champions;
 use crate::limits;
-use crate::miner::frames::{decode, tensor_hash};
+use crate::miner::frames::{BadFrame, decode, tensor_hash};
 use crate::rpc::{self, Opened, OpenedFrame, Reply, Request};
 use crate::spec::RunSpec;
 use crate::tokens::Tokens;
@@ -20,7 +21,7 @@ use crate::tokens::Tokens;
 /// Why an item cannot be replayed.
 #[derive(Debug)]
 pub(super) enum NotOpened {
-    /// It was made with other weights than the epoch opened with.
+    /// It was made with other weights than the epoch opened with, or crossed by a codec that is not ready here.
     Version,
     /// The miner shows nothing, or nothing that holds.
     Reason(String),
@@ -36,10 +37,11 @@ pub(super) struct Evidence {
 
 /// Asks a miner to open an item, and checks what it shows; its tensors have at most `most` bytes.
 pub(super) async fn open(
-    link: &dyn Link,
+    link: &Arc<dyn Link>,
     run: RunId,
     item: &Item,
     most: usize,
+    champions: &Arc<Champions>,
 ) -> Result<Evidence, NotOpened> {
     let reason = |words: String| NotOpened::Reason(words);
     let Item { epoch, micro_batch, direction, .. } = *item;
@@ -50,12 +52,27 @@ pub(super) async fn open(
         Reply::Opened(opened) => *opened,
         other => return Err(reason(format!("answered {}", other.name()))),
     };
+    let (item, champions) = (item.clone(), Arc::clone(champions));
+    // Decoding takes a while, by a component above all.
+    let check = move || check(run, &item, opened, &answer.payload, most, &champions);
+    tokio::task::spawn_blocking(check).await.map_err(|error| reason(error.to_string()))?
+}
+
+/// Checks all frames of an opened item.
+fn check(
+    run: RunId,
+    item: &Item,
+    opened: Opened,
+    payload: &Bytes,
+    most: usize,
+    champions: &Champions,
+) -> Result<Evidence, NotOpened> {
     let lengths: Vec<u64> = opened.frames().map(|frame| frame.len).collect();
-    let mut payloads = rpc::split(&answer.payload, lengths).into_iter();
+    let mut payloads = rpc::split(payload, lengths).into_iter();
     let mut check = |frame: &Option<OpenedFrame>, role: Role| {
         let Some(frame) = frame else { return Ok(None) };
         let payload = payloads.next().unwrap_or_default();
-        verify(run, item, frame, &payload, role, most)
+        verify(run, item, frame, &payload, role, (most, champions))
     };
     // In the order of their payloads.
     let forward_in = check(&opened.forward_in, Role::In(Direction::Forward))?;
@@ -78,7 +95,7 @@ fn verify(
     shown: &OpenedFrame,
     payload: &Bytes,
     role: Role,
-    most: usize,
+    (most, champions): (usize, &Champions),
 ) -> Result<Option<Message>, NotOpened> {
     let reason = |words: &str| NotOpened::Reason(words.to_owned());
     let header = &shown.frame.header;
@@ -100,7 +117,12 @@ fn verify(
     }
     let holds = shown.frame.verify(&run, &item.node, &header.from, payload);
     holds.map_err(|error| NotOpened::Reason(error.to_string()))?;
-    decode(header, payload, most).map(Some).map_err(|error| NotOpened::Reason(error.to_string()))
+    match decode(header, payload, most, champions) {
+        Ok(decoded) => Ok(Some(decoded.message)),
+        // The validator's own lack is not the miner's.
+        Err(BadFrame::NotReady(_) | BadFrame::Champion { fault: false, .. }) => Err(NotOpened::Version),
+        Err(error) => Err(NotOpened::Reason(error.to_string())),
+    }
 }
 
 /// All stages of the model, on this machine.

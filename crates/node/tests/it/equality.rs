@@ -50,7 +50,8 @@ async fn train(stages: usize, optimiser: OptimiserKind, keep: Keep) -> (Given, A
     let mut swarm = Swarm::start(stages, |spec| {
         lockstep(spec, stages, optimiser);
         if keep == Keep::Inputs {
-            (spec.codec.activations, spec.codec.gradients) = (TensorCodec::Auto, TensorCodec::Auto);
+            spec.codec.activations = TensorCodec::Auto.into();
+            spec.codec.gradients = TensorCodec::Auto.into();
         }
     })
     .await;

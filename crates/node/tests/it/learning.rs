@@ -60,6 +60,8 @@ async fn held_out_loss_falls_as_fast_as_in_one_process() {
         run: swarm.spec.run_id(),
         blobs: Arc::new(store::MemoryBlobs::default()),
         threads: 1,
+        child: super::champion::child(),
+        folder: None,
     };
     let validating = tokio::spawn(validator::serve(parts, Shutdown::default().stop));
     swarm.miners(2).await;

@@ -45,15 +45,15 @@ pub(crate) struct Swarm {
     pub(crate) folder: Arc<tempfile::TempDir>,
     pub(crate) address: PeerAddress,
     task: JoinHandle<Result<Summary, OrchestratorError>>,
-    events: mpsc::Receiver<Progress>,
-    miners: Vec<Running>,
+    pub(crate) events: mpsc::Receiver<Progress>,
+    pub(crate) miners: Vec<Running>,
     /// What miners that start from now on keep.
     pub(crate) keep: Keep,
 }
 
 pub(crate) struct Running {
-    task: JoinHandle<Result<End, MinerError>>,
-    shutdown: Shutdown,
+    pub(crate) task: JoinHandle<Result<End, MinerError>>,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Swarm {
@@ -142,6 +142,7 @@ impl Swarm {
             stage: stage.map(StageIndex),
             keep_frames: None,
             keep: self.keep,
+            child: super::champion::child(),
         });
         let link: Arc<dyn Link> = Arc::new(self.network.join(key(seed).node_id(), miner.handler()));
         link.learn(key(1).node_id(), self.address.clone());
@@ -161,7 +162,7 @@ impl Swarm {
     }
 
     /// Waits for an event.
-    async fn until(&mut self, mut wanted: impl FnMut(&Progress) -> bool) {
+    pub(crate) async fn until(&mut self, mut wanted: impl FnMut(&Progress) -> bool) {
         let wait = async {
             while let Some(event) = self.events.recv().await {
                 if wanted(&event) {
@@ -171,6 +172,17 @@ impl Swarm {
             panic!("the orchestrator ended");
         };
         tokio::time::timeout(PATIENCE, wait).await.expect("in time");
+    }
+
+    /// Waits for the end of the run and hears every event of it.
+    pub(crate) async fn end_hearing(mut self, mut hear: impl FnMut(&Progress)) -> Summary {
+        let all = async {
+            while let Some(event) = self.events.recv().await {
+                hear(&event);
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.expect("in time");
+        self.end().await.0
     }
 
     /// Waits for the end of the run; returns its summary and how the miners ended.

@@ -74,7 +74,7 @@ pub(super) fn judge() -> Result<Judge> {
 }
 
 /// `SHOAL_CACHE`, else the user's own cache folder.
-pub(super) fn cache_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = folder("SHOAL_CACHE")
         .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("shoal")))

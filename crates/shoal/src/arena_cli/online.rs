@@ -93,6 +93,11 @@ pub(crate) struct Where {
 }
 
 impl Where {
+    /// A host, or the default one; the key that `link` remembers.
+    pub(crate) fn at(server: Option<String>) -> Self {
+        Self { server, key: None }
+    }
+
     /// A client, with the key if there is one.
     pub(crate) async fn client(&self) -> Result<Client> {
         let config = Config::load()?;

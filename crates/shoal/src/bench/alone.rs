@@ -1,4 +1,5 @@
-//! `shoal bench alone`: the model of a run trained in this process, for comparison with a swarm's tokens per second.
+//! `shoal bench alone`: the model of a run trained in this process, for comparison with a swarm's tokens per second and
+//! held-out loss.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -67,10 +68,15 @@ pub(super) fn run(args: &BenchAloneArgs, json: bool) -> Result<ExitCode> {
     }
     let (seconds, tokens) = (begin.elapsed().as_secs_f64(), u64::from(epochs) * spec.tokens_per_epoch());
     let rate = tokens as f64 / seconds;
+    let batches = node::limits::HELDOUT_MICRO_BATCHES as u64;
+    let loss = model.held_out_loss(&data, spec.batch.sequences, batches)?;
     print(&if json {
-        json!({ "event": "summary", "tokens": tokens, "seconds": seconds, "tokens_per_s": rate }).to_string()
+        json!({
+            "event": "summary", "tokens": tokens, "seconds": seconds, "tokens_per_s": rate, "heldout_loss": loss,
+        })
+        .to_string()
     } else {
-        format!("{tokens} tokens in {seconds:.2} s: {rate:.0}/s")
+        format!("{tokens} tokens in {seconds:.2} s: {rate:.0}/s; held-out loss {loss:.4}")
     })?;
     Ok(ExitCode::SUCCESS)
 }

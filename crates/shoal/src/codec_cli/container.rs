@@ -6,7 +6,7 @@
 //! | 8 + … | length and bytes of the original file's header |
 //! | 1, 8 + … | parts in order: kind (0 payload, 1 predictor, 2 basis), length and bytes |
 //!
-//! The original file is its header followed by the decoded payloads. Integers are little-endian.
+//! The original file is its header followed by the decoded payloads, of which a large tensor may have several. Integers are little-endian.
 
 use anyhow::{Context, bail, ensure};
 use codec::{Basis, Level, Limits, Predictor, Shared, decode_into_at};
@@ -39,7 +39,7 @@ pub(super) fn push(out: &mut Vec<u8>, part: Part, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// The original file.
+/// The original file; `progress` is told how many bytes of `file` were read.
 pub(super) fn unpack(file: &[u8], mut progress: impl FnMut(usize)) -> anyhow::Result<Vec<u8>> {
     let Some((magic, mut rest)) = file.split_first_chunk::<4>() else {
         bail!("file is empty or cut short");
@@ -56,7 +56,6 @@ pub(super) fn unpack(file: &[u8], mut progress: impl FnMut(usize)) -> anyhow::Re
             0 => {
                 decode_into_at(Level::detect(), part, &limits, &shared, &mut bytes)?;
                 out.extend_from_slice(&bytes);
-                progress(bytes.len());
             }
             1 => {
                 shared.add_predictor(Arc::new(Predictor::from_bytes(part)?));
@@ -66,6 +65,7 @@ pub(super) fn unpack(file: &[u8], mut progress: impl FnMut(usize)) -> anyhow::Re
             }
             _ => bail!("part of unknown kind {kind}; a newer shoal may have written it"),
         }
+        progress(file.len() - rest.len());
     }
     Ok(out)
 }

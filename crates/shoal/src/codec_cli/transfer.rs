@@ -9,11 +9,18 @@ use codec::{
     encode_lossy, encode_low_rank, encode_predictive,
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Duration;
 
 /// Rank of `--codec low-rank`; where it misses the similarity the uniform codec serves.
 const RANK: usize = 32;
 /// Link that `--codec auto` compresses for: 100 Mbit/s.
 const LINK_BYTES_PER_S: f64 = 12.5e6;
+
+/// Bytes of a tensor that become one payload where its rows need not stay together: so much is done at a time.
+const PART_BYTES: usize = 16 << 20;
+
+/// How often the bar is drawn anew.
+const TICK: Duration = Duration::from_millis(200);
 
 /// What to do with each tensor.
 enum Plan {
@@ -43,6 +50,20 @@ impl Plan {
             (false, None) => bail!("{codec} is lossy; say how much with --similarity, such as 0.99"),
         }
     }
+
+    /// The runs of rows, with their shape, that become a payload each. What is learned from a tensor, and a target on
+    /// the whole of it, need all of its rows at once.
+    fn parts<'a>(&self, tensor: TensorRef<'a>) -> Vec<(Vec<usize>, &'a [u8])> {
+        let (_, cols) = tensor.rows_cols();
+        let width = cols * tensor.dtype().size();
+        let splits = matches!(self, Self::Auto | Self::Lossless(_))
+            && !matches!(self, Self::Lossless(CodecId::Predictive));
+        if !splits || width == 0 || tensor.bytes().len() <= PART_BYTES {
+            return vec![(tensor.shape().to_vec(), tensor.bytes())];
+        }
+        let run = (PART_BYTES / width).max(1) * width;
+        tensor.bytes().chunks(run).map(|bytes| (vec![bytes.len() / width, cols], bytes)).collect()
+    }
 }
 
 pub(super) fn compress(args: &CompressArgs) -> anyhow::Result<()> {
@@ -53,8 +74,12 @@ pub(super) fn compress(args: &CompressArgs) -> anyhow::Result<()> {
     let mut out = container::begin(&file.bytes[..file.prefix_bytes]);
     for entry in &file.tensors {
         let tensor = file.tensor(entry)?;
-        add(level, &plan, tensor, &mut out).with_context(|| format!("tensor {}", entry.name))?;
-        bar.inc(tensor.bytes().len() as u64);
+        bar.set_message(entry.name.clone());
+        for (shape, bytes) in plan.parts(tensor) {
+            let part = TensorRef::new(tensor.dtype(), &shape, bytes)?;
+            add(level, &plan, part, &mut out).with_context(|| format!("tensor {}", entry.name))?;
+            bar.inc(bytes.len() as u64);
+        }
     }
     bar.finish_and_clear();
     write_all(&args.transfer.output, &out)
@@ -108,8 +133,8 @@ fn add(level: Level, plan: &Plan, tensor: TensorRef<'_>, out: &mut Vec<u8>) -> a
 
 pub(super) fn decompress(args: &TransferArgs) -> anyhow::Result<()> {
     let packed = read_all(&args.file)?;
-    let bar = ProgressBar::new_spinner();
-    let file = container::unpack(&packed, |n| bar.inc(n as u64))
+    let bar = progress_bar(packed.len() as u64);
+    let file = container::unpack(&packed, |read| bar.set_position(read as u64))
         .with_context(|| format!("{} cannot be decompressed", args.file.display()))?;
     bar.finish_and_clear();
     write_all(&args.output, &file)
@@ -117,6 +142,10 @@ pub(super) fn decompress(args: &TransferArgs) -> anyhow::Result<()> {
 
 /// A bar on standard error, shown only on a terminal.
 pub(super) fn progress_bar(length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}");
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let style =
+        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {elapsed} {eta} {msg}");
+    let bar = ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    // The time moves on even while one tensor takes long.
+    bar.enable_steady_tick(TICK);
+    bar
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use node::progress::{PhaseName, Progress, Status, Summary};
+use node::progress::{ChampionEpoch, PhaseName, Progress, Status, Summary};
 
 use crate::unit;
 
@@ -55,10 +55,37 @@ pub(super) fn line(event: &Progress) -> Option<String> {
             format!("replays gave other bits for {failures} items of {node} in epoch {}", epoch + 1)
         }
         Progress::Resumed { down_s } => format!("orchestrator is back after {}", unit::seconds(*down_s)),
+        Progress::Codec { epoch, component, news, about } => {
+            let words = match news.as_str() {
+                "pinned" => "is pinned",
+                "unfit" => "cannot be run by",
+                "in_force" => "carries activations and gradients",
+                "declined" => "is not used",
+                _ => "is off",
+            };
+            let about = if about.is_empty() { String::new() } else { format!(": {about}") };
+            format!("epoch {}: champion {component} {words}{about}", epoch + 1)
+        }
+        Progress::Champion(champion) => champion_line(champion),
         Progress::Checkpoint { epoch, path } => format!("checkpoint after {epoch} epochs: {path}"),
         Progress::Status(_) | Progress::Summary(_) => return None,
     };
     Some(line)
+}
+
+/// A champion's epoch against the codec before.
+pub(crate) fn champion_line(champion: &ChampionEpoch) -> String {
+    let ChampionEpoch { epoch, component, tensors, fallbacks, raw_bytes, bytes, .. } = champion;
+    let mut line = format!("epoch {}: champion {component} carried {}", epoch + 1, unit::bytes(*bytes));
+    let _ = write!(line, " of {} in {}", unit::bytes(*raw_bytes), unit::seconds(champion.seconds));
+    if let (Some(bytes), Some(time)) = (champion.previous_bytes, champion.previous_seconds) {
+        let _ = write!(line, "; the codec before: {} in {}", unit::bytes(bytes), unit::seconds(time));
+        let _ = write!(line, " (by {} of {tensors} tensors)", champion.compared);
+    }
+    if *fallbacks > 0 {
+        let _ = write!(line, "; {fallbacks} of {tensors} tensors fell back");
+    }
+    line
 }
 
 /// Epoch and phase.

@@ -186,6 +186,19 @@ fn a_competition_by_its_verbs() {
     assert_eq!(arena.object(&["arena", "leaderboard"])["rows"][0]["entrant"], profile["leader"]["entrant"]);
     assert!(!arena.run(&["arena", "logs", &submission]).good().out.trim().is_empty());
 
+    // What leads is what a run takes that asks for the competition's champion: here its maker's, whose code is not shown yet.
+    let run_spec = "stages = 2\n[model]\npreset = \"micro\"\n[cut]\nkind = \"plain\"\nwire = \"bf16\"\n\
+                    [codec]\nactivations = \"arena:e2e\"\ngradients = \"arena:e2e\"\n";
+    std::fs::write(arena.place.path("run.toml"), run_spec).expect("a spec");
+    arena.place.write_text("text/a.txt", 40_000);
+    let new = ["run", "new", "a-run", "--spec", "run.toml", "--data", "text", "--arena", &arena.server];
+    arena.run(&new).bad(1, &["not shown yet"]);
+    arena.run(&["arena", "link", "--key", &entrant]).good();
+    let made = arena.run(&new).good();
+    assert!(made.err.contains(&format!("arena:e2e entry {submission}")), "{}", made.err);
+    assert!(arena.place.path("a-run/codec.wish").exists());
+    arena.run(&["arena", "link", "--key", &arena.key("owner")]).good();
+
     // Code: its maker's at once, others' after the delay; a gate is an error.
     let saved = arena.place.path("saved.wasm").display().to_string();
     arena.run(&["arena", "code", &submission, "-o", &saved, "--key", &entrant]).good();

@@ -55,6 +55,22 @@ fn files_come_back_bit_for_bit_by_every_lossless_codec() {
     }
 }
 
+/// More than a payload's worth of rows, which become several payloads.
+#[test]
+fn a_large_tensor_comes_back_whole() {
+    let place = Place::new();
+    let bytes = bf16(5 << 20).repeat(2);
+    std::fs::write(place.path("t.bin"), &bytes).unwrap();
+    for codec in ["huffman", "auto"] {
+        let shape = ["--dtype", "bf16", "--shape", "5120x2048"];
+        let mut args = vec!["codec", "compress", "t.bin", "-o", "packed", "--codec", codec];
+        args.extend(shape);
+        place.run(&args).good();
+        place.run(&["codec", "decompress", "packed", "-o", "back"]).good();
+        assert!(std::fs::read(place.path("back")).unwrap() == bytes, "{codec}");
+    }
+}
+
 #[test]
 fn raw_elements_go_through_pipes() {
     let place = Place::new();

@@ -61,6 +61,18 @@ fn a_swarm_trains_resumes_and_its_checkpoint_writes_text() {
     let verified = place.run(&["verify", "shoal-runs/run-1"]).good();
     assert!(verified.out.contains("follows:"), "{}", verified.out);
 
+    // One process learns as much from the same tokens, and the log tells who did what when.
+    let alone = place.run(&["--json", "bench", "alone", "shoal-runs/run-1"]).good().summary();
+    assert_eq!(alone["tokens"], summary["tokens"]);
+    let gap = number("heldout_loss_last") / alone["heldout_loss"].as_f64().expect("a loss") - 1.0;
+    assert!(gap.abs() < 0.15, "{gap}");
+    let log = place.run(&["--json", "bench", "log", "shoal-runs/run-1"]).good().objects();
+    let (totals, epochs): (Vec<_>, Vec<_>) = log.iter().partition(|line| line["event"] == "totals");
+    assert_eq!((totals.len(), epochs.len()), (4, 3));
+    let tokens = epochs.iter().map(|epoch| epoch["tokens"].as_u64().expect("a number")).sum::<u64>();
+    assert_eq!(tokens as f64, number("tokens"));
+    assert!(epochs.iter().all(|epoch| epoch["stages"].as_array().expect("stages").len() == 2));
+
     // The exported checkpoint is one that shoal reads.
     place.run(&["run", "export", "shoal-runs/run-1", "out"]).good();
     place.run(&["sample", "out", "--tokens", "5"]).good();

@@ -158,6 +158,7 @@ fn any_number_of_replicas_merges_to_the_exact_mean() {
         spec.micro_batches_per_epoch = 4 * u32::from(replicas);
         spec.inner_steps = 2;
         let mut world = World::new(u64::from(replicas), spec, usize::from(replicas), CALM);
+        world.forward_ms = Some(4);
         world.run(END);
         assert_eq!(manifests(&world).count(), 3);
         for outcome in manifests(&world).flatten() {
@@ -245,4 +246,54 @@ fn a_miner_that_drains_finishes_its_work_and_the_run_goes_on() {
     world.drain(at, 1);
     world.run(END);
     assert_eq!(world.state.summaries().len(), 3);
+}
+
+#[test]
+fn a_merge_that_was_too_short_for_all_is_not_the_measure_of_the_next() {
+    let mut spec = spec(2, 5000);
+    spec.epochs = 8;
+    spec.miners_min = 2;
+    let mut world = World::new(3, spec, 4, CALM);
+    // Within a fifth of the longest deadline, beyond a fifth of three times the merge that follows from it.
+    world.upload = Millis(1_500);
+    world.run(END);
+    let uploads: Vec<u32> = world.state.summaries().iter().map(|summary| summary.stages[0].uploads).collect();
+    assert!(
+        uploads.len() > 4 && uploads.windows(2).all(|pair| pair.iter().any(|uploads| *uploads > 0)),
+        "{uploads:?}"
+    );
+}
+
+/// Share of what the miners of the least stage could do that each epoch of 3 × 2 uses, when one miner of stage `slow` has
+/// a quarter of the others' speed. The first two epochs learn how fast each is.
+fn shares(seed: u64, slow: Option<u16>) -> Vec<f64> {
+    const MICRO_BATCHES: u32 = 64;
+    const FORWARD_MS: u64 = 40;
+    let mut spec = spec(3, 64);
+    spec.micro_batches_per_epoch = MICRO_BATCHES;
+    spec.inner_steps = 8;
+    spec.epochs = 6;
+    spec.miners_min = 2;
+    spec.epoch_deadline = Millis(300_000);
+    spec.lease_ttl = Millis(60_000);
+    let mut world = World::new(seed, spec, 6, CALM);
+    world.forward_ms = Some(FORWARD_MS);
+    world.slow_stage = slow.map(StageIndex);
+    world.run(Millis(2_000_000));
+    let capacity = if slow.is_some() { 1.25 } else { 2.0 } / (3 * FORWARD_MS) as f64;
+    let rate =
+        |(opened, closed): &(Millis, Millis)| f64::from(MICRO_BATCHES) / closed.since(*opened).0 as f64;
+    world.epochs.iter().skip(2).map(|epoch| rate(epoch) / capacity).collect()
+}
+
+#[test]
+fn miners_have_work_also_beside_a_slow_one() {
+    for slow in [None, Some(0), Some(1), Some(2)] {
+        let shares: Vec<f64> = (0..3).flat_map(|seed| shares(seed, slow)).collect();
+        let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+        assert!(
+            mean > 0.78 && shares.iter().all(|share| *share > 0.7),
+            "{slow:?}: {mean:.2} of {shares:.2?}"
+        );
+    }
 }

@@ -1,5 +1,7 @@
 //! Inputs: checked in full first, then folded. What is refused changes nothing.
 
+use std::collections::BTreeSet;
+
 use wire::{Epoch, Hash, Millis, NodeId, StageIndex};
 
 use super::node::{Node, Presence, Verdicts};
@@ -169,6 +171,7 @@ impl State {
             Some(old) => Node {
                 stage: kept,
                 measured: old.measured.filter(|_| kept.is_some()),
+                codecs: BTreeSet::new(),
                 presence: Presence::Present,
                 ready: None,
                 join,
@@ -188,6 +191,7 @@ impl State {
                 busy: 0,
                 failed: 0,
                 traffic: Traffic::default(),
+                codecs: BTreeSet::new(),
             },
         };
         self.nodes.insert(sender, node);

@@ -7,6 +7,7 @@ use ledger::fold::{Last, Tip};
 use wire::{Envelope, Epoch, Millis, NodeId, RunId};
 
 use super::accept::not_now;
+use super::codec::Codecs;
 use super::node::{Presence, Ready};
 use super::summary::{HeldOutLoss, Totals};
 use super::work::{Cause, EpochWork};
@@ -57,6 +58,7 @@ impl Fold for State {
             summaries: VecDeque::new(),
             held_out: BTreeMap::new(),
             totals: Totals::default(),
+            codecs: Codecs::default(),
         })
     }
 
@@ -110,6 +112,8 @@ impl Fold for State {
                 }
                 self.check_states(*stage, states)
             }
+            Control::CodecPinned(pin) => self.check_pin(pin),
+            Control::CodecUnpinned => self.check_unpinned(),
         }
     }
 
@@ -126,6 +130,8 @@ impl Fold for State {
                     state.keeper = Some(states.clone());
                 }
             }
+            Control::CodecPinned(pin) => self.codecs.pin(pin),
+            Control::CodecUnpinned => self.fold_unpinned(),
         }
     }
 
@@ -138,7 +144,12 @@ impl Fold for State {
         };
         let role = match statement {
             Statement::Verdict(_) | Statement::HeldOut { .. } => Some(Role::Validator),
-            Statement::Leave | Statement::Heartbeat | Statement::Join(_) => None,
+            Statement::Leave
+            | Statement::Heartbeat
+            | Statement::Join(_)
+            // Validators open what crossed by it.
+            | Statement::CodecReady { .. }
+            | Statement::CodecUnfit { .. } => None,
             _ => Some(Role::Miner),
         };
         if role.is_some_and(|role| role != node.join.role) {
@@ -158,6 +169,12 @@ impl Fold for State {
             | Statement::Blind { .. }
             | Statement::Claims { .. }
             | Statement::Holds { .. } => self.check_merge(sender, statement),
+            Statement::CodecReady { component } => self.check_codec_ready(node, component),
+            Statement::CodecUnfit { component, reason } => self.check_codec_unfit(sender, component, reason),
+            Statement::CodecWork { epoch, component, counts } => {
+                self.check_codec_work(sender, *epoch, component, counts)
+            }
+            Statement::CodecFault(fault) => self.check_codec_fault(sender, fault),
         }
     }
 
@@ -192,6 +209,10 @@ impl Fold for State {
                     self.held_out.pop_first();
                 }
             }
+            Statement::CodecReady { component } => self.fold_codec_ready(&sender, component),
+            Statement::CodecUnfit { component, reason } => self.fold_codec_unfit(sender, component, reason),
+            Statement::CodecWork { counts, .. } => self.codecs.work(&counts),
+            Statement::CodecFault(_) => self.codecs.fault(sender),
             merge => self.fold_merge(sender, merge),
         }
         if let Some(node) = self.nodes.get_mut(&sender) {
@@ -221,6 +242,9 @@ impl Fold for State {
             Derived::Manifest { stage, shards, .. } => self.apply_manifest(*stage, shards),
             Derived::Amended { stage, .. } => self.apply_amended(*stage),
             Derived::Finished { epochs } => self.apply_finished(*epochs),
+            Derived::CodecSwitched { epoch, component } => self.codecs.switch(*epoch, *component),
+            Derived::CodecDeclined { epoch, component } => self.codecs.decline(*epoch, *component),
+            Derived::CodecOff { epoch, component, cause } => self.codecs.off(*epoch, *component, *cause),
         }
     }
 
@@ -228,7 +252,8 @@ impl Fold for State {
         if let Phase::Finished { .. } = self.phase {
             return None;
         }
-        self.lost_due().or_else(|| self.assigned_due()).or_else(|| match self.phase {
+        let first = self.lost_due().or_else(|| self.assigned_due()).or_else(|| self.codec_fault_due());
+        first.or_else(|| match self.phase {
             Phase::Gathering { epoch, until } => self.gather_due(epoch, until),
             Phase::Training { .. } => self.train_due(),
             Phase::Merging { .. } => self.clip_due().or_else(|| self.merge_due()),

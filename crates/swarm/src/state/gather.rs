@@ -176,7 +176,11 @@ impl State {
         };
         let enough = agreements.iter().all(|agreement| agreement.nodes.len() >= miners)
             && self.present(Role::Validator).count() >= validators;
-        enough.then(|| self.opened(epoch, &agreements))
+        if !enough {
+            return None;
+        }
+        let ready: Vec<&[NodeId]> = agreements.iter().map(|agreement| agreement.nodes.as_slice()).collect();
+        self.codec_due(epoch, &ready).or_else(|| Some(self.opened(epoch, &agreements)))
     }
 
     fn opened(&self, epoch: Epoch, agreements: &[Agreement]) -> Derived {
@@ -282,6 +286,7 @@ impl State {
     ) {
         self.agree(epoch);
         self.fold_epoch();
+        self.codecs.open();
         for id in micro_batches {
             if !self.pool.remove(id) {
                 self.next_micro_batch = self.next_micro_batch.max(id.0 + 1);
@@ -405,6 +410,7 @@ impl State {
             survivors: self.work.members.iter().filter(|work| work.live).count() as u32,
             members: self.work.members.len() as u32,
             coverage,
+            codec: self.codecs.summary(),
         });
     }
 }

@@ -420,7 +420,12 @@ impl State {
             self.stages[index].unchanged = true;
         }
         if self.merges.iter().all(|merge| merge.step == MergeStep::Done) {
-            self.merge_times.push_back(self.tip.now().since(clock.closed));
+            if self.too_short() {
+                // Its length says nothing: the next merge gets the longest time again.
+                self.merge_times.clear();
+            } else {
+                self.merge_times.push_back(self.tip.now().since(clock.closed));
+            }
             if self.merge_times.len() > limits::HISTORY {
                 self.merge_times.pop_front();
             }
@@ -429,6 +434,17 @@ impl State {
             let until = clock.at(limits::READY_PERCENT).max(self.tip.now().plus(last_share));
             self.phase = Phase::Gathering { epoch, until };
         }
+    }
+}
+
+impl State {
+    /// Whether some stage's merge counted fewer than half of those who had trained for it and are still there: not one
+    /// slow or hostile miner, but a deadline that hardly anybody could keep.
+    fn too_short(&self) -> bool {
+        self.merges.iter().any(|merge| {
+            let trained = self.work.live(merge.stage).filter(|work| work.steps > 0).count();
+            merge.set.len() * 2 < trained
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Nodes of a run: who they are, whether they are there, what they hold.
 
+use std::collections::BTreeSet;
+
 use ledger::fold::Last;
 use serde::{Deserialize, Serialize};
 use wire::{Epoch, Hash, Millis, StageIndex};
@@ -35,6 +37,8 @@ pub struct Node {
     pub failed: u64,
     /// Bytes, all epochs.
     pub traffic: Traffic,
+    /// Pinned components that it said it can run, since it joined.
+    pub codecs: BTreeSet<Hash>,
 }
 
 impl Node {

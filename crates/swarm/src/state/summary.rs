@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use wire::{Epoch, Millis, NodeId};
+use wire::{Epoch, Hash, Millis, NodeId};
 
 use super::work::Coverage;
-use crate::record::Traffic;
+use crate::record::{CodecCounts, Traffic};
 
 /// An epoch in figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,17 @@ pub struct EpochSummary {
     pub survivors: u32,
     /// Members at the opening.
     pub members: u32,
+    /// What the champion in force at its opening did.
+    pub codec: Option<CodecSummary>,
+}
+
+/// A champion's work in one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodecSummary {
+    /// Component.
+    pub component: Hash,
+    /// Sums over the members.
+    pub counts: CodecCounts,
 }
 
 /// A stage's merge in figures.

@@ -1,12 +1,14 @@
 //! What follows while an epoch trains: leases, their expiry, clip scales, the closing.
 
-use wire::{Epoch, LeaseId, MicroBatch, Millis, NodeId, Step};
+use std::num::NonZeroUsize;
+
+use wire::{Epoch, LeaseId, MicroBatch, Millis, NodeId, StageIndex, Step};
 
 use super::merge::{MergeClock, StageMerge};
 use super::work::{Cell, Lease};
 use super::{Phase, Presence, State};
 use crate::limits;
-use crate::record::Derived;
+use crate::record::{Derived, Member};
 use crate::spec::Pace;
 
 impl State {
@@ -37,12 +39,44 @@ impl State {
         if self.draining {
             return None;
         }
-        let (node, want) = self.work.wants.iter().next()?;
+        let (node, count) = self.work.wants.iter().find_map(|(node, want)| {
+            let count = usize::from(*want).min(self.fair_count(node)?.get());
+            Some((*node, count.min(limits::LEASE_MICRO_BATCHES_MAX as usize)))
+        })?;
         let grad_mask = self.open_mask(*self.work.open.first()?);
-        let count = usize::from(*want).min(limits::LEASE_MICRO_BATCHES_MAX as usize);
         let same = self.work.open.iter().copied().filter(|id| self.open_mask(*id) == grad_mask);
         let micro_batches = same.take(count).collect();
-        Some(Derived::Leased { lease: LeaseId(self.next_lease), node: *node, micro_batches, grad_mask })
+        Some(Derived::Leased { lease: LeaseId(self.next_lease), node, micro_batches, grad_mask })
+    }
+
+    /// How many micro-batches a head may still take of its share, by capacity, of all that are open or leased: towards the
+    /// end of an epoch nobody waits for a slow head that took more. Heads count that want some or hold some, and at first
+    /// those that have not spoken yet.
+    fn fair_count(&self, head: &NodeId) -> Option<NonZeroUsize> {
+        let work = &self.work;
+        let held = |node: &NodeId| -> usize {
+            let leases = work.leases.values().filter(|lease| lease.node == *node);
+            leases.map(|lease| lease.micro_batches.len()).sum()
+        };
+        let (mut all, mut capacity, mut mine) = (work.open.len(), 0_u128, (0, 0_u128));
+        for Member { node, capacity: own, .. } in work.live(StageIndex(0)).map(|work| &work.member) {
+            let held = held(node);
+            if held == 0 && !work.wants.contains_key(node) && self.passed(self.silent_heads_count_until()) {
+                continue;
+            }
+            let own = u128::from((*own).max(1));
+            all += held;
+            capacity += own;
+            if node == head {
+                mine = (held, own);
+            }
+        }
+        let share = (all as u128 * mine.1).div_ceil(capacity.max(1)) as usize;
+        NonZeroUsize::new(share.saturating_sub(mine.0))
+    }
+
+    fn silent_heads_count_until(&self) -> Millis {
+        self.work.opened.plus(self.spec.heartbeat)
     }
 
     fn open_mask(&self, micro_batch: MicroBatch) -> u64 {
@@ -64,7 +98,7 @@ impl State {
 
     pub(super) fn train_deadlines(&self) -> Vec<Millis> {
         let leases = self.work.leases.values().map(|lease| lease.expires);
-        leases.chain([self.work.deadline]).collect()
+        leases.chain([self.work.deadline, self.silent_heads_count_until()]).collect()
     }
 
     pub(super) fn apply_leased(

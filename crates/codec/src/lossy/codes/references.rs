@@ -32,6 +32,11 @@ const LEAST_SAVED: f64 = 8.0;
 const PRODUCTS: usize = 96;
 /// Most candidates.
 const MAX_CANDIDATES: usize = 4096;
+/// Rows after which it is judged whether references are rare, and the one in so many that is then still searched, by
+/// groups of [`QUERIES`].
+const JUDGED_ROWS: u32 = 256;
+const RARE: u32 = 32;
+const SEARCHED_WHERE_RARE: usize = 4;
 /// Share of its energy that must be new for a row to be a candidate for later ones.
 const NOVEL: f64 = 0.05;
 /// Or this, in squared steps an element.
@@ -220,6 +225,10 @@ struct Search<'a> {
     /// Most candidates, the latest ones.
     window: usize,
     added: usize,
+    /// Rows searched and references found since it was last judged whether they are rare.
+    searched: u32,
+    found: u32,
+    rare: bool,
     queries: [Query; QUERIES],
 }
 
@@ -267,6 +276,9 @@ impl<'a> Search<'a> {
             candidates: Vec::new(),
             window: (PRODUCTS * period / width).clamp(ROWS, MAX_CANDIDATES),
             added: 0,
+            searched: 0,
+            found: 0,
+            rare: false,
             queries: std::array::from_fn(|_| Query { rest: vec![[0.0; SKETCH]; parts], ..Query::default() }),
         }
     }
@@ -278,6 +290,7 @@ impl<'a> Search<'a> {
         let row_of = |i: usize| z.get(i * period..(i + 1) * period);
         let noise = noise_of(period);
         let cost = f64::from(bits_below(start as u32 + 1) + GAIN_FIELD) + LEAST_SAVED;
+        let searched = !self.rare || (start / QUERIES).is_multiple_of(SEARCHED_WHERE_RARE);
         let mut active = false;
         for (q, query) in queries.iter_mut().enumerate() {
             query.references = Default::default();
@@ -287,7 +300,7 @@ impl<'a> Search<'a> {
                 #[inline(always)]
                 || query.begin(own, signs),
             );
-            query.active = query.left > noise && !candidates.is_empty();
+            query.active = searched && query.left > noise && !candidates.is_empty();
             active |= query.active;
         }
         for k in 0..MAX_REFERENCES {
@@ -308,6 +321,14 @@ impl<'a> Search<'a> {
                     || query.take(k, row, other, signs, cost),
                 );
                 active |= query.active;
+            }
+        }
+        if searched {
+            self.searched += QUERIES as u32;
+            self.found += queries.iter().filter(|query| query.references[0].gain != 0).count() as u32;
+            if self.searched >= JUDGED_ROWS {
+                self.rare = self.found * RARE < self.searched;
+                (self.searched, self.found) = (0, 0);
             }
         }
         for q in 0..QUERIES {

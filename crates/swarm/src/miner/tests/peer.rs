@@ -413,7 +413,7 @@ pub(super) enum Payload {
 
 fn machines(key: &SigningKey) -> (Pipeline, Merger) {
     let node = key.node_id();
-    let settings = pipeline::Settings { node, in_flight: 4, queue: 6 };
+    let settings = pipeline::Settings { node, in_flight: 6, queue: 10 };
     let secret = key.derive("merge", &[]);
     let run = wire::RunId([0; 32]);
     (Pipeline::new(settings), Merger::new(merger::Settings { node, run, secret }))

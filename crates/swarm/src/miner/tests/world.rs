@@ -66,6 +66,16 @@ pub(super) struct World {
     /// Uploads as they were committed, for the check of every mean.
     pub(super) uploads: BTreeMap<(Epoch, NodeId), Vec<u8>>,
     pub(super) slow: BTreeMap<usize, u64>,
+    /// Stage of which one member becomes four times as slow when the first epoch opens.
+    pub(super) slow_stage: Option<StageIndex>,
+    /// Length of a forward, ms, if it is always the same; a backward takes twice that, a step a quarter.
+    pub(super) forward_ms: Option<u64>,
+    /// Time that making an upload takes.
+    pub(super) upload: Millis,
+    /// What every peer computed for and has not reported.
+    busy: BTreeMap<usize, Millis>,
+    /// When each epoch opened and closed.
+    pub(super) epochs: Vec<(Millis, Millis)>,
 }
 
 impl World {
@@ -91,6 +101,11 @@ impl World {
             derived: Vec::new(),
             uploads: BTreeMap::new(),
             slow: BTreeMap::new(),
+            slow_stage: None,
+            forward_ms: None,
+            upload: Millis(2),
+            busy: BTreeMap::new(),
+            epochs: Vec::new(),
         };
         for node in 0..peers {
             let at = world.now.plus(Millis(world.random(50)));
@@ -315,7 +330,9 @@ impl World {
                     self.peers[node].merge(action);
                 }
                 action => {
-                    let at = self.now.plus(Millis(self.random(4)));
+                    let upload = matches!(action, merger::Action::MakeUpload { .. });
+                    let time = if upload { self.upload } else { Millis(self.random(4)) };
+                    let at = self.now.plus(time);
                     self.at(at, Happening::Merged { node, life, action });
                 }
             }
@@ -375,7 +392,10 @@ impl World {
                 };
                 self.at(at, what);
             }
-            pipeline::Action::State { token, statement } => {
+            pipeline::Action::State { token, mut statement } => {
+                if let Statement::Work(work) = &mut statement {
+                    work.busy = self.busy.remove(&node).unwrap_or_default();
+                }
                 self.peers[node].said.push_back((Speaker::Pipeline(token), statement));
             }
             pipeline::Action::Release(_) => {}
@@ -388,10 +408,15 @@ impl World {
     fn start_job(&mut self, node: usize) {
         let life = self.peers[node].life;
         let slow = self.slow.get(&node).copied().unwrap_or(1);
-        let time = match self.peers[node].jobs.front() {
-            Some(Job::Discard(_) | Job::Clear) => Millis(0),
+        let time = match (self.peers[node].jobs.front(), self.forward_ms) {
+            (Some(Job::Discard(_) | Job::Clear), _) => Millis(0),
+            (Some(Job::Backward { .. }), Some(ms)) => Millis(2 * ms * slow),
+            (Some(Job::Forward(_)), Some(ms)) => Millis(ms * slow),
+            (_, Some(ms)) => Millis(ms * slow / 4),
             _ => Millis((2 + self.random(8)) * slow),
         };
+        let busy = self.busy.entry(node).or_default();
+        *busy = busy.plus(time);
         self.at(self.now.plus(time), Happening::Computed { node, life });
     }
 
@@ -515,7 +540,20 @@ impl World {
 
     fn derive(&mut self, derived: Derived) {
         match &derived {
-            Derived::Opened { .. } => super::check_opening(self),
+            Derived::Opened { .. } => {
+                super::check_opening(self);
+                self.epochs.push((self.now, self.now));
+                if let Some(stage) = self.slow_stage.take() {
+                    let slow = self.state.members(stage).next().expect("a member").node;
+                    let slow = self.peers.iter().position(|peer| peer.id == slow).expect("known");
+                    self.slow.insert(slow, 4);
+                }
+            }
+            Derived::Closed { .. } => {
+                if let Some((_, closed)) = self.epochs.last_mut() {
+                    *closed = self.now;
+                }
+            }
             Derived::Manifest { epoch, stage, shards } => super::check_manifest(self, *epoch, *stage, shards),
             _ => {}
         }

@@ -198,14 +198,16 @@ impl Training {
         Some(Job::Forward(item))
     }
 
-    /// Micro-batches that a head could start and has no lease for; 0 while that is less than half of its slots.
+    /// Micro-batches that a head wants leased: half its slots beyond those it could start now, so that none is empty while
+    /// an answer is on its way; 0 while less than half of its slots' number is missing.
     pub(super) fn wants(&self) -> usize {
         if self.member.stage != StageIndex(0) || self.closing != Closing::No {
             return 0;
         }
+        let slots = self.settings.in_flight;
         let waiting: usize = self.granted.iter().map(|grant| grant.micro_batches.len()).sum();
-        let free = self.settings.in_flight.saturating_sub(self.items.open.len() + waiting);
-        if free * 2 >= self.settings.in_flight { free } else { 0 }
+        let missing = (slots + slots.div_ceil(2)).saturating_sub(self.items.open.len() + waiting);
+        if missing * 2 >= slots { missing } else { 0 }
     }
 
     fn ask(&mut self, now: Millis, out: &mut Outbox, draining: bool) {

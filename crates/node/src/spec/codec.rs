@@ -1,0 +1,263 @@
+//! `[codec]`: encodings by class of traffic, and which of them the arena decides.
+
+use std::str::FromStr;
+
+use codec::CodecId;
+use model::config::{Cut, Dtype};
+use serde::{Deserialize, Serialize};
+use swarm::spec::MergeWire;
+use wire::Direction;
+
+/// Before the name of a competition.
+const ARENA: &str = "arena:";
+/// Longest name of a competition, bytes.
+const COMPETITION_BYTES: usize = 64;
+
+/// `[codec]`: encodings by class of traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CodecSpec {
+    /// Activations, after the cut.
+    pub activations: FrameCodec,
+    /// Their gradients.
+    pub gradients: FrameCodec,
+    /// Pseudo-gradients and merged results on their way.
+    pub pseudo_gradients: TensorCodec,
+    /// Weights and outer momentum on their way to the keeper, to validators and to late joiners.
+    pub weights: TensorCodec,
+    /// Precision of pseudo-gradients.
+    pub merge: MergeCodec,
+    /// With `arena:`: what tensors cross by before the champion is in force, and whenever it fails. None: huffman.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub built_in: Option<TensorCodec>,
+}
+
+impl Default for CodecSpec {
+    fn default() -> Self {
+        Self {
+            activations: TensorCodec::Huffman.into(),
+            gradients: TensorCodec::Huffman.into(),
+            pseudo_gradients: TensorCodec::Huffman,
+            // Few bits of f32 weights can be saved, and encoded copies take memory.
+            weights: TensorCodec::Raw,
+            merge: MergeCodec::Bf16,
+            built_in: None,
+        }
+    }
+}
+
+impl CodecSpec {
+    /// What is named for tensors that travel this way.
+    pub fn class(&self, direction: Direction) -> &FrameCodec {
+        match direction {
+            Direction::Forward => &self.activations,
+            Direction::Backward => &self.gradients,
+        }
+    }
+
+    /// The codec of this binary for tensors that travel this way: what a champion replaces, and falls back to.
+    pub fn built_in(&self, direction: Direction) -> TensorCodec {
+        match self.class(direction) {
+            FrameCodec::BuiltIn(codec) => *codec,
+            FrameCodec::Arena(_) => self.built_in.unwrap_or(TensorCodec::Huffman),
+        }
+    }
+
+    /// The competition whose champion the run asks for.
+    pub fn competition(&self) -> Option<&str> {
+        [&self.activations, &self.gradients].into_iter().find_map(FrameCodec::competition)
+    }
+}
+
+/// How activations or gradients cross: by a codec of this binary, or by the champion of a competition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum FrameCodec {
+    /// One of ours.
+    BuiltIn(TensorCodec),
+    /// Champion of a competition, by name.
+    Arena(String),
+}
+
+impl FrameCodec {
+    /// Name of the competition, if it is one.
+    pub fn competition(&self) -> Option<&str> {
+        match self {
+            Self::BuiltIn(_) => None,
+            Self::Arena(name) => Some(name),
+        }
+    }
+}
+
+impl From<TensorCodec> for FrameCodec {
+    fn from(codec: TensorCodec) -> Self {
+        Self::BuiltIn(codec)
+    }
+}
+
+impl TryFrom<String> for FrameCodec {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let Some(name) = text.strip_prefix(ARENA) else { return Ok(Self::BuiltIn(text.parse()?)) };
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if name.is_empty() || name.len() > COMPETITION_BYTES || !plain {
+            return Err(format!("write it like \"{ARENA}matrix-compression\": the name of a competition"));
+        }
+        Ok(Self::Arena(name.to_owned()))
+    }
+}
+
+impl From<FrameCodec> for String {
+    fn from(codec: FrameCodec) -> Self {
+        match codec {
+            FrameCodec::BuiltIn(codec) => codec.name().to_owned(),
+            FrameCodec::Arena(name) => format!("{ARENA}{name}"),
+        }
+    }
+}
+
+/// Encodings of tensors on the wire; all give back the bits that went in. Numbers packed by a cut cross as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TensorCodec {
+    /// As they are.
+    Raw,
+    /// One window of exponents: least work.
+    Fast,
+    /// Exponents by how often they come.
+    Huffman,
+    /// Exponents in the context of row and column: fewest bytes, most work.
+    Context,
+    /// For each tensor the one that gets it across soonest, by what a few of its rows show and the link's measured speed.
+    Auto,
+}
+
+impl TensorCodec {
+    /// Every codec that a run can name.
+    pub(crate) const ALL: [Self; 5] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context, Self::Auto];
+
+    /// As a spec writes it.
+    pub fn name(self) -> &'static str {
+        self.id().map_or("auto", CodecId::name)
+    }
+
+    /// As the codec crate names it; none where it is chosen for each tensor.
+    pub(crate) fn id(self) -> Option<CodecId> {
+        match self {
+            Self::Raw => Some(CodecId::Raw),
+            Self::Fast => Some(CodecId::Fast),
+            Self::Huffman => Some(CodecId::Huffman),
+            Self::Context => Some(CodecId::Context),
+            Self::Auto => None,
+        }
+    }
+}
+
+impl FromStr for TensorCodec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with(ARENA) {
+            return Err("a champion carries activations and gradients only".to_owned());
+        }
+        let known = Self::ALL.into_iter().find(|codec| codec.name() == text);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("expected one of {names}; for activations and gradients also \"{ARENA}COMPETITION\"")
+        })
+    }
+}
+
+impl TryFrom<String> for TensorCodec {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<TensorCodec> for String {
+    fn from(codec: TensorCodec) -> Self {
+        codec.name().to_owned()
+    }
+}
+
+/// Encodings of pseudo-gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeCodec {
+    /// Exact.
+    F32,
+    /// Half the bytes, with error feedback.
+    Bf16,
+}
+
+impl From<MergeCodec> for MergeWire {
+    fn from(codec: MergeCodec) -> Self {
+        match codec {
+            MergeCodec::F32 => Self::F32,
+            MergeCodec::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// Type of the numbers that cross this cut; none where they cross packed, so that no lossless codec makes them fewer.
+pub fn numbers_on_wire(cut: Cut) -> Option<Dtype> {
+    match cut {
+        Cut::Plain { wire } | Cut::Tabled { wire, .. } | Cut::Bottleneck { wire, .. } => Some(wire),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::spec::{RunSpec, TensorCodec};
+
+    const MODEL: &str = "[model]\npreset = \"micro\"\n";
+    const PLAIN: &str = "[cut]\nkind = \"plain\"\nwire = \"bf16\"\n";
+
+    fn parse(text: &str) -> Result<RunSpec, String> {
+        RunSpec::parse(&format!("{MODEL}{text}")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_competition_is_named_for_frames_and_read_back() {
+        let text = format!("{PLAIN}[codec]\nactivations = \"arena:matrix-compression\"\nbuilt_in = \"fast\"");
+        let spec = parse(&text).unwrap();
+        assert_eq!(spec.codec.competition(), Some("matrix-compression"));
+        assert_eq!(spec.codec.built_in(wire::Direction::Forward), TensorCodec::Fast);
+        assert_eq!(spec.codec.built_in(wire::Direction::Backward), TensorCodec::Huffman);
+        assert_eq!(RunSpec::parse(&spec.canonical()).unwrap(), spec);
+        assert!(
+            !parse("").unwrap().canonical().contains("built_in"),
+            "specs without a champion stay as they were"
+        );
+    }
+
+    #[test]
+    fn what_a_champion_cannot_carry_is_refused_by_name() {
+        let cases = [
+            (format!("{PLAIN}[codec]\nweights = \"arena:x\""), "carries activations and gradients only"),
+            (
+                format!("{PLAIN}[codec]\npseudo_gradients = \"arena:x\""),
+                "carries activations and gradients only",
+            ),
+            (
+                format!("{PLAIN}[codec]\nactivations = \"zip\""),
+                "expected one of raw, fast, huffman, context, auto",
+            ),
+            (format!("{PLAIN}[codec]\ngradients = \"arena:\""), "the name of a competition"),
+            (
+                format!("{PLAIN}[codec]\nactivations = \"arena:a\"\ngradients = \"arena:b\""),
+                "one competition",
+            ),
+            (format!("{PLAIN}[codec]\nbuilt_in = \"fast\""), "arena:"),
+            ("[codec]\nactivations = \"arena:x\"".to_owned(), "plain"),
+        ];
+        for (text, words) in cases {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}
