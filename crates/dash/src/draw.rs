@@ -53,11 +53,11 @@ pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
         }
         Screen::Competition => {
             competition::draw(frame, body, scene, look);
-            "Enter open  f find  m mine  t top  s sort  n/p page  r refresh  Esc back  ? keys  q quit"
+            "Enter open  f find  m mine  t top  s sort  n/p page  Esc back  ? keys  q quit"
         }
         Screen::Submission => {
             submission::draw(frame, body, scene, look);
-            "Enter read/close  j/k move  n/p page  d download  r refresh  Esc back  ? keys  q quit"
+            "Enter read/close  j/k move  n/p page  d download  Esc back  ? keys  q quit"
         }
     };
     let line = match &dash.trouble {

@@ -12,7 +12,7 @@ use super::world::{OWNER, World, code};
 async fn open(client: &Client, name: &str, named: &str) {
     let start = Moment(Millis(client.now().0 + 3_600_000));
     let text = format!(
-        "name = \"{name}\"\nkind = \"codec\"\n[schedule]\nstart = \"{start}\"\nevery_s = 3600\nrounds = 1\n{named}"
+        "name = \"{name}\"\nkind = \"codec\"\n[schedule]\nstart = \"{start}\"\nevery_s = 3600\nopening_s = 10\njudging_s = 60\nrounds = 1\n{named}"
     );
     let spec = CompetitionSpec::parse(&text).unwrap();
     client.state(&Statement::Open { spec: spec.canonical() }).await.unwrap();
@@ -25,7 +25,9 @@ fn missing(found: &Result<Bytes, ClientError>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spec_does_not_open_what_the_arena_keeps_closed() {
     let world = World::start("", &[1]).await;
-    let id = world.competition("matrix", 6, 60, "agree = 1\ntakeover = 1\nmax = 1\nlease_s = 30").await;
+    let id = world.competition("matrix", 4, 20, "agree = 1\ntakeover = 1\nmax = 1\nlease_s = 30").await;
+    // Without a judge's part of the seed the round would be void.
+    let judge = world.judge(1, 1).await;
     let secret = code(b'9', 1);
     world.submit(10, id, secret.clone()).await;
     world.open_seals(10).await;
@@ -47,4 +49,5 @@ async fn a_spec_does_not_open_what_the_arena_keeps_closed() {
     // What was for everybody before stays so, whoever enters it as code.
     let plain = Hash::of(&code(b'0', 1));
     stranger.blob(&plain).await.unwrap();
+    judge.stop().await;
 }

@@ -138,7 +138,7 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
     frame.render_widget(block, area);
     let [head, rows] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(inner);
     let columns = format!(
-        "{:>7} {:>4} {:<8} {:>4} {:>12} {:>11} {:<12} {:<16}",
+        "{:>6} {:>4} {:<8} {:>4} {:>11} {:>10} {:<12} {:<16}",
         "id", "rnd", "key", "ver", "raw score", "score", "state", "submitted"
     );
     frame.render_widget(header(columns, look), head);
@@ -164,7 +164,7 @@ fn row(found: &Submission) -> String {
         (false, false) => " ",
     };
     format!(
-        "{:>7} {:>4} {:<8} {version:>4} {:>12} {:>10}{mark} {} {:<16}",
+        "{:>6} {:>4} {:<8} {version:>4} {:>11} {:>9}{mark} {} {:<16}",
         found.id,
         found.round_number,
         short(&found.entrant),

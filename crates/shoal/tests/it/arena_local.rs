@@ -63,7 +63,9 @@ fn eval_finds_the_same_again_and_says_what_is_wrong() {
     assert!((raw(&apex) - (1.0 - 1.0 / ratio)).abs() < 1e-12, "{apex}");
     // What cannot be judged, and what cannot be read.
     std::fs::write(place.path("broken.wasm"), b"\0as").unwrap();
-    eval("broken.wasm").bad(3, &["broken.wasm", "its name ends in .wasm", "damaged"]);
+    place
+        .run(&["arena", "eval", "broken.wasm"])
+        .bad(3, &["broken.wasm", "its name ends in .wasm", "damaged"]);
     std::fs::write(place.path("junk.wasm"), b"\0asm\x0d\0\x01\0junk").unwrap();
     let ran = eval("junk.wasm");
     assert_eq!(ran.code, Some(1));
