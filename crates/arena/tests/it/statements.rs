@@ -185,6 +185,7 @@ fn the_host_opens_what_was_entrusted_to_it_and_nobody_else_may() {
     let mut world = World::new(11);
     world.judges(1);
     let id = world.open(SPEC);
+    world.pass(HOUR);
     let entry = world.submit(1, id, Quality::of(500_000, 1)).unwrap();
     world.settle();
     let (code, salt) = (world.sealed[0].quality.code(), world.sealed[0].salt);
