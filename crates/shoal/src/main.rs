@@ -2,7 +2,6 @@
 //!
 //! It must never decide what the protocol, the model or the daemons decide: it reads arguments, calls them, shows results.
 
-mod allocator;
 mod arena_cli;
 mod bench;
 mod champion;
@@ -28,9 +27,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::{Cli, Command};
-
-#[global_allocator]
-static ALLOCATOR: allocator::LargePages = allocator::LargePages;
 
 fn main() -> ExitCode {
     // Components are compiled, and jails supervised, by children that are this binary.
