@@ -1,6 +1,6 @@
 //! What follows while an epoch trains: leases, their expiry, clip scales, the closing.
 
-use std::num::NonZeroUsize;
+use std::collections::BTreeMap;
 
 use wire::{Epoch, LeaseId, MicroBatch, Millis, NodeId, StageIndex, Step};
 
@@ -8,7 +8,7 @@ use super::merge::{MergeClock, StageMerge};
 use super::work::{Cell, Lease};
 use super::{Phase, Presence, State};
 use crate::limits;
-use crate::record::{Derived, Member};
+use crate::record::Derived;
 use crate::spec::Pace;
 
 impl State {
@@ -39,40 +39,41 @@ impl State {
         if self.draining {
             return None;
         }
-        let (node, count) = self.work.wants.iter().find_map(|(node, want)| {
-            let count = usize::from(*want).min(self.fair_count(node)?.get());
-            Some((*node, count.min(limits::LEASE_MICRO_BATCHES_MAX as usize)))
-        })?;
+        let (node, count) = self.grantable()?;
         let grad_mask = self.open_mask(*self.work.open.first()?);
         let same = self.work.open.iter().copied().filter(|id| self.open_mask(*id) == grad_mask);
         let micro_batches = same.take(count).collect();
         Some(Derived::Leased { lease: LeaseId(self.next_lease), node, micro_batches, grad_mask })
     }
 
-    /// How many micro-batches a head may still take of its share, by capacity, of all that are open or leased: towards the
-    /// end of an epoch nobody waits for a slow head that took more. Heads count that want some or hold some, and at first
-    /// those that have not spoken yet.
-    fn fair_count(&self, head: &NodeId) -> Option<NonZeroUsize> {
+    /// The first head that may have what it wants, or a part of it: no more than its share, by capacity, of all that is open
+    /// or leased, so that at the end of an epoch nobody waits for a slow head that took more. Heads count that want some or
+    /// hold some, and at first those that have not spoken yet.
+    fn grantable(&self) -> Option<(NodeId, usize)> {
         let work = &self.work;
-        let held = |node: &NodeId| -> usize {
-            let leases = work.leases.values().filter(|lease| lease.node == *node);
-            leases.map(|lease| lease.micro_batches.len()).sum()
-        };
-        let (mut all, mut capacity, mut mine) = (work.open.len(), 0_u128, (0, 0_u128));
-        for Member { node, capacity: own, .. } in work.live(StageIndex(0)).map(|work| &work.member) {
-            let held = held(node);
-            if held == 0 && !work.wants.contains_key(node) && self.passed(self.silent_heads_count_until()) {
-                continue;
-            }
-            let own = u128::from((*own).max(1));
-            all += held;
-            capacity += own;
-            if node == head {
-                mine = (held, own);
-            }
+        if work.wants.is_empty() || work.open.is_empty() {
+            return None;
         }
-        let share = (all as u128 * mine.1).div_ceil(capacity.max(1)) as usize;
-        NonZeroUsize::new(share.saturating_sub(mine.0))
+        let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for lease in work.leases.values() {
+            *held.entry(lease.node).or_default() += lease.micro_batches.len();
+        }
+        let silent_count = !self.passed(self.silent_heads_count_until());
+        let heads: BTreeMap<NodeId, (usize, u128)> = work
+            .live(StageIndex(0))
+            .map(|work| (work.member.node, u128::from(work.member.capacity.max(1))))
+            .filter(|(node, _)| silent_count || held.contains_key(node) || work.wants.contains_key(node))
+            .map(|(node, capacity)| (node, (held.get(&node).copied().unwrap_or(0), capacity)))
+            .collect();
+        let all = work.open.len() + heads.values().map(|(held, _)| held).sum::<usize>();
+        let capacity: u128 = heads.values().map(|(_, capacity)| capacity).sum();
+        work.wants.iter().find_map(|(node, want)| {
+            let (held, own) = heads.get(node)?;
+            let share = (all as u128 * own).div_ceil(capacity) as usize;
+            let most = usize::from(*want).min(limits::LEASE_MICRO_BATCHES_MAX as usize);
+            let count = share.saturating_sub(*held).min(most);
+            (count > 0).then_some((*node, count))
+        })
     }
 
     fn silent_heads_count_until(&self) -> Millis {
