@@ -36,6 +36,8 @@ pub const NOTES_MAX: usize = 256;
 pub const RECEIPTS_MAX: usize = 1024;
 /// Round summaries kept per competition; older ones only count in the totals.
 pub const SUMMARIES_MAX: usize = 1024;
+/// Days by which a key's or a competition's earnings are kept; older ones only count in the total.
+pub const EARNING_DAYS_MAX: usize = 366;
 /// Rows of a round's board that its summary keeps.
 pub const BOARD_ROWS_MAX: usize = 1000;
 /// Most places that a reward is split over.

@@ -7,12 +7,15 @@
 mod accept;
 mod board;
 mod competition;
+mod earnings;
 mod enter;
 mod entry;
 mod fold;
 mod gate;
 mod job;
 mod judge;
+mod lease;
+mod queue;
 mod reward;
 mod round;
 mod takeover;
@@ -28,7 +31,8 @@ pub use self::competition::{BoardRow, Champion, Competition, Note, RoundSummary,
 pub use self::entry::{Code, Entrant, Entry, EntryState, Receipt, Role};
 pub use self::gate::{Artefact, Gate, GateReason, RateStatus};
 pub use self::job::{Job, Slot};
-pub use self::judge::{Judge, Lease, inputs_hash};
+pub use self::judge::{Judge, inputs_hash};
+pub use self::lease::Lease;
 pub use self::reward::{Weights, burn_ppm};
 pub use self::round::{NonceState, Round};
 use crate::record::{EntryId, LeaseId};
@@ -49,7 +53,7 @@ pub struct State {
     codes: BTreeMap<(CompetitionId, Hash), EntryId>,
     entrants: BTreeMap<NodeId, Entrant>,
     receipts: BTreeMap<Hash, Receipt>,
-    leases: BTreeMap<LeaseId, Lease>,
+    leases: lease::Leases,
     next_lease: u64,
     /// How many entries each judge could take.
     wants: BTreeMap<NodeId, u16>,
@@ -143,12 +147,12 @@ impl State {
 
     /// Leases under way.
     pub fn leases(&self) -> &BTreeMap<LeaseId, Lease> {
-        &self.leases
+        self.leases.all()
     }
 
     /// Leases of a judge.
     pub fn leases_of(&self, judge: NodeId) -> impl Iterator<Item = (LeaseId, &Lease)> {
-        self.leases.iter().filter(move |(_, lease)| lease.judge == judge).map(|(id, lease)| (*id, lease))
+        self.leases.of(judge)
     }
 
     /// Announcements for the whole arena, oldest first.

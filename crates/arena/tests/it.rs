@@ -6,6 +6,7 @@ mod it {
     mod chaos;
     mod gates;
     mod judging;
+    mod queues;
     mod rounds;
     mod statements;
     mod takeovers;

@@ -72,6 +72,8 @@ pub struct Profile {
     pub last_submission_at: Option<Millis>,
     /// Entries per day (days since 1970, UTC).
     pub activity: BTreeMap<u64, u32>,
+    /// Earned per day (days since 1970, UTC), 10⁻⁹ of the arena's rewards × milliseconds.
+    pub earnings: BTreeMap<u64, u128>,
     /// Competitions and its entries there, oldest first.
     pub competitions: BTreeMap<CompetitionId, Vec<EntryId>>,
     /// Competitions that it leads.
@@ -254,11 +256,11 @@ impl State {
     /// What a key did; `None` if it never entered.
     pub fn profile(&self, key: NodeId, at: Millis) -> Option<Profile> {
         let leader = self.leaderboard(LeaderMode::Earnings, at).into_iter().find(|row| row.entrant == key)?;
-        self.profile_of(leader)
+        self.profile_of(leader, at)
     }
 
     /// What the key of a row of the leaderboard did.
-    pub fn profile_of(&self, leader: Leader) -> Option<Profile> {
+    pub fn profile_of(&self, leader: Leader, at: Millis) -> Option<Profile> {
         let key = leader.entrant;
         let entrant = self.entrants.get(&key)?;
         let made: Vec<&Entry> = entrant.entries.iter().filter_map(|id| self.entry(*id)).collect();
@@ -279,6 +281,7 @@ impl State {
             best_score: scores.max_by(f64::total_cmp),
             last_submission_at: made.last().map(|entry| entry.submitted_at),
             activity,
+            earnings: self.earned_by_day(key, at),
             competitions,
             leads: leads.map(|found| found.id).collect(),
         })

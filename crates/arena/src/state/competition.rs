@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use wire::{Hash, Millis, NodeId};
 
+use super::earnings::Earned;
 use super::round::Round;
 use crate::limits;
 use crate::record::{EntryId, RoundNumber, VoidReason};
@@ -44,6 +45,8 @@ pub struct Competition {
     /// Who is paid, and their shares of what is not burned, 10⁻⁶; from `paid_from` on.
     pub(super) payees: BTreeMap<NodeId, u64>,
     pub(super) paid_from: Millis,
+    /// Rewards of the past, of all keys.
+    pub(super) earned: Earned,
 }
 
 /// States of a competition.
@@ -148,6 +151,7 @@ impl Competition {
             used: BTreeSet::new(),
             payees: BTreeMap::new(),
             paid_from: now,
+            earned: Earned::default(),
         }
     }
 

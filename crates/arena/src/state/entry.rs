@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use wire::{Hash, Millis, NodeId};
 
+use super::earnings::Earned;
 use crate::measure::Failure;
 use crate::record::{EntryId, RoundNumber};
 use crate::rule::Scoring;
@@ -151,8 +152,8 @@ pub struct Entrant {
     pub automatic: Vec<EntryId>,
     /// Times of the entries that count for the rate limit, oldest first.
     pub(super) recent: VecDeque<(Millis, EntryId)>,
-    /// Rewards of the past, 10⁻⁹ of the arena's × milliseconds.
-    pub(super) earned: u128,
+    /// Rewards of the past.
+    pub(super) earned: Earned,
 }
 
 /// A payment.

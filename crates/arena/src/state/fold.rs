@@ -44,7 +44,7 @@ impl Fold for State {
             codes: BTreeMap::new(),
             entrants: BTreeMap::new(),
             receipts: BTreeMap::new(),
-            leases: BTreeMap::new(),
+            leases: super::lease::Leases::default(),
             next_lease: 0,
             wants: BTreeMap::new(),
             notes: VecDeque::new(),
@@ -60,9 +60,10 @@ impl Fold for State {
     }
 
     fn next_deadline(&self, now: Millis) -> Option<Millis> {
-        let leases = self.leases.values().map(|lease| lease.expires);
+        let now = now.max(self.tip.now());
         let rounds = self.competitions.values().flat_map(Competition::deadlines);
-        leases.chain(rounds).filter(|at| *at > now.max(self.tip.now()) && *at < Millis(u64::MAX)).min()
+        let rounds = rounds.filter(|at| *at > now && *at < Millis(u64::MAX));
+        rounds.chain(self.leases.next_deadline(now)).min()
     }
 
     fn resumed(down: Millis) -> Control {
@@ -117,12 +118,14 @@ impl Fold for State {
                 let entry = self.judges.entry(*judge).or_insert_with(|| Judge::new(operator));
                 entry.admitted = true;
                 operator.clone_into(&mut entry.operator);
+                self.forget_queues(*judge);
             }
             Control::Dismissed { judge } => {
                 self.wants.remove(judge);
                 if let Some(judge) = self.judges.get_mut(judge) {
                     judge.admitted = false;
                 }
+                self.forget_queues(*judge);
             }
             Control::Paid { receipt, payer, amount } => {
                 let paid = Receipt { payer: *payer, amount: *amount, used_by: None };
@@ -233,9 +236,7 @@ impl Fold for State {
 impl State {
     /// Moves every open deadline by the time that nobody served (protocol §6 "Restart").
     fn resume(&mut self, down: Millis) {
-        for lease in self.leases.values_mut() {
-            lease.expires = lease.expires.plus(down);
-        }
+        self.leases.shift(down);
         for round in self.competitions.values_mut().flat_map(|competition| competition.live.values_mut()) {
             round.shift(down);
         }

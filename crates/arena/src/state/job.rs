@@ -11,6 +11,7 @@ use super::round::Round;
 use crate::measure::{Outcome, Verdict, Wall};
 use crate::record::{Derived, EntryId, LeaseId, Settlement};
 use crate::rule::{Comparison, Facts};
+use crate::spec::JudgeRules;
 
 /// An entry that is judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +116,15 @@ impl Job {
         open && self.slots.len() < usize::from(self.asked)
     }
 
+    /// Until when a judge that let its lease run out does not get it again.
+    pub fn barred_until(&self, judge: NodeId) -> Option<Millis> {
+        self.missed.get(&judge).map(|(_, until)| *until)
+    }
+
+    pub(super) fn is_barred(&self) -> bool {
+        !self.missed.is_empty()
+    }
+
     /// Everybody who was asked has shown a verdict.
     pub(super) fn is_complete(&self) -> bool {
         self.slots.len() >= usize::from(self.asked) && self.slots.iter().all(|slot| slot.verdict.is_some())
@@ -136,51 +146,68 @@ impl Job {
     }
 }
 
-impl State {
-    /// What follows for the jobs of a round.
-    pub(super) fn jobs_due(&self, competition: &Competition, round: &Round) -> Option<Derived> {
-        round.pending.iter().find_map(|id| self.job_due(competition, round, *id))
-    }
+/// What follows from a job.
+pub(super) enum Next<'a> {
+    /// Enough judges agree on this.
+    Settle(&'a Outcome),
+    /// They do not, and no further judge can be asked.
+    Dispute,
+    /// They do not: one more is asked.
+    Refer,
+    /// All who were asked are bound.
+    Show,
+}
 
-    fn job_due(&self, competition: &Competition, round: &Round, id: EntryId) -> Option<Derived> {
-        let job = round.jobs.get(&id)?;
-        let rules = &competition.spec.judges;
-        let agreed = match job.settlement {
-            None => job.plurality(rules.tolerance_ppm).filter(|(_, count)| *count >= job.need),
-            Some(_) => job
-                .settled()
-                .filter(|_| job.agreeing(rules.tolerance_ppm) >= job.need)
-                .map(|outcome| (outcome, job.need)),
+impl Round {
+    /// What follows from a job now.
+    pub(super) fn next(&self, rules: &JudgeRules, id: EntryId) -> Option<Next<'_>> {
+        let job = self.jobs.get(&id)?;
+        let tolerance = rules.tolerance_ppm;
+        let agreed = if job.settlement.is_some() {
+            let settled = job.settled().filter(|_| job.agreeing(tolerance) >= job.need);
+            settled.map(|outcome| (outcome, job.need))
+        } else {
+            job.plurality(tolerance).filter(|(_, count)| *count >= job.need)
         };
-        if job.settlement.is_none()
-            && let Some((outcome, _)) = agreed
-        {
-            // Times are measured against the baseline's.
-            let waits = round.baseline.filter(|baseline| *baseline != id).is_some_and(|baseline| {
-                round.jobs.get(&baseline).is_some_and(|job| job.settlement.is_none())
-            });
-            return (!waits).then(|| Derived::Settled {
-                entry: id,
-                settlement: self.settlement(competition, round, id, job, outcome),
-            });
+        if let (None, Some((outcome, _))) = (job.settlement, agreed) {
+            return (!self.waits_for_baseline(id)).then_some(Next::Settle(outcome));
         }
         if agreed.is_some() {
             return None;
         }
         if job.is_complete() {
             return match () {
-                () if job.asked < rules.max => {
-                    Some(Derived::Referred { entry: id, need: job.need, asked: job.asked + 1 })
-                }
-                () if job.settlement.is_none() => {
-                    Some(Derived::Settled { entry: id, settlement: Settlement::Disputed })
-                }
-                () => None,
+                () if job.asked < rules.max => Some(Next::Refer),
+                () => job.settlement.is_none().then_some(Next::Dispute),
             };
         }
         let all_bound =
             job.slots.len() >= usize::from(job.asked) && job.slots.iter().all(|slot| slot.seal.is_some());
-        (all_bound && !job.showing).then_some(Derived::VerdictsDue { entry: id })
+        (all_bound && !job.showing).then_some(Next::Show)
+    }
+
+    /// Times are measured against the baseline's.
+    fn waits_for_baseline(&self, id: EntryId) -> bool {
+        let baseline = self.baseline.filter(|baseline| *baseline != id);
+        let job = baseline.and_then(|baseline| self.jobs.get(&baseline));
+        job.is_some_and(|job| job.settlement.is_none())
+    }
+}
+
+impl State {
+    /// What follows for the jobs of a round.
+    pub(super) fn jobs_due(&self, competition: &Competition, round: &Round) -> Option<Derived> {
+        let entry = round.queue.due()?;
+        let job = round.jobs.get(&entry)?;
+        Some(match round.next(&competition.spec.judges, entry)? {
+            Next::Settle(outcome) => {
+                let settlement = self.settlement(competition, round, entry, job, outcome);
+                Derived::Settled { entry, settlement }
+            }
+            Next::Dispute => Derived::Settled { entry, settlement: Settlement::Disputed },
+            Next::Refer => Derived::Referred { entry, need: job.need, asked: job.asked + 1 },
+            Next::Show => Derived::VerdictsDue { entry },
+        })
     }
 
     fn settlement(
@@ -251,19 +278,22 @@ impl State {
         {
             round.pending.insert(id);
         }
+        self.requeue(id);
     }
 
     pub(super) fn apply_settled(&mut self, id: EntryId, settlement: &Settlement) {
         let competition = self.entry(id).and_then(|entry| self.competitions.get(&entry.competition));
         let tolerance = competition.map_or(0, |found| found.spec.judges.tolerance_ppm);
+        let mut first = false;
         if let Some(job) = self.job_mut(id) {
-            job.settlement = Some(*settlement);
+            first = job.settlement.replace(*settlement).is_none();
             if !matches!(settlement, Settlement::Disputed) {
                 job.basis = job.most(tolerance).map(|(lease, _)| lease);
             }
         }
         let now = self.tip.now();
         let Some(entry) = self.entry_mut(id) else { return };
+        let (competition, number, role) = (entry.competition, entry.round, entry.role);
         entry.settled_at = Some(now);
         entry.state = match settlement {
             Settlement::Scored { scoring, .. } => EntryState::Scored(*scoring),
@@ -274,23 +304,30 @@ impl State {
             let receipt = entry.receipt;
             self.free_receipt(receipt);
         }
+        if first && let Some(round) = self.round_mut(competition, number) {
+            round.queue.settled += 1;
+        }
         self.rest(id);
+        if role == Role::Baseline {
+            self.requeue_round(competition, number);
+        }
     }
 
     /// Takes a job off the list once nothing can follow from it any more.
     pub(super) fn rest(&mut self, id: EntryId) {
-        let Some((competition, number)) = self.entry(id).map(|entry| (entry.competition, entry.round)) else {
-            return;
-        };
-        let Some(found) = self.competitions.get_mut(&competition) else { return };
-        let rules = found.spec.judges;
-        let Some(round) = found.live.get_mut(&number) else { return };
-        let Some(job) = round.jobs.get(&id).filter(|job| job.settlement.is_some()) else { return };
-        let exhausted = job.is_complete() && job.asked >= rules.max;
-        let over = exhausted || job.agreeing(rules.tolerance_ppm) >= job.need;
-        if over {
-            round.pending.remove(&id);
+        let place = self.entry(id).map(|entry| (entry.competition, entry.round));
+        if let Some((competition, number)) = place
+            && let Some(found) = self.competitions.get_mut(&competition)
+            && let Some(round) = found.live.get_mut(&number)
+            && let Some(job) = round.jobs.get(&id).filter(|job| job.settlement.is_some())
+        {
+            let rules = found.spec.judges;
+            let exhausted = job.is_complete() && job.asked >= rules.max;
+            if exhausted || job.agreeing(rules.tolerance_ppm) >= job.need {
+                round.pending.remove(&id);
+            }
         }
+        self.requeue(id);
     }
 
     /// An entry that nobody made: the baseline, or the champion again.

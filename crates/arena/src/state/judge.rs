@@ -4,8 +4,9 @@ use wire::{Hash, Millis, NodeId};
 
 use super::State;
 use super::accept::{limit, not_now, require};
-use super::entry::{EntryState, Role};
+use super::entry::EntryState;
 use super::job::Slot;
+use super::lease::{Lease, NEVER};
 use crate::limits;
 use crate::measure::{Measures, Outcome, Verdict};
 use crate::record::{Derived, EntryId, LeaseId};
@@ -48,20 +49,6 @@ impl Judge {
     }
 }
 
-/// A lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Who judges.
-    pub judge: NodeId,
-    /// What.
-    pub entry: EntryId,
-    /// Until when its verdict must be bound, or shown; far away while the others are awaited.
-    pub expires: Millis,
-}
-
-/// No deadline: the judge has done its part and waits for the others.
-const NEVER: Millis = Millis(u64::MAX);
-
 impl State {
     /// Whether a key is an admitted judge.
     pub fn is_judge(&self, key: NodeId) -> bool {
@@ -83,12 +70,13 @@ impl State {
             self.wants.remove(&sender);
         } else {
             self.wants.insert(sender, want);
+            self.queue_for(sender);
         }
     }
 
     fn slot(&self, sender: NodeId, id: LeaseId) -> Result<(&Lease, &Slot, bool), Refusal> {
         let missing = Refusal::NotLeased { lease: id };
-        let lease = self.leases.get(&id).filter(|lease| lease.judge == sender);
+        let lease = self.leases.get(id).filter(|lease| lease.judge == sender);
         let Some(lease) = lease else { return Err(missing) };
         let job = self.job(lease.entry);
         let slot = job.and_then(|job| job.slots.iter().find(|slot| slot.lease == id));
@@ -102,12 +90,12 @@ impl State {
     }
 
     pub(super) fn fold_judged(&mut self, id: LeaseId, seal: Hash) {
-        let Some(lease) = self.leases.get_mut(&id) else { return };
-        lease.expires = NEVER;
-        let entry = lease.entry;
+        let Some(entry) = self.leases.get(id).map(|lease| lease.entry) else { return };
+        self.leases.expire_at(id, NEVER);
         if let Some(slot) = self.slot_mut(entry, id) {
             slot.seal = Some(seal);
         }
+        self.requeue(entry);
     }
 
     fn slot_mut(&mut self, entry: EntryId, id: LeaseId) -> Option<&mut Slot> {
@@ -162,7 +150,7 @@ impl State {
     }
 
     pub(super) fn fold_show(&mut self, id: LeaseId, verdict: Verdict) {
-        let Some(lease) = self.leases.remove(&id) else { return };
+        let Some(lease) = self.leases.remove(id) else { return };
         if let Some(judge) = self.judges.get_mut(&lease.judge) {
             judge.judged += 1;
         }
@@ -173,13 +161,14 @@ impl State {
     }
 
     pub(super) fn expired_due(&self) -> Option<Derived> {
-        let over = |lease: &Lease| self.passed(lease.expires) || !self.is_judge(lease.judge);
-        let (id, _) = self.leases.iter().find(|(_, lease)| over(lease))?;
-        Some(Derived::Expired { lease: *id })
+        let gone = self.leases.judges().filter(|judge| !self.is_judge(*judge));
+        let theirs = gone.filter_map(|judge| self.leases.of(judge).next()).map(|(id, _)| id);
+        let lease = self.leases.run_out(self.tip.now()).into_iter().chain(theirs).min()?;
+        Some(Derived::Expired { lease })
     }
 
     pub(super) fn apply_expired(&mut self, id: LeaseId) {
-        let Some(lease) = self.leases.remove(&id) else { return };
+        let Some(lease) = self.leases.remove(id) else { return };
         if let Some(judge) = self.judges.get_mut(&lease.judge) {
             judge.expired += 1;
         }
@@ -194,10 +183,9 @@ impl State {
         // The others wait for whoever takes the place.
         let waiting: Vec<LeaseId> = job.bound().collect();
         for id in waiting {
-            if let Some(lease) = self.leases.get_mut(&id) {
-                lease.expires = NEVER;
-            }
+            self.leases.expire_at(id, NEVER);
         }
+        self.requeue(lease.entry);
     }
 
     fn lease_time(&self, entry: EntryId) -> Millis {
@@ -211,10 +199,9 @@ impl State {
         job.showing = true;
         let bound: Vec<LeaseId> = job.bound().collect();
         for id in bound {
-            if let Some(lease) = self.leases.get_mut(&id) {
-                lease.expires = expires;
-            }
+            self.leases.expire_at(id, expires);
         }
+        self.requeue(entry);
     }
 
     pub(super) fn leased_due(&self) -> Option<Derived> {
@@ -222,55 +209,6 @@ impl State {
             let (entry, expires) = self.job_for(*judge)?;
             Some(Derived::Leased { lease: LeaseId(self.next_lease), judge: *judge, entry, expires })
         })
-    }
-
-    /// What a judge gets next: the baseline, the incumbent, then a challenger that nobody chose (protocol §7 "Judges").
-    fn job_for(&self, judge: NodeId) -> Option<(EntryId, Millis)> {
-        let known = self.judges.get(&judge)?;
-        // Bound verdicts that wait for other judges do not count: two judges could block each other.
-        let busy = self.leases_of(judge).filter(|(_, lease)| lease.expires != NEVER).count();
-        if busy >= limits::LEASES_PER_JUDGE_MAX {
-            return None;
-        }
-        let mut best: Option<((u8, bool, Hash), EntryId, Millis)> = None;
-        for competition in self.competitions.values() {
-            let rules = &competition.spec.judges;
-            for round in competition.live.values() {
-                // Who kept back its part of the seed judges nothing of it.
-                if round.nonces.get(&judge).is_some_and(|nonce| nonce.opened.is_none()) {
-                    continue;
-                }
-                let free = |(id, job): &(&EntryId, &super::Job)| {
-                    let taken = |slot: &Slot| {
-                        slot.judge == judge || (rules.distinct_operators && slot.operator == known.operator)
-                    };
-                    job.has_place(rules.tolerance_ppm)
-                        && job.missed.get(&judge).is_none_or(|(_, until)| self.passed(*until))
-                        && !job.slots.iter().any(taken)
-                        && self
-                            .entry(**id)
-                            .is_some_and(|entry| entry.entrant != judge || entry.role == Role::Baseline)
-                };
-                for (id, job) in
-                    round.pending.iter().filter_map(|id| round.jobs.get_key_value(id)).filter(free)
-                {
-                    let role = self.entry(*id).map_or(Role::Challenger, |entry| entry.role);
-                    let first = match role {
-                        Role::Baseline => 0,
-                        Role::Incumbent => 1,
-                        Role::Challenger => 2,
-                    };
-                    let parts = [&round.seed.0[..], &judge.0, &id.0.to_le_bytes()];
-                    // What another judge has begun comes first, so that verdicts come in all along.
-                    let key =
-                        (first, job.slots.is_empty(), Hash::of_parts("shoal 2026-11 arena order", &parts));
-                    if best.as_ref().is_none_or(|(other, _, _)| key < *other) {
-                        best = Some((key, *id, self.tip.now().plus(rules.lease())));
-                    }
-                }
-            }
-        }
-        best.map(|(_, id, expires)| (id, expires))
     }
 
     pub(super) fn apply_leased(&mut self, id: LeaseId, judge: NodeId, entry: EntryId, expires: Millis) {
@@ -287,6 +225,7 @@ impl State {
         if let Some(job) = self.job_mut(entry) {
             job.slots.push(slot);
         }
+        self.requeue(entry);
         if let Some(entry) = self.entry_mut(entry).filter(|entry| !entry.state.is_final()) {
             entry.state = EntryState::Judging;
         }

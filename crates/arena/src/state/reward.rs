@@ -11,7 +11,7 @@ use super::entry::Role;
 use super::round::Round;
 use crate::number::{PPB, PPM, ppm_of};
 use crate::record::EntryId;
-use crate::spec::{CompetitionId, Rewards};
+use crate::spec::Rewards;
 
 /// Weights of an arena at a moment, 10⁻⁹ of its rewards: `burned` and `keys` add up to one exactly.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +64,15 @@ impl Competition {
         &self.payees
     }
 
+    /// Earned with a share of what is not burned, from the last completed round until a moment, 10⁻⁹ × milliseconds.
+    pub(super) fn paid_until(&self, at: Millis, share: u64) -> u128 {
+        let paid = unburned(&self.spec.reward, self.age(self.paid_from), self.age(at.max(self.paid_from)));
+        paid * u128::from(share) / u128::from(PPM)
+    }
+
     /// Earned by each payee since the last completed round, 10⁻⁹ × milliseconds.
     fn pending(&self, now: Millis) -> BTreeMap<NodeId, u128> {
-        let paid = unburned(&self.spec.reward, self.age(self.paid_from), self.age(now));
-        self.payees.iter().map(|(key, share)| (*key, paid * u128::from(*share) / u128::from(PPM))).collect()
+        self.payees.iter().map(|(key, share)| (*key, self.paid_until(now, *share))).collect()
     }
 }
 
@@ -89,30 +94,19 @@ impl State {
 
     /// What a key has earned, 10⁻⁹ of the arena's rewards × milliseconds.
     pub fn earned(&self, key: NodeId, at: Millis) -> u128 {
-        let past = self.entrants.get(&key).map_or(0, |entrant| entrant.earned);
+        let past = self.entrants.get(&key).map_or(0, |entrant| entrant.earned.total());
         let pending = |found: &Competition| found.pending(at).get(&key).copied().unwrap_or(0);
         past + self.competitions.values().map(pending).sum::<u128>()
     }
 
     /// What every key has earned, 10⁻⁹ of the arena's rewards × milliseconds.
     pub fn earnings(&self, at: Millis) -> BTreeMap<NodeId, u128> {
-        let past = self.entrants.iter().filter(|(_, entrant)| entrant.earned > 0);
-        let mut all: BTreeMap<NodeId, u128> = past.map(|(key, entrant)| (*key, entrant.earned)).collect();
+        let past = self.entrants.iter().map(|(key, entrant)| (*key, entrant.earned.total()));
+        let mut all: BTreeMap<NodeId, u128> = past.filter(|(_, amount)| *amount > 0).collect();
         for (key, amount) in self.competitions.values().flat_map(|found| found.pending(at)) {
             *all.entry(key).or_default() += amount;
         }
         all
-    }
-
-    /// Books what was earned up to now.
-    pub(super) fn accrue(&mut self, id: CompetitionId) {
-        let now = self.tip.now();
-        let Some(competition) = self.competitions.get_mut(&id) else { return };
-        let earned = competition.pending(now);
-        competition.paid_from = now;
-        for (key, amount) in earned {
-            self.entrants.entry(key).or_default().earned += amount;
-        }
     }
 
     /// Places of a completed round and their shares. The champion is first; behind it the board's makers, each once,

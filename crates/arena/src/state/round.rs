@@ -8,6 +8,7 @@ use super::State;
 use super::competition::{Competition, RoundSummary};
 use super::entry::{EntryState, Role};
 use super::job::Job;
+use super::queue::Queue;
 use crate::record::{Derived, EntryId, PoolItem, RoundNumber, Step, VoidReason};
 use crate::spec::{CompetitionId, Source};
 
@@ -44,6 +45,8 @@ pub struct Round {
     pub jobs: BTreeMap<EntryId, Job>,
     /// Jobs from which something may follow.
     pub(super) pending: BTreeSet<EntryId>,
+    /// Lists over `jobs`.
+    pub(super) queue: Queue,
     /// From here on a takeover is prepared, even if an entry is not settled.
     pub(super) decide_from: Millis,
 }
@@ -75,6 +78,7 @@ impl Round {
             incumbent: None,
             jobs: BTreeMap::new(),
             pending: BTreeSet::new(),
+            queue: Queue::default(),
             decide_from: Millis(u64::MAX),
         }
     }
@@ -90,7 +94,7 @@ impl Round {
     }
 
     pub(super) fn deadlines(&self) -> Vec<Millis> {
-        let jobs = self.pending.iter().filter_map(|id| self.jobs.get(id));
+        let jobs = self.queue.barred().filter_map(|id| self.jobs.get(&id));
         let barred = jobs.flat_map(|job| job.missed.values().map(|(_, until)| *until));
         barred.chain([self.until, self.decide_from]).collect()
     }
@@ -108,7 +112,7 @@ impl Round {
 
     /// Number of jobs settled, and of all.
     pub fn progress(&self) -> (usize, usize) {
-        (self.jobs.values().filter(|job| job.settlement.is_some()).count(), self.jobs.len())
+        (self.queue.settled, self.jobs.len())
     }
 }
 
@@ -340,6 +344,11 @@ impl State {
         let judged: Vec<EntryId> = round.automatic().chain(challengers.iter().copied()).collect();
         round.jobs = judged.iter().map(|id| (*id, Job::new(agree))).collect();
         round.pending = judged.into_iter().collect();
+        self.requeue_round(id, number);
+        let asking: Vec<NodeId> = self.wants.keys().copied().collect();
+        for judge in asking {
+            self.queue_for(judge);
+        }
     }
 
     pub(super) fn apply_round_void(&mut self, id: CompetitionId, number: RoundNumber, reason: VoidReason) {

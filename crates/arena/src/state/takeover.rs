@@ -57,7 +57,7 @@ impl State {
         round: &Round,
         passed: bool,
     ) -> Option<Derived> {
-        let settled = round.jobs.values().all(|job| job.settlement.is_some());
+        let settled = round.queue.settled == round.jobs.len();
         if !settled && !self.passed(round.decide_from) {
             return None;
         }
@@ -211,7 +211,9 @@ impl State {
         let Some(mut competition) = self.competitions.remove(&id) else { return };
         if let Some(mut round) = competition.live.remove(&number) {
             self.count_judges(&competition, &round);
-            self.leases.retain(|_, lease| !round.jobs.contains_key(&lease.entry));
+            for slot in round.jobs.values().flat_map(|job| &job.slots) {
+                self.leases.remove(slot.lease);
+            }
             for id in stale {
                 if let Some(entry) = self.entry_mut(*id) {
                     entry.state = EntryState::Stale;

@@ -50,6 +50,18 @@ fn the_winner_takes_what_is_not_burned_and_it_decays_to_nothing() {
     let (then, later) = (world.now, world.now.plus(Millis(DAY)));
     assert_eq!(world.state.earned(winner, then), world.state.earned(winner, later));
     assert!(world.state.earned(winner, then) > 0);
+
+    // By day the same, booked or not: with the days at the rims, in which less was earned.
+    let at = world.now.plus(Millis(3 * DAY));
+    let other = key(2).node_id();
+    for (entrant, days) in [(winner, 3), (other, 4)] {
+        let by_day = world.state.profile(entrant, at).unwrap().earnings;
+        assert_eq!(by_day.values().sum::<u128>(), world.state.earned(entrant, at));
+        assert_eq!(by_day.len(), days, "{by_day:?}");
+    }
+    let (all, by_day) = world.state.competition(&id).unwrap().earned(at);
+    assert_eq!(all, world.state.earned(winner, at) + world.state.earned(other, at));
+    assert_eq!(by_day.values().sum::<u128>(), all);
     world.verify();
 }
 

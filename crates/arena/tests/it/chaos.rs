@@ -206,7 +206,7 @@ fn finish(world: &mut World) {
 }
 
 /// Plays a seed to its end; every entry came to one, no lease is left, every competition is over.
-fn play(seed: u64, steps: u32) -> World {
+pub(crate) fn play(seed: u64, steps: u32) -> World {
     let mut world = World::new(seed);
     world.judges(4);
     world.pass(59 * MINUTE);
