@@ -87,18 +87,46 @@ pub(super) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Option<(T, Vec<
     let mut bytes = vec![0_u8; MESSAGE_BYTES_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let got = rustix::io::retry_on_intr(|| {
-        recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-    })
-    .ok()?;
+    let mut once = || {
+        rustix::io::retry_on_intr(|| {
+            let mut slices = [IoSliceMut::new(&mut bytes)];
+            recvmsg(socket.as_fd(), &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })
+        .map(|got| got.bytes)
+    };
+    // Who leaves with messages unread resets the line, and the kernel says so before it gives out what was sent last.
+    let got = match once() {
+        Err(Errno::CONNRESET) => once(),
+        other => other,
+    };
+    let got = got.ok()?;
     let mut fds = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {
             fds.extend(received);
         }
     }
-    if got.bytes == 0 {
+    if got == 0 {
         return None;
     }
-    Some((wire::from_bytes(&bytes[..got.bytes]).ok()?, fds))
+    Some((wire::from_bytes(&bytes[..got]).ok()?, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn last_words_are_heard_even_if_questions_were_left_unread() {
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        send(&ours, &ToSupervisor::ConnectTcp { port: 1 }, &[]).unwrap();
+        let reason = FromSupervisor::NotStarted("Exec format error".to_owned());
+        send(&theirs, &reason, &[]).unwrap();
+        drop(theirs);
+        assert_eq!(receive::<FromSupervisor>(&ours).map(|(message, _)| message), Some(reason));
+        assert!(receive::<FromSupervisor>(&ours).is_none());
+    }
 }
