@@ -69,7 +69,7 @@ pub(crate) fn figure(value: f64, unit: &str) -> String {
 pub(crate) fn bytes(len: u64) -> String {
     match len {
         0..10_000 => format!("{len} B"),
-        10_000..10_000_000 => format!("{:.1} kB", len as f64 / 1e3),
+        10_000..1_000_000 => format!("{:.1} kB", len as f64 / 1e3),
         _ => format!("{:.1} MB", len as f64 / 1e6),
     }
 }

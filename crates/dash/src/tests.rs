@@ -35,7 +35,10 @@ fn competition(name: &str, id: u8, raw: f64) -> Value {
         "baseline": "zstd-3", "baseline_score": 0.3, "baseline_raw_score": 1.31, "total_submissions": 137,
         "active_entrants": 21, "total_rounds": 11, "daily_submissions": [], "weight_percent": 5.0,
         "burn_percent": 97.1, "base_burn_percent": 90.0, "emissions_percent": 0.145, "max_emissions_percent": 0.5,
-        "fee": 0, "fee_currency": "", "bytes_max": 1_048_576, "forms": ["component"], "items": 400,
+        "total_earned_days": 0.0125, "daily_earnings": [],
+        "fee": 0, "fee_currency": "", "bytes_max": 1_048_576, "forms": ["component", "native", "python"], "items": 400,
+        "limits": { "memory_bytes": 1_610_612_736_u64, "fuel": 100_000_000_000_u64, "call_s": 60, "startup_s": 60,
+            "cpu_milli": 1000, "processes": 64, "disk_bytes": 1_073_741_824 },
         "code_delay_s": 86_400, "doc_url": "", "image_url": "", "sponsor": "", "sponsor_url": "", "samples": null,
         "template": null, "note": null
     })
@@ -52,7 +55,8 @@ fn round(number: u32, state: &str, start: &str, end: &str, judged: u64) -> Value
 fn submission(id: u64, state: &str, raw: Option<f64>) -> Value {
     json!({
         "id": id, "competition_id": key(1), "competition": "matrix-compression", "round_number": 9, "state": state,
-        "entrant": key(0xab), "version": id % 4, "role": "challenger", "form": "component",
+        "entrant": key(0xab), "version": id % 4, "form": "component",
+        "role": if id.is_multiple_of(4) { "incumbent" } else { "challenger" },
         "submitted_at": "2026-11-20T09:30:00Z", "eval_at": raw.map(|_| "2026-11-20T12:10:00Z"),
         "score": raw.map(|raw| raw / 6.0), "raw_score": raw, "rank": raw.map(|_| 3), "top_score": id == 41,
         "takeover": id == 42, "eval_error": (state == "failed").then_some("ran out of fuel"),
@@ -117,11 +121,11 @@ fn detailed() -> Dash {
     let more = json!({
         "seal": key(5), "code_hash": key(6), "code_bytes": 48_211, "origin": null, "parents": [41],
         "lineage": [42, 41], "echo_of": null, "copy_of": null, "round_state": "completed",
-        "round_end_at": "2026-11-20T11:00:00Z", "schema_version": 1, "entrusted": false,
+        "round_end_at": "2026-11-20T11:00:00Z", "schema_version": 1, "entrusted": false, "capabilities": [],
         "summary": [
-            { "key": "raw_score", "label": "Raw score", "value": -3.5, "unit": "", "direction": "higher_is_better",
-                "baseline_value": 1.31 },
-            { "key": "task_time_s", "label": "Time of one input", "value": 0.0125, "unit": "s",
+            { "key": "raw_score", "label": "Raw score", "value": -3.5, "unit": "", "format": "score",
+                "direction": "higher_is_better", "baseline_value": 1.31 },
+            { "key": "task_time_s", "label": "Time of one input", "value": 0.0125, "unit": "s", "format": "duration_s",
                 "direction": "lower_is_better", "baseline_value": null }
         ],
         "judgements": [{ "judge": key(0xcd), "operator": "north", "lease": 7, "failure": null,
@@ -150,9 +154,11 @@ fn file(start: u64, lines: u64, total: u64) -> Answer {
 #[test]
 fn pictures() {
     insta::assert_snapshot!("home", picture(&home(), 100, 12));
+    insta::assert_snapshot!("home_narrow", picture(&home(), 80, 24));
     insta::assert_snapshot!("competition", picture(&opened(), 100, 24));
     insta::assert_snapshot!("competition_narrow", picture(&opened(), 80, 24));
     insta::assert_snapshot!("submission", picture(&detailed(), 100, 24));
+    insta::assert_snapshot!("submission_narrow", picture(&detailed(), 80, 24));
     let mut dash = detailed();
     dash.key(Key::Char('j'));
     dash.key(Key::Char('j'));
@@ -163,6 +169,23 @@ fn pictures() {
     insta::assert_snapshot!("help", picture(&dash, 100, 24));
     let (empty, _) = Dash::new("http://127.0.0.1:7464/");
     insta::assert_snapshot!("empty", picture(&empty, 80, 8));
+}
+
+/// No word of a screen is cut or wrapped at 80 × 24 but long names.
+#[test]
+fn eighty_columns_are_enough() {
+    let competition = picture(&opened(), 80, 24);
+    for whole in
+        ["wasm/native/python 1.0 MB", "│about       Smaller activations", "rewards     0.14 %, 97.1 % burned"]
+    {
+        assert!(competition.contains(whole), "{whole:?} is not in\n{competition}");
+    }
+    let submission = picture(&detailed(), 80, 24);
+    for whole in
+        ["score       -0.58333, raw -3.50000", "shown in 21 h 30 min", "-3.500000 1.310000", "0.012500 s"]
+    {
+        assert!(submission.contains(whole), "{whole:?} is not in\n{submission}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One competition: what it is, its round with countdown, who leads, its submissions.
 
-use api::model::{Filter, Sort, Submission};
+use api::model::{EntryRole, Filter, Sort, Submission};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
@@ -44,7 +44,7 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
             ),
             look,
         ),
-        field("admitted", format!("{} to {}", forms(&found.forms), bytes(found.bytes_max)), look),
+        field("admitted", format!("{} {}", forms(&found.forms), bytes(found.bytes_max)), look),
         match &found.note {
             Some(note) => field("news", note.text.replace('\n', " "), look),
             None => field("about", found.title.clone(), look),
@@ -60,7 +60,7 @@ fn forms(forms: &[String]) -> String {
         "component" => "wasm".to_owned(),
         other => other.to_owned(),
     };
-    forms.iter().map(short).collect::<Vec<_>>().join(", ")
+    forms.iter().map(short).collect::<Vec<_>>().join("/")
 }
 
 fn draw_round(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: Look) {
@@ -73,10 +73,12 @@ fn draw_round(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: L
             look,
         )),
         Some(round) => {
-            let cells = usize::from(area.width).saturating_sub(22).clamp(8, 40);
             let passed = part(now, round.start_at, round.end_at);
-            lines.push(field("round", format!("{} {}", round.round_number, state(&round.state)), look));
-            lines.push(field("", format!("{} {:>3.0} %", bar(passed, cells), passed * 100.0), look));
+            let words = format!("{} {}", round.round_number, state(&round.state));
+            // What is left of the line.
+            let taken = 2 + 12 + words.chars().count() + " ".len() + " 100 %".len();
+            let bar = bar(passed, usize::from(area.width).saturating_sub(taken).clamp(4, 20));
+            lines.push(field("round", format!("{words} {bar} {:.0} %", passed * 100.0), look));
             lines.push(match (round.state.as_str(), round.until) {
                 ("open", _) => field("closes", until(now, round.end_at), look),
                 (_, Some(at)) if round.to_judge > 0 => field(
@@ -157,7 +159,11 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
 }
 
 fn row(found: &Submission) -> String {
-    let version = if found.version == 0 { "auto".to_owned() } else { found.version.to_string() };
+    let version = match found.role {
+        EntryRole::Baseline => "base".to_owned(),
+        EntryRole::Incumbent => "auto".to_owned(),
+        EntryRole::Challenger => found.version.to_string(),
+    };
     let mark = match (found.top_score, found.takeover) {
         (true, _) => "★",
         (false, true) => "☆",

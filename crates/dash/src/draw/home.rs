@@ -22,15 +22,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: L
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let [head, rows] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(inner);
-    let name = usize::from(inner.width).saturating_sub(62).clamp(12, 40);
-    let columns = format!(
-        "{} {:<11} {:<25} {:>10} {:>10}",
-        cut("name", name),
-        "state",
-        "round",
-        "top score",
-        "rewards"
-    );
+    let name = usize::from(inner.width).saturating_sub(59).clamp(12, 40);
+    let columns =
+        format!("{} {:<11} {:<24} {:>10} {:>9}", cut("name", name), "state", "round", "top score", "rewards");
     frame.render_widget(header(columns, look), head);
     if home.rows.is_empty() {
         let words = if scene.dash.busy { "…" } else { "no competitions; c shows those that are over" };
@@ -61,9 +55,9 @@ fn row(found: &Competition, name: usize, now: Millis) -> String {
     let top = score(found.top.as_ref().map(|top| top.score));
     let rewards = format!("{:.2} %", found.max_emissions_percent);
     format!(
-        "{} {} {} {top:>10} {rewards:>10}",
+        "{} {} {} {top:>10} {rewards:>9}",
         cut(&found.name, name),
         cut(&state(&found.state), 11),
-        cut(&round, 25)
+        cut(&round, 24)
     )
 }

@@ -1,6 +1,6 @@
 //! One submission: what it is, its numbers, its files, and the file that is read.
 
-use api::model::{FileRow, SubmissionDetail};
+use api::model::{EntryRole, FileRow, Metric, SubmissionDetail};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
@@ -12,6 +12,10 @@ use crate::Scene;
 use crate::files::{Entry, Open};
 use crate::format::{bytes, figure, moment, score, short, state, until};
 
+/// Columns of a number's name: as few as it needs to be told, as many as it needs at most.
+const LABEL_MIN: usize = 12;
+const LABEL_MAX: usize = 24;
+
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: Look) {
     let Some(entry) = &scene.dash.entry else { return };
     let Some(found) = &entry.found else {
@@ -19,7 +23,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: L
         frame.render_widget(Paragraph::new("…").block(block), area);
         return;
     };
-    let [left, right] = Layout::horizontal([Constraint::Length(42), Constraint::Min(20)]).areas(area);
+    let left = if area.width >= 100 { 42 } else { 38 };
+    let [left, right] = Layout::horizontal([Constraint::Length(left), Constraint::Min(20)]).areas(area);
     let rows = found.files.len().clamp(1, 8) as u16 + 2;
     let [about, files] = Layout::vertical([Constraint::Min(6), Constraint::Length(rows)]).areas(left);
     draw_about(frame, about, found, scene.now, look);
@@ -32,20 +37,23 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: L
 
 fn draw_about(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, now: Millis, look: Look) {
     let row = &found.submission;
-    let hidden = |value: String| if row.revealed { value } else { "after the round".to_owned() };
+    let version = match row.role {
+        EntryRole::Baseline => "the baseline".to_owned(),
+        EntryRole::Incumbent => "automatic".to_owned(),
+        EntryRole::Challenger => format!("version {}", row.version),
+    };
+    let rank = row.rank.filter(|_| row.revealed).map_or(String::new(), |rank| format!(", rank {rank}"));
+    let scores = if row.revealed {
+        format!("{}, raw {}", score(row.score), score(row.raw_score))
+    } else {
+        "after the round".to_owned()
+    };
     let mut lines = vec![
         field("competition", row.competition.clone(), look),
         field("round", format!("{} ({})", row.round_number, found.round_state), look),
-        field("key", short(&row.entrant), look),
-        field(
-            "version",
-            if row.version == 0 { "automatic".to_owned() } else { row.version.to_string() },
-            look,
-        ),
-        field("state", state(&row.state), look),
-        field("raw score", hidden(score(row.raw_score)), look),
-        field("score", hidden(score(row.score)), look),
-        field("rank", hidden(row.rank.map_or("–".to_owned(), |rank| rank.to_string())), look),
+        field("key", format!("{}, {version}", short(&row.entrant)), look),
+        field("state", format!("{}{rank}", state(&row.state)), look),
+        field("score", scores, look),
         field("submitted", moment(row.submitted_at), look),
     ];
     if let Some(at) = row.eval_at {
@@ -55,15 +63,12 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, now: 
         lines.push(field("failed", error.clone(), look));
     }
     let code = match (row.code_revealed, row.reveal_at) {
+        _ if found.code_bytes.is_none() => "sealed".to_owned(),
         (true, _) => "shown".to_owned(),
         (false, Some(at)) => format!("shown {}", until(now, at)),
         (false, None) => "hidden".to_owned(),
     };
-    lines.push(field(
-        "code",
-        format!("{code}, {}", found.code_bytes.map_or("sealed".to_owned(), bytes)),
-        look,
-    ));
+    lines.push(field("code", code, look));
     if !found.parents.is_empty() {
         let line: Vec<String> = found.lineage.iter().map(|id| format!("#{id}")).collect();
         lines.push(field("lineage", line.join(" ← "), look));
@@ -91,7 +96,8 @@ fn draw_files(frame: &mut Frame<'_>, area: Rect, entry: &Entry, look: Look) {
             (true, Some(len)) => bytes(len),
             (true, None) => String::new(),
         };
-        let line = Line::from(format!("{} {size:>10}", cut(&file.name, 27)));
+        let name = usize::from(inner.width).saturating_sub(11);
+        let line = Line::from(format!("{} {size:>10}", cut(&file.name, name)));
         match () {
             () if index == entry.row => line.style(look.selected),
             () if !file.revealed => line.style(look.quiet),
@@ -112,15 +118,7 @@ fn draw_numbers(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, loo
         };
         lines.push(Line::from(Span::styled(words, look.quiet)));
     } else {
-        lines.push(Line::from(Span::styled(
-            format!("{:<20} {:>16} {:>16}", "", "this", "baseline"),
-            look.quiet,
-        )));
-    }
-    for metric in &found.summary {
-        let base = metric.baseline_value.map_or("–".to_owned(), |value| figure(value, &metric.unit));
-        let this = figure(metric.value, &metric.unit);
-        lines.push(Line::from(format!("{} {this:>16} {base:>16}", cut(&metric.label, 20))));
+        lines.extend(table(&found.summary, usize::from(area.width.saturating_sub(2)), look));
     }
     for judgement in &found.judgements {
         let what = match &judgement.failure {
@@ -136,7 +134,31 @@ fn draw_numbers(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, loo
             lines.push(Line::from(format!("  {} an input by its clock", figure(seconds, "s"))));
         }
     }
-    frame.render_widget(Paragraph::new(lines).block(framed(" metrics ".to_owned(), look)), area);
+    let block = framed(" metrics ".to_owned(), look);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+/// Numbers beside the baseline's, where there is room for both.
+fn table(summary: &[Metric], width: usize, look: Look) -> Vec<Line<'static>> {
+    let row = |metric: &Metric| {
+        let base = metric.baseline_value.map_or("–".to_owned(), |value| figure(value, &metric.unit));
+        (metric.label.clone(), figure(metric.value, &metric.unit), base)
+    };
+    let rows: Vec<(String, String, String)> = summary.iter().map(row).collect();
+    let widest = |of: fn(&(String, String, String)) -> &String, head: &str| {
+        let widths = rows.iter().map(|row| of(row).chars().count());
+        widths.chain([head.len()]).max().unwrap_or(0)
+    };
+    let (this, base) = (widest(|row| &row.1, "this") + 1, widest(|row| &row.2, "baseline") + 1);
+    let both = this + base + LABEL_MIN <= width;
+    let label = width.saturating_sub(this + if both { base } else { 0 }).min(LABEL_MAX);
+    let line = |name: &str, value: &str, other: &str| {
+        let other = if both { format!("{other:>base$}") } else { String::new() };
+        format!("{}{value:>this$}{other}", cut(name, label))
+    };
+    let head = Line::from(Span::styled(line("", "this", "baseline"), look.quiet));
+    let rows = rows.iter().map(|(name, value, other)| Line::from(line(name, value, other)));
+    std::iter::once(head).chain(rows).collect()
 }
 
 fn draw_file(frame: &mut Frame<'_>, area: Rect, open: &Open, look: Look) {
