@@ -68,6 +68,7 @@ async fn measure(folder: &str, rate: u64, seconds: u64) {
         blobs: Arc::new(blobs),
         judges: Vec::new(),
         blobs_max: 1 << 40,
+        upload_quota: 1 << 40,
     };
     let host = Host::open(parts).await.expect("the log folds");
     let opened = start.elapsed();

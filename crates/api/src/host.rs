@@ -67,6 +67,9 @@ pub struct Parts {
     pub judges: Vec<(NodeId, String)>,
     /// Bytes of all blobs after which uploads are refused.
     pub blobs_max: u64,
+    /// Bytes that one key may upload in [`limits::UPLOAD_WINDOW`], in the long run and at once. The host and the arena's
+    /// owners may upload what there is room for.
+    pub upload_quota: u64,
 }
 
 /// A host whose log is open, and which serves nobody yet.

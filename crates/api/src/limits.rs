@@ -13,11 +13,14 @@ pub const UPLOAD_BYTES: u64 = 2 << 30;
 pub const LOG_BYTES: u64 = 4 << 20;
 /// Bytes of all blobs after which uploads are refused, unless the host sets another bound.
 pub const BLOBS_TOTAL_BYTES: u64 = 256 << 30;
-/// Bytes that one key may upload in [`UPLOAD_WINDOW`], in the long run and at once. The host and the arena's owners may
-/// upload what there is room for.
+/// Bytes that one key may upload in [`UPLOAD_WINDOW`], unless the host sets another bound.
 pub const UPLOAD_QUOTA_BYTES: u64 = 16 << 30;
-/// Window of [`UPLOAD_QUOTA_BYTES`].
+/// Window of the quota of uploads.
 pub const UPLOAD_WINDOW: Duration = Duration::from_hours(24);
+/// Bytes of a refused upload that are read all the same, so that its sender hears why.
+pub const LINGER_BYTES: u64 = 64 << 20;
+/// Time for that.
+pub const LINGER: Duration = Duration::from_secs(5);
 /// Bytes of a manifest of samples whose items everybody may read.
 pub const SAMPLES_LIST_BYTES: u64 = 4 << 20;
 /// Such manifests kept in memory.

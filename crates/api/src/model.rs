@@ -11,12 +11,12 @@ mod submission;
 mod time;
 
 pub use board::{
-    ActivityDay, Announcement, GlobalBoard, JudgeRow, LeaderRow, Mode, Notes, Profile, ProfileCompetition,
-    RateLimit, Weight, WeightsAnswer,
+    ActivityDay, Announcement, EarningDay, GlobalBoard, JudgeRow, LeaderRow, Mode, Notes, Profile,
+    ProfileCompetition, RateLimit, ReceiptRow, Receipts, Weight, WeightsAnswer,
 };
 pub use competition::{
-    ArenaInfo, Board, BoardEntry, Competition, CompetitionPage, InputFile, Inputs, Pareto, PointsAnswer,
-    Round, RoundPage, ScorePointRow, ToBeat, TopScore,
+    ArenaInfo, Board, BoardEntry, Competition, CompetitionPage, InputFile, Inputs, Limits, Pareto,
+    PointsAnswer, Round, RoundPage, ScorePointRow, ToBeat, TopScore,
 };
 pub use event::{Event, EventKind};
 pub use judging::{
@@ -80,7 +80,7 @@ pub struct UploadQuota {
     pub left_bytes: u64,
     /// Length of the window, seconds: what is used comes back evenly.
     pub window_s: u64,
-    /// When what was asked for is free, seconds from now.
+    /// When what was asked for is free, seconds from now; 0: never, it is more than the limit.
     pub free_in_s: u64,
 }
 

@@ -80,7 +80,7 @@ impl App {
             nonce: AtomicU64::new(0),
             replays: Mutex::default(),
             rates: DefaultKeyedRateLimiter::keyed(limits::STATEMENT_RATE),
-            uploads: Mutex::default(),
+            uploads: Mutex::new(Uploads::of(parts.upload_quota)),
             samples: Mutex::default(),
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
             metrics: Metrics::default(),
@@ -139,6 +139,15 @@ impl App {
         }
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         uploads.spend(key, bytes, self.now()).map_err(ApiError::Quota)
+    }
+
+    /// Refuses an upload of which it is known that it will not fit, before its first byte is read.
+    fn announced(&self, key: NodeId, bytes: u64) -> Result<(), ApiError> {
+        if Self::in_charge(&self.shared.view().state, key) {
+            return Ok(());
+        }
+        let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.check(key, bytes, self.now()).map_err(ApiError::Quota)
     }
 
     /// The arena's leaderboard, some seconds old at most.

@@ -10,8 +10,8 @@ use super::{Client, ClientError};
 use crate::limits;
 use crate::model::{
     AdmitJudge, Board, CodePage, Competition, CompetitionPage, FilePage, Filter, GlobalBoard, Health, Inputs,
-    JudgeRow, Mode, Notes, PaymentEntry, PointsAnswer, Profile, RateLimit, Round, RoundInputs, RoundPage,
-    Sort, StatementAnswer, Submission, SubmissionDetail, SubmissionPage, UploadAnswer, WorkAnswer,
+    JudgeRow, Mode, Notes, PaymentEntry, PointsAnswer, Profile, RateLimit, Receipts, Round, RoundInputs,
+    RoundPage, Sort, StatementAnswer, Submission, SubmissionDetail, SubmissionPage, UploadAnswer, WorkAnswer,
 };
 
 /// Which submissions.
@@ -112,6 +112,8 @@ reads! {
     profile(key: &str) -> Profile = format!("/v1/profiles/{}", part(key));
     /// How many entries a key may still make.
     rate_limit(key: &str) -> RateLimit = format!("/v1/rate-limits/{}", part(key));
+    /// Payments of a key that no entry has used yet.
+    receipts(key: &str) -> Receipts = format!("/v1/receipts/{}", part(key));
     /// Judges.
     judges() -> Vec<JudgeRow> = "/v1/judges";
     /// Seed and inputs of a round that is judged.

@@ -75,6 +75,15 @@ pub struct ActivityDay {
     pub count: u32,
 }
 
+/// Earnings of a day.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EarningDay {
+    /// `2026-01-13`, UTC.
+    pub date: String,
+    /// Earned, in days of all the arena's rewards.
+    pub earned_days: f64,
+}
+
 /// What a key did in one competition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProfileCompetition {
@@ -103,6 +112,8 @@ pub struct Profile {
     pub last_submission_at: Option<Time>,
     /// Submissions per day, oldest first.
     pub activity: Vec<ActivityDay>,
+    /// Earnings per day, of the newest 366 that had any, oldest first.
+    pub earnings: Vec<EarningDay>,
     /// Competitions entered.
     pub competitions: Vec<ProfileCompetition>,
     /// Its rate limit now.
@@ -124,6 +135,22 @@ pub struct RateLimit {
     pub next_free_at: Time,
     /// When all are free again.
     pub all_free_at: Time,
+}
+
+/// A payment that no entry has used yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReceiptRow {
+    /// Names the payment: what a submission gives as its receipt.
+    pub receipt: String,
+    /// How much, in the smallest unit of the currency.
+    pub amount: u64,
+}
+
+/// Payments of a key that no entry has used yet. What a rejected entry was paid with is among them again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Receipts {
+    /// Rows, largest amount first.
+    pub receipts: Vec<ReceiptRow>,
 }
 
 /// An announcement.

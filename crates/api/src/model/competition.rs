@@ -101,6 +101,10 @@ pub struct Competition {
     pub emissions_percent: f64,
     /// (1 − base burn) × weight, percent.
     pub max_emissions_percent: f64,
+    /// Earned in it so far by all keys, in days of all the arena's rewards.
+    pub total_earned_days: f64,
+    /// Earnings of the last 30 days that had any.
+    pub daily_earnings: Vec<super::EarningDay>,
     /// Price of an entry, in the smallest unit of its currency.
     pub fee: u64,
     /// Currency of the price.
@@ -111,6 +115,8 @@ pub struct Competition {
     pub forms: Vec<String>,
     /// Inputs of a round.
     pub items: u32,
+    /// What an entry may use while it runs.
+    pub limits: Limits,
     /// When code is shown after a round, seconds.
     pub code_delay_s: u64,
     /// Page to read.
@@ -127,6 +133,25 @@ pub struct Competition {
     pub template: Option<String>,
     /// Newest announcement.
     pub note: Option<super::Announcement>,
+}
+
+/// What an entry may use while it runs: the same at every judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Limits {
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+    /// Fuel of one call, of components.
+    pub fuel: u64,
+    /// Time of one call, seconds.
+    pub call_s: u64,
+    /// Time until a program is ready, seconds.
+    pub startup_s: u64,
+    /// Processors, 10⁻³, of programs.
+    pub cpu_milli: u32,
+    /// Processes and threads, of programs.
+    pub processes: u32,
+    /// Disk, bytes, of programs.
+    pub disk_bytes: u64,
 }
 
 /// What takes over.

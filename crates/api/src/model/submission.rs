@@ -114,6 +114,8 @@ pub struct Metric {
     pub value: f64,
     /// Unit; empty for plain numbers.
     pub unit: String,
+    /// How to write it: `score`, `number`, `count` or `duration_s`.
+    pub format: String,
     /// `higher_is_better`, `lower_is_better` or `neutral`.
     pub direction: String,
     /// The baseline's value in the same round.
@@ -203,6 +205,9 @@ pub struct SubmissionDetail {
     pub schema_version: u32,
     /// The entry's numbers; empty while they are hidden.
     pub summary: Vec<Metric>,
+    /// What can be drawn from these numbers: `baseline_comparison`, `score_distribution` (ask with `units=true`),
+    /// `runtime_breakdown`.
+    pub capabilities: Vec<String>,
     /// What each judge found; empty while it is hidden.
     pub judgements: Vec<JudgementView>,
     /// Its seal is in the host's keeping.

@@ -38,6 +38,8 @@ pub(crate) struct Authored {
 pub(crate) struct Upload {
     pub(crate) key: NodeId,
     pub(crate) hash: Hash,
+    /// Bytes that it announces.
+    pub(crate) len: Option<u64>,
 }
 
 /// Parameters of our endpoints that a client by Epistula signs as null when it does not send them.
@@ -152,7 +154,8 @@ impl FromRequestParts<Arc<App>> for Upload {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let signed = app.signed(parts)?.ok_or(ApiError::Unsigned("it stores something"))?;
-        Ok(Self { key: signed.key, hash: signed.body })
+        let len = text(&parts.headers, header::CONTENT_LENGTH.as_str()).and_then(|len| len.parse().ok());
+        Ok(Self { key: signed.key, hash: signed.body, len })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::request::RequestError;
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    #[error("no {what} {name}")]
+    #[error("no {what} {name}{}", whereabouts(what))]
     NotFound { what: &'static str, name: String },
     #[error("{0}")]
     BadRequest(String),
@@ -39,7 +39,7 @@ pub(crate) enum ApiError {
     NoRoom,
     #[error("too many requests: come again in {0} s")]
     TooMany(u64),
-    #[error("{} of {} bytes that a key may upload in {} h are used up: come again in {} s", .0.used_bytes, .0.limit_bytes, .0.window_s / 3600, .0.free_in_s)]
+    #[error("{}", quota_words(.0))]
     Quota(UploadQuota),
     #[error("the host is busy: come again")]
     Busy,
@@ -47,6 +47,32 @@ pub(crate) enum ApiError {
     Log(#[from] LogError),
     #[error("the host's blobs failed: {0}")]
     Blob(#[source] BlobError),
+}
+
+/// Where what there is can be seen.
+fn whereabouts(what: &str) -> &'static str {
+    match what {
+        "competition" => ": `shoal arena list --all` shows those there are",
+        "submission" => ": `shoal arena submissions` shows those there are",
+        "round" => ": `shoal arena show COMPETITION` shows the newest; `last` is the newest that was judged",
+        _ => "",
+    }
+}
+
+/// What a key has left to upload, and when more.
+fn quota_words(quota: &UploadQuota) -> String {
+    let UploadQuota { limit_bytes, used_bytes, left_bytes, window_s, free_in_s } = quota;
+    let hours = window_s / 3600;
+    if *free_in_s == 0 {
+        return format!(
+            "over the {limit_bytes} bytes that a key may upload in {hours} h: send less, or ask the host for more"
+        );
+    }
+    let (minutes, seconds) = (free_in_s / 60, free_in_s % 60);
+    format!(
+        "{used_bytes} of the {limit_bytes} bytes that a key may upload in {hours} h are used, {left_bytes} are left: try \
+         again in {minutes} min {seconds} s"
+    )
 }
 
 impl From<BlobError> for ApiError {
@@ -182,7 +208,7 @@ impl IntoResponse for ApiError {
         }
         let retry = match &self {
             Self::TooMany(seconds) => Some(*seconds),
-            Self::Quota(quota) => Some(quota.free_in_s),
+            Self::Quota(quota) => Some(quota.free_in_s).filter(|seconds| *seconds > 0),
             Self::Busy => Some(1),
             _ => None,
         };

@@ -38,6 +38,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(arena::leaderboard))
         .routes(routes!(arena::profile))
         .routes(routes!(arena::rate))
+        .routes(routes!(arena::receipts))
         .routes(routes!(arena::notes))
         .routes(routes!(arena::judges))
         .routes(routes!(arena::weights))

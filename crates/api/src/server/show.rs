@@ -144,6 +144,8 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
         days.reverse();
         days
     });
+    let (earned, earnings) = found.earned(at);
+    let newest = earnings.len().saturating_sub(ACTIVITY_DAYS);
     let current = found
         .open_round()
         .or_else(|| found.live.values().next_back())
@@ -203,6 +205,8 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
         weight_percent: weight,
         burn_percent: percent(burn),
         base_burn_percent: percent(spec.reward.base_burn_ppm.into()),
+        total_earned_days: boards::earned_days(earned),
+        daily_earnings: earnings.iter().skip(newest).map(boards::earning_day).collect(),
         emissions_percent: if status == Status::Active { unburned(burn) } else { 0.0 },
         max_emissions_percent: unburned(spec.reward.base_burn_ppm.into()),
         fee: spec.fee.amount,
@@ -210,6 +214,15 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
         bytes_max: spec.submission.bytes_max,
         forms: spec.submission.forms.iter().map(|form| form.name().to_owned()).collect(),
         items: spec.inputs.items,
+        limits: model::Limits {
+            memory_bytes: spec.resources.memory_bytes,
+            fuel: spec.resources.fuel,
+            call_s: spec.resources.call_s,
+            startup_s: spec.resources.startup_s,
+            cpu_milli: spec.resources.cpu_milli,
+            processes: spec.resources.processes,
+            disk_bytes: spec.resources.disk_bytes,
+        },
         code_delay_s: spec.reveal.code_delay_s,
         doc_url: spec.links.doc_url.clone(),
         image_url: spec.links.image_url.clone(),

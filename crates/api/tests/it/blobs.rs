@@ -51,3 +51,32 @@ async fn a_spec_does_not_open_what_the_arena_keeps_closed() {
     stranger.blob(&plain).await.unwrap();
     judge.stop().await;
 }
+
+const QUOTA: u64 = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_uploads_what_its_quota_allows() {
+    let world = World::with_quota(QUOTA, "", &[1]).await;
+    let (client, bytes) =
+        (world.client(10).await, |len: u64, fill: u8| Bytes::from(vec![fill; len as usize]));
+    client.put_blob("competition", bytes(QUOTA * 3 / 4, 1)).await.unwrap();
+    let refused = client.put_blob("competition", bytes(QUOTA / 2, 2)).await.unwrap_err();
+    let ClientError::Refused { status: 429, problem } = &refused else { panic!("{refused:?}") };
+    let quota = problem.quota.as_ref().unwrap();
+    assert_eq!((problem.reason.as_str(), quota.limit_bytes), ("upload_quota", QUOTA));
+    // A quarter of the quota too much: a quarter of a day, less what drained in between.
+    let quarter = quota.window_s / 4;
+    assert!((quarter - 120..=quarter).contains(&quota.free_in_s), "{quota:?}");
+    let words = refused.to_string();
+    assert!(words.contains("1048576 bytes that a key may upload in 24 h"), "{words}");
+    assert!(words.contains("try again in 3") && words.contains(" min "), "{words}");
+    // What was refused does not count; the same bytes again count, though nothing new is stored.
+    client.put_blob("competition", bytes(QUOTA / 8, 3)).await.unwrap();
+    // More than a key may ever upload at once, and more than sockets hold: the answer comes all the same.
+    let huge = client.put_blob("competition", bytes(QUOTA * 32, 4)).await.unwrap_err();
+    let words = huge.to_string();
+    assert!(words.contains("over the 1048576 bytes") && words.contains("send less"), "{words}");
+    // It is a key's own: others and those in charge go on.
+    world.client(11).await.put_blob("competition", bytes(QUOTA / 2, 2)).await.unwrap();
+    world.client(OWNER).await.put_blob("competition", bytes(QUOTA * 2, 5)).await.unwrap();
+}

@@ -6,7 +6,7 @@ use arena::record::Statement;
 use arena::spec::Form;
 use shoal_api::ClientError;
 use shoal_api::client::SubmissionQuery;
-use shoal_api::model::{Filter, Sort};
+use shoal_api::model::{Filter, PaymentEntry, Sort};
 use wire::Hash;
 
 use super::world::{OWNER, World, key};
@@ -89,4 +89,19 @@ async fn pages_hold_every_row_once() {
     assert_eq!(stranger.rounds("pages", 0, 5).await.unwrap().rounds.len(), 1);
     let owner = world.client(OWNER).await;
     owner.state(&Statement::End { competition: id }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_receipt_is_found_until_it_is_used() {
+    let world = World::start("", &[1]).await;
+    let (owner, payer) = (world.client(OWNER).await, key(10).node_id().to_string());
+    for (number, amount) in [(1_u8, 5), (2, 9)] {
+        let receipt = Hash([number; 32]).to_string();
+        owner.pay(&PaymentEntry { receipt, payer: payer.clone(), amount }).await.unwrap();
+    }
+    let found = world.stranger().await.receipts(&payer).await.unwrap().receipts;
+    assert_eq!(found.iter().map(|row| row.amount).collect::<Vec<_>>(), [9, 5]);
+    assert_eq!(found[0].receipt, Hash([2; 32]).to_string());
+    let none = world.stranger().await.receipts(&key(11).node_id().to_string()).await.unwrap();
+    assert!(none.receipts.is_empty());
 }

@@ -18,7 +18,7 @@ fn gate(error: &ClientError) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_round_from_seal_to_board() {
     let world = World::start("", &[1, 2]).await;
-    let id = world.competition("matrix", 3, 20, "agree = 2\ntakeover = 2\nmax = 2\nlease_s = 20").await;
+    let id = world.rounds(2, "matrix", 3, 20, "agree = 2\ntakeover = 2\nmax = 2\nlease_s = 20").await;
     let judges = [world.judge(1, 4).await, world.judge(2, 4).await];
     let (best, kept) = world.submit(10, id, code(b'9', 1)).await;
     let (fair, _) = world.submit(11, id, code(b'3', 2)).await;
@@ -74,6 +74,22 @@ async fn a_round_from_seal_to_board() {
     assert_eq!(board.rows[0].entrant, key(10).node_id().to_string());
     let profile = stranger.profile(&key(11).node_id().to_string()).await.unwrap();
     assert_eq!((profile.scored_submissions, profile.competitions.len()), (1, 1));
+    // The winner is paid from the round's end on: by the millisecond, booked by the day.
+    let winner = key(10).node_id().to_string();
+    let paid = within(async {
+        loop {
+            let found = stranger.profile(&winner).await.unwrap();
+            if !found.earnings.is_empty() {
+                return found;
+            }
+        }
+    });
+    let paid: f64 = paid.await.earnings.iter().map(|day| day.earned_days).sum();
+    let competition = stranger.competition("matrix").await.unwrap();
+    assert!(paid > 0.0 && competition.total_earned_days >= paid, "{paid} {competition:?}");
+    assert!(!competition.daily_earnings.is_empty());
+    assert!(detail.capabilities.iter().any(|flag| flag == "baseline_comparison"));
+    assert_eq!(ratio.format, "number");
     let query = SubmissionQuery {
         filter: Filter::TopScore,
         competition: Some("matrix".into()),

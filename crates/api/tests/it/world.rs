@@ -37,11 +37,16 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) judges: Vec<(NodeId, String)>,
     spec: ArenaSpec,
+    upload_quota: u64,
     running: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
 }
 
 impl World {
     pub(crate) async fn start(more: &str, judges: &[u8]) -> Self {
+        Self::with_quota(shoal_api::limits::UPLOAD_QUOTA_BYTES, more, judges).await
+    }
+
+    pub(crate) async fn with_quota(upload_quota: u64, more: &str, judges: &[u8]) -> Self {
         let owner = key(OWNER).node_id();
         let text = format!("name = \"test\"\nowners = [\"{owner}\"]\n{more}");
         let judges = judges.iter().map(|seed| (key(*seed).node_id(), format!("operator {seed}"))).collect();
@@ -50,6 +55,7 @@ impl World {
             address: "127.0.0.1:0".parse().unwrap(),
             judges,
             spec: ArenaSpec::parse(&text).unwrap(),
+            upload_quota,
             running: None,
         };
         world.go().await;
@@ -77,6 +83,7 @@ impl World {
             blobs: Arc::new(blobs),
             judges: self.judges.clone(),
             blobs_max: 1 << 30,
+            upload_quota: self.upload_quota,
         };
         let host = Host::open(parts).await.unwrap();
         let listener = TcpListener::bind(self.address).await.unwrap();
@@ -123,15 +130,27 @@ impl World {
         judging_s: u64,
         judges: &str,
     ) -> CompetitionId {
+        self.rounds(1, name, open_s, judging_s, judges).await
+    }
+
+    /// The same with several rounds: it goes on after the first.
+    pub(crate) async fn rounds(
+        &self,
+        rounds: u32,
+        name: &str,
+        open_s: u64,
+        judging_s: u64,
+        judges: &str,
+    ) -> CompetitionId {
         let client = self.client(OWNER).await;
         let every_s = open_s + judging_s + 20;
         let start = Millis(client.now().0 + open_s * 1000 - every_s * 1000);
         let baseline = code(b'0', 1);
         client.put_blob("competition", baseline.clone()).await.unwrap();
         let text = format!(
-            "name = \"{name}\"\nkind = \"codec\"\n[schedule]\nstart = \"{}\"\nevery_s = {every_s}\nrounds = 1\n\
+            "name = \"{name}\"\nkind = \"codec\"\n[schedule]\nstart = \"{}\"\nevery_s = {every_s}\nrounds = {rounds}\n\
              opening_s = 10\njudging_s = {judging_s}\n[inputs]\nitems = 8\n[takeover]\nalpha_ppm = 0\n\
-             [submission]\nper_round_max = 1000\n[reveal]\ncode_delay_s = 3600\n[baseline]\nname = \"plain\"\n\
+             [submission]\nper_round_max = 1000\n[reveal]\ncode_delay_s = 3600\n[reward]\nweight_ppm = 100000\n[baseline]\nname = \"plain\"\n\
              code = \"{}\"\nbytes = {}\n[judges]\n{judges}",
             Moment(start),
             Hash::of(&baseline),

@@ -13,8 +13,8 @@ use super::super::problem::ApiError;
 use super::super::show::{boards, hex};
 use super::{page, parse_key};
 use crate::model::{
-    ArenaInfo, GlobalBoard, Health, JudgeRow, Mode, Notes, Pagination, Problem, Profile, RateLimit, Time,
-    Weight, WeightsAnswer,
+    ArenaInfo, GlobalBoard, Health, JudgeRow, Mode, Notes, Pagination, Problem, Profile, RateLimit,
+    ReceiptRow, Receipts, Time, Weight, WeightsAnswer,
 };
 
 /// Whether the host works.
@@ -95,7 +95,7 @@ pub(in super::super) async fn profile(
     let ranked = rows.iter().find(|row| row.entrant == key).cloned();
     // Whoever entered just now is not on the board yet.
     let leader = ranked.or_else(|| view.state.leader(key, view.state.earned(key, at)));
-    let found = leader.and_then(|leader| view.state.profile_of(leader));
+    let found = leader.and_then(|leader| view.state.profile_of(leader, at));
     let found = found.ok_or_else(|| ApiError::NotFound { what: "entrant", name: key.short() })?;
     Ok(Json(boards::profile(&view.state, key, &found, at)))
 }
@@ -111,6 +111,24 @@ pub(in super::super) async fn rate(
 ) -> Result<Json<RateLimit>, ApiError> {
     let key = parse_key(&key)?;
     Ok(Json(boards::rate(&app.shared.view().state.rate_status(key, app.now()))))
+}
+
+/// Payments of a key that no entry has used yet: a lost receipt is found here.
+#[utoipa::path(get, path = "/v1/receipts/{key}", tag = "arena",
+    params(("key" = String, Path, description = "Key, 64 hexadecimal digits")),
+    responses((status = 200, body = Receipts), (status = 400, body = Problem)))]
+pub(in super::super) async fn receipts(
+    State(app): State<Arc<App>>,
+    Path(key): Path<String>,
+    _viewer: Viewer,
+) -> Result<Json<Receipts>, ApiError> {
+    let key = parse_key(&key)?;
+    let view = app.shared.view();
+    let unused = view.state.unused_receipts(key);
+    let mut receipts: Vec<ReceiptRow> =
+        unused.map(|(receipt, paid)| ReceiptRow { receipt: hex(receipt), amount: paid.amount }).collect();
+    receipts.sort_by(|a, b| b.amount.cmp(&a.amount).then_with(|| a.receipt.cmp(&b.receipt)));
+    Ok(Json(Receipts { receipts }))
 }
 
 /// Announcements for the whole arena, newest first.

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use arena::record::EntryId;
 use arena::state::{Artefact, Round};
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -70,8 +70,25 @@ impl App {
         limit: u64,
         check: impl FnOnce(u64) -> Result<(), ApiError>,
     ) -> Result<u64, ApiError> {
-        let (hash, key) = (upload.hash, upload.key);
         let mut chunks = body.into_data_stream();
+        let taken = self.take(&mut chunks, upload, limit, check).await;
+        if taken.is_err() {
+            linger(&mut chunks).await;
+        }
+        taken
+    }
+
+    async fn take(
+        &self,
+        chunks: &mut BodyDataStream,
+        upload: Upload,
+        limit: u64,
+        check: impl FnOnce(u64) -> Result<(), ApiError>,
+    ) -> Result<u64, ApiError> {
+        let (hash, key) = (upload.hash, upload.key);
+        if let Some(len) = upload.len {
+            self.announced(key, len)?;
+        }
         let mut len = 0;
         if let Some(stored) = self.blobs.size(hash).await? {
             // There already: the body is read to its end, so that the connection stays of use.
@@ -101,6 +118,21 @@ impl App {
         self.stored.fetch_add(len, Ordering::Relaxed);
         Ok(len)
     }
+}
+
+/// Reads on what was refused, within bounds: whoever is still sending would see a broken line, not the reason.
+async fn linger(chunks: &mut BodyDataStream) {
+    let rest = async {
+        let mut len = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            len += chunk.len() as u64;
+            if len > limits::LINGER_BYTES {
+                return;
+            }
+        }
+    };
+    // Who sends slower than that is let go.
+    drop(tokio::time::timeout(limits::LINGER, rest).await);
 }
 
 /// Whether nothing in the arena is kept from anybody by this hash: the code of an entry before it is revealed, or what a
@@ -211,7 +243,7 @@ pub(in super::super) async fn put(
     body: Body,
 ) -> Result<Json<UploadAnswer>, ApiError> {
     app.rate(upload.key)?;
-    let limit = {
+    let allowed = {
         let view = app.shared.view();
         let state = &view.state;
         let (may, who, limit) = match query.purpose {
@@ -221,7 +253,14 @@ pub(in super::super) async fn put(
                 (may, "an owner of the arena", limits::UPLOAD_BYTES)
             }
         };
-        may.then_some(limit).ok_or(ApiError::Forbidden(who))?
+        may.then_some(limit).ok_or(ApiError::Forbidden(who))
+    };
+    let limit = match allowed {
+        Ok(limit) => limit,
+        Err(refused) => {
+            linger(&mut body.into_data_stream()).await;
+            return Err(refused);
+        }
     };
     let bytes = app.receive(body, upload, limit, |_| Ok(())).await?;
     Ok(Json(UploadAnswer { hash: upload.hash.to_string(), bytes }))

@@ -72,12 +72,21 @@ pub(crate) fn points(found: &Competition) -> Vec<model::ScorePointRow> {
     found.score_series().into_iter().map(point).collect()
 }
 
+/// Rewards × milliseconds as days of all rewards.
+pub(crate) fn earned_days(amount: u128) -> f64 {
+    amount as f64 / 1e9 / DAY_MS
+}
+
+pub(crate) fn earning_day((days, amount): (&u64, &u128)) -> model::EarningDay {
+    model::EarningDay { date: day(*days), earned_days: earned_days(*amount) }
+}
+
 pub(crate) fn leader(row: &Leader) -> model::LeaderRow {
     model::LeaderRow {
         rank: row.rank,
         entrant: hex(row.entrant),
         first_places: row.first_places,
-        earned_days: row.earned as f64 / 1e9 / DAY_MS,
+        earned_days: earned_days(row.earned),
         total_submissions: row.submissions,
         competitions_entered: row.competitions,
         first_submission_at: Time(row.first_submission_at),
@@ -106,6 +115,7 @@ pub(crate) fn profile(state: &State, key: NodeId, found: &Profile, at: Millis) -
             .iter()
             .map(|(days, count)| model::ActivityDay { date: day(*days), count: *count })
             .collect(),
+        earnings: found.earnings.iter().map(earning_day).collect(),
         competitions: competitions.collect(),
         rate_limit: rate(&state.rate_status(key, at)),
     }

@@ -52,11 +52,20 @@ pub(crate) fn detail(
     let open = |what| state.gate(entry.id, what, viewer, at).is_ok();
     let file = |kind, name: String, revealed| model::FileRow { kind, name, bytes: None, revealed };
     let mut files = vec![file(FileKind::Metadata, METADATA.to_owned(), results.is_some())];
-    files.push(file(FileKind::Code, code_name(entry.form).to_owned(), open(Artefact::Code)));
+    files.push(file(
+        FileKind::Code,
+        code_name(entry.form).to_owned(),
+        entry.code.is_some() && open(Artefact::Code),
+    ));
     let logs = open(Artefact::Log);
     if logs {
         files.extend(shown.iter().map(|shown| file(FileKind::Log, log_name(shown.lease), true)));
     }
+    let summary = results.flatten().map_or_else(Vec::new, |scoring| metrics(state, entry, scoring));
+    let judgements: Vec<model::JudgementView> = match results {
+        Some(_) => shown.iter().map(|shown| judgement(state, shown, units)).collect(),
+        None => Vec::new(),
+    };
     model::SubmissionDetail {
         submission: submission(state, entry, viewer, at),
         seal: hex(entry.seal),
@@ -73,12 +82,9 @@ pub(crate) fn detail(
         round_state,
         round_end_at,
         schema_version: SCHEMA_VERSION,
-        summary: results.flatten().map_or_else(Vec::new, |scoring| metrics(state, entry, scoring)),
-        judgements: if results.is_some() {
-            shown.iter().map(|shown| judgement(state, shown, units)).collect()
-        } else {
-            Vec::new()
-        },
+        capabilities: capabilities(&summary, &judgements),
+        summary,
+        judgements,
         entrusted: false,
         files,
     }
@@ -95,6 +101,16 @@ fn baseline<'a>(state: &'a State, entry: &Entry) -> Option<&'a Scoring> {
     summary.board.iter().find(|row| is(row.entry)).map(|row| &row.scoring)
 }
 
+/// What the numbers allow: no flag without what it promises.
+fn capabilities(summary: &[model::Metric], judgements: &[model::JudgementView]) -> Vec<String> {
+    let flags = [
+        ("baseline_comparison", summary.iter().any(|metric| metric.baseline_value.is_some())),
+        ("score_distribution", judgements.iter().any(|found| found.failure.is_none())),
+        ("runtime_breakdown", judgements.iter().any(|found| found.wall_task_time_s.is_some())),
+    ];
+    flags.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_owned()).collect()
+}
+
 fn metrics(state: &State, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric> {
     let base = baseline(state, entry);
     let spec = state.competition(&entry.competition).map(|found| &found.spec);
@@ -107,6 +123,13 @@ fn metrics(state: &State, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric
                 label: label.to_owned(),
                 value: found,
                 unit: unit.to_owned(),
+                format: match key {
+                    "raw_score" | "score" => "score",
+                    "failed_items" => "count",
+                    "task_time_s" => "duration_s",
+                    _ => "number",
+                }
+                .to_owned(),
                 direction: direction.to_owned(),
                 baseline_value: base.and_then(value),
             })
