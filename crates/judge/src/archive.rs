@@ -25,7 +25,7 @@ pub(crate) const NATIVE: &str = "solution";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveError {
     /// Not a zip, or a damaged one.
-    #[error("the zip cannot be read: {0}")]
+    #[error("the zip cannot be read: {0}; is it whole?")]
     Damaged(String),
     /// Too much in it.
     #[error("the zip has {found} {what}, at most {limit} are allowed")]

@@ -8,8 +8,11 @@ use crate::archive::{self, ArchiveError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
     /// Nothing in it.
-    #[error("it is empty")]
+    #[error("it is empty: is it the right file, and was it written to its end?")]
     Empty,
+    /// Text that does not call itself Python.
+    #[error("it is text and its name does not end in .py: say --form python if it is a Python program")]
+    Text,
     /// The name promises something else.
     #[error("its name ends in .{extension}, but it {found}: is it damaged, or misnamed?")]
     Misnamed {
@@ -55,6 +58,7 @@ pub fn tell(name: Option<&str>, code: &[u8]) -> Result<Form, FormError> {
     };
     match (known(name).filter(|_| !agrees), form) {
         (Some(extension), _) => Err(misnamed(extension, found)),
+        (None, Some(Form::Python)) if other_extension(name) => Err(FormError::Text),
         (None, Some(form)) => Ok(form),
         (None, None) => Ok(archive::form(code)?),
     }
@@ -68,6 +72,11 @@ fn misnamed(extension: &str, found: &'static str) -> FormError {
 fn known(name: Option<&str>) -> Option<&'static str> {
     let (_, extension) = name?.rsplit_once('.')?;
     ["wasm", "py", "zip"].into_iter().find(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// Whether a name promises something that is no form.
+fn other_extension(name: Option<&str>) -> bool {
+    known(name).is_none() && name.is_some_and(|name| name.trim_start_matches('.').contains('.'))
 }
 
 fn is_text(code: &[u8]) -> bool {
@@ -87,6 +96,8 @@ mod tests {
         assert_eq!(tell(Some("a.out"), b"\x7fELF\x02"), Ok(Form::Native));
         assert_eq!(tell(Some("solution.py"), b"import zlib\n"), Ok(Form::Python));
         assert_eq!(tell(None, b"import zlib\n"), Ok(Form::Python));
+        assert_eq!(tell(Some("solution"), b"import zlib\n"), Ok(Form::Python));
+        assert_eq!(tell(Some("spec.toml"), b"import zlib\n"), Err(FormError::Text));
         for (name, code) in [
             ("codec.wasm", &b"\0as"[..]),
             ("codec.wasm", b"import zlib\n"),

@@ -165,10 +165,11 @@ impl ProgramCoder {
                 self.written.push_str(&String::from_utf8_lossy(&report.stderr));
                 match (report.failed(), report.end) {
                     (Some(failed), _) => Stop::failed(failed),
-                    (None, sandbox::End::Exited(code)) if failure != Failure::OutputTooLarge => Stop::Entry(
-                        Failure::Trap,
-                        format!("{reason}; the program has exited with code {code}"),
-                    ),
+                    (None, sandbox::End::Exited(code)) if failure != Failure::OutputTooLarge => {
+                        let end = format!("the program has exited with code {code}");
+                        let before = if reason == end { String::new() } else { format!("{reason}; ") };
+                        Stop::Entry(Failure::Trap, format!("{before}{end}"))
+                    }
                     (None, _) => Stop::Entry(failure, format!("{reason} {}", report.note)),
                 }
             }

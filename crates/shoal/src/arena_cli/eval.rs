@@ -83,6 +83,12 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    if path.is_dir() {
+        let shown = path.display();
+        return Err(bad_input(format!(
+            "{shown} is a folder: give a file, or a zip of what is in the folder"
+        )));
+    }
     std::fs::read(path).map_err(|error| bad_input(format!("{}: {error}", path.display())))
 }
 
@@ -99,7 +105,10 @@ pub(super) fn code(path: &Path) -> Result<Vec<u8>> {
     if !path.exists() {
         let names: Vec<&str> = BASELINES.iter().map(|baseline| baseline.name).collect();
         let shown = path.display();
-        return Err(bad_input(format!("{shown}: no such file; built-in codecs are {}", names.join(", "))));
+        return Err(bad_input(format!(
+            "{shown}: no such file, nor a built-in codec: those are {}",
+            names.join(", ")
+        )));
     }
     let bytes = read(path)?;
     if !bytes.starts_with(b"\0asm") {

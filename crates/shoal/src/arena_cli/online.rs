@@ -68,6 +68,10 @@ pub(crate) enum Online {
     Leaderboard(LeaderboardArgs),
     /// What a key did, and how many entries it has left.
     Profile(ProfileArgs),
+    /// Payments of a key that no entry has used yet.
+    Receipts(ProfileArgs),
+    /// Fetch what a competition offers: its baseline, its template, its generator or evaluator, its environment.
+    Get(develop::GetArgs),
     /// Print the guide for entrants, or what a competition says of itself.
     Docs(DocsArgs),
     /// Judge: lease entries, evaluate them, bind and show verdicts.
@@ -154,6 +158,12 @@ pub(crate) struct ShowArgs {
     /// Print the canonical spec instead.
     #[arg(long)]
     spec: bool,
+    /// Print the best of each judged round instead, oldest first.
+    #[arg(long, conflicts_with = "spec")]
+    history: bool,
+    /// Print all announcements instead, newest first.
+    #[arg(long, conflicts_with_all = ["spec", "history"])]
+    notes: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -257,6 +267,17 @@ pub(crate) struct ProfileArgs {
     entrant: Option<String>,
 }
 
+impl ProfileArgs {
+    async fn whose(&self) -> Result<(Client, String)> {
+        let client = self.at.client().await?;
+        let key = match &self.entrant {
+            Some(key) => key.clone(),
+            None => client.id()?.to_string(),
+        };
+        Ok((client, key))
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct DocsArgs {
     #[command(flatten)]
@@ -302,6 +323,10 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
             let client = args.at.client().await?;
             if args.spec {
                 client.spec(&args.competition).await?.trim_end().to_owned()
+            } else if args.history {
+                show::history(&client.scores(&args.competition).await?, json)?
+            } else if args.notes {
+                show::notes(&client.competition_notes(&args.competition).await?, json)?
             } else {
                 let found = client.competition(&args.competition).await?;
                 let rounds = client.rounds(&found.id, 0, 5).await?;
@@ -384,13 +409,14 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
             }
         }
         Online::Profile(args) => {
-            let client = args.at.client().await?;
-            let key = match &args.entrant {
-                Some(key) => key.clone(),
-                None => client.id()?.to_string(),
-            };
+            let (client, key) = args.whose().await?;
             show::profile(&client.profile(&key).await?, json)?
         }
+        Online::Receipts(args) => {
+            let (client, key) = args.whose().await?;
+            show::receipts(&client.receipts(&key).await?, json)?
+        }
+        Online::Get(args) => develop::get(args, json).await?,
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -1,13 +1,12 @@
 //! An arena by its verbs: host, judge and entrant as processes; a host killed with -9 goes on.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::binary::{Place, Ran};
+use super::binary::{Place, Ran, component};
 
 /// A process that does not outlive its test.
 struct Process {
@@ -94,13 +93,6 @@ impl Arena {
     }
 }
 
-/// A codec of this project, as a component.
-fn component(name: &str) -> String {
-    let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("started by cargo");
-    let path = PathBuf::from(crate_folder).join("../../components/wasm").join(format!("{name}.wasm"));
-    path.canonicalize().expect("a committed component").display().to_string()
-}
-
 fn spec(open_s: u64, baseline: &str) -> String {
     let bytes = std::fs::read(baseline).expect("the baseline");
     let every_s = open_s + 200;
@@ -149,7 +141,12 @@ fn a_competition_by_its_verbs() {
     let ran = arena.run(&["arena", "submit", &broken, "-c", "e2e", "--key", &entrant]);
     ran.bad(3, &["its name ends in .wasm", "damaged"]);
     let spec_is_no_component = arena.run(&["arena", "submit", &path, "-c", "e2e", "--key", &entrant]);
-    spec_is_no_component.bad(3, &["form python is not admitted"]);
+    spec_is_no_component.bad(3, &["is text", "--form python"]);
+    let as_python = ["arena", "submit", &path, "-c", "e2e", "--key", &entrant, "--form", "python"];
+    arena.run(&as_python).bad(3, &["form python is not admitted"]);
+    let folder = arena.place.path("samples").display().to_string();
+    arena.run(&["arena", "submit", &folder, "-c", "e2e", "--key", &entrant]).bad(3, &["is a folder"]);
+    arena.run(&["arena", "submit", &entry, "-c", "e2e", "--key", &entry]).bad(3, &["is no key"]);
 
     // The host dies with an open round, and goes on at the same port.
     let port = arena.server.rsplit_once(':').expect("a port").1.to_owned();
@@ -210,6 +207,22 @@ fn a_competition_by_its_verbs() {
     arena.run(&["arena", "announce", "hello"]).good();
 
     let log = arena.place.path("arena.log").display().to_string();
+    let got = arena.place.path("baseline.wasm").display().to_string();
+    arena.run(&["arena", "get", "e2e", "baseline", "-o", &got]).good();
+    assert_eq!(std::fs::read(&got).expect("fetched"), std::fs::read(&baseline).expect("the baseline"));
+    arena
+        .run(&["arena", "get", "e2e", "template", "-o", &got])
+        .bad(3, &["names no template", "arena new codec"]);
+    let history = arena.object(&["arena", "show", "e2e", "--history"]);
+    assert_eq!(history["points"][0]["submission_id"].to_string(), submission);
+    arena.run(&["arena", "announce", "well done", "-c", "e2e"]).good();
+    assert!(arena.run(&["arena", "show", "e2e", "--notes"]).good().out.contains("well done"));
+    let receipt = "7".repeat(64);
+    let payer = arena.id("entrant");
+    arena.run(&["arena", "paid", "--receipt", &receipt, "--payer", &payer, "--amount", "5"]).good();
+    assert!(arena.run(&["arena", "receipts", "--key", &entrant]).good().out.contains(&receipt));
+    assert!(arena.run(&["arena", "profile", "--key", &entrant]).good().out.contains("entries, earned"));
+
     let audit = arena.object(&["arena", "audit", "--out", &log]);
     assert_eq!((&audit["follows"], &audit["rounds"]), (&Value::Bool(true), &Value::from(1)));
     let mut bytes = std::fs::read(&log).expect("the log");

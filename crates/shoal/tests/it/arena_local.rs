@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::binary::{Place, Ran};
+use super::binary::{Place, Ran, two_stages};
 use super::crew::Crew;
 use super::lending::{miner, new_run, open};
 
@@ -96,15 +96,8 @@ fn samples_are_drawn_and_checkpoints_are_harvested() {
     only(place.run(&["arena", "eval", "context", "--data", "harvested", "--json"]));
 }
 
-/// Two stages whose cut sends numbers, for two epochs.
+/// Two epochs.
 const TRAFFIC: &str = r#"
-name = "traffic"
-stages = 2
-[model]
-preset = "micro"
-[cut]
-kind = "plain"
-wire = "bf16"
 [batch]
 sequences = 4
 micro_batches_per_epoch = 24
@@ -117,7 +110,7 @@ miners_min = 1
 
 #[test]
 fn traffic_of_a_real_run_becomes_inputs() {
-    let (place, _) = new_run(TRAFFIC);
+    let (place, _) = new_run(&two_stages("traffic", TRAFFIC));
     let mut crew = Crew::new(place, "warn");
     let (orchestrator, ticket) = open(&mut crew);
     let args = |stage: &'static str| ["--threads", "1", "--stage", stage, "--keep-frames", "frames"];

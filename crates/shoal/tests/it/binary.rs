@@ -10,6 +10,20 @@ use tempfile::TempDir;
 /// Longest that any command of these tests may take.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(4);
 
+/// A spec of a small model in two stages, whose cut sends numbers; its name and what is asked of it come with it.
+pub(crate) fn two_stages(name: &str, more: &str) -> String {
+    format!(
+        "name = \"{name}\"\nstages = 2\n[model]\npreset = \"micro\"\n[cut]\nkind = \"plain\"\nwire = \"bf16\"\n{more}"
+    )
+}
+
+/// A codec of this project, as a committed component.
+pub(crate) fn component(name: &str) -> String {
+    let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("started by cargo");
+    let path = PathBuf::from(crate_folder).join("../../components/wasm").join(format!("{name}.wasm"));
+    path.canonicalize().expect("a committed component").display().to_string()
+}
+
 /// A folder to work in, and the command to run there.
 pub(crate) struct Place {
     folder: TempDir,

@@ -1,22 +1,14 @@
 //! A champion at work in a run, by the commands of the README.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::binary::{Place, Ran};
+use super::binary::{Place, Ran, component, two_stages};
 
-/// A small model with a cut that sends numbers.
+/// A run whose codec is changed under way.
 const SPEC: &str = r#"
-name = "champion"
-stages = 2
-[model]
-preset = "micro"
-[cut]
-kind = "plain"
-wire = "bf16"
 [batch]
 sequences = 2
 micro_batches_per_epoch = 32
@@ -29,11 +21,8 @@ activations = "raw"
 gradients = "raw"
 "#;
 
-/// A committed component.
-fn component(name: &str) -> String {
-    let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("started by cargo");
-    let path = PathBuf::from(crate_folder).join("../../components/wasm").join(format!("{name}.wasm"));
-    path.canonicalize().expect("a committed component").display().to_string()
+fn spec() -> String {
+    two_stages("champion", SPEC)
 }
 
 fn hash(path: &str) -> wire::Hash {
@@ -51,7 +40,7 @@ const DATA: [&str; 6] = ["--data", "text", "--dir", "run", "--spec", "spec.toml"
 
 #[test]
 fn up_with_a_champion_shows_what_it_saves() {
-    let place = place(SPEC);
+    let place = place(&spec());
     let champion = component("sleeper");
     let args =
         ["--json", "up", "--replicas", "1", "--validators", "1", "--epochs", "12", "--champion", &champion];
@@ -81,7 +70,7 @@ fn up_with_a_champion_shows_what_it_saves() {
 
 #[test]
 fn a_champion_is_pinned_into_a_run_that_goes_on_and_taken_away() {
-    let place = place(SPEC);
+    let place = place(&spec());
     let args = ["--json", "up", "--replicas", "1", "--validators", "0", "--epochs", "100000"];
     let args: Vec<&str> = args.into_iter().chain(DATA).collect();
     let mut up =
@@ -123,7 +112,7 @@ fn a_champion_is_pinned_into_a_run_that_goes_on_and_taken_away() {
 
 #[test]
 fn what_no_run_can_use_is_refused_by_name() {
-    let place = place(SPEC);
+    let place = place(&spec());
     let new = |extra: &[&str]| {
         let args = ["run", "new", "other", "--data", "text", "--spec", "spec.toml"];
         place.run(&args.into_iter().chain(extra.iter().copied()).collect::<Vec<_>>())
@@ -139,10 +128,10 @@ fn what_no_run_can_use_is_refused_by_name() {
         place.run(&["run", "new", "other", "--data", "text", "--preset", "micro", "--champion", &huffman]);
     packed.bad(3, &["packs its numbers"]);
 
-    let spec = SPEC.replace("activations = \"raw\"", "activations = \"arena:nobody\"");
+    let spec = spec().replace("activations = \"raw\"", "activations = \"arena:nobody\"");
     std::fs::write(place.path("spec.toml"), spec).expect("a spec");
     new(&["--arena", "http://127.0.0.1:1"]).bad(1, &["no answer from"]);
-    let weights = SPEC.replace("[codec]", "[codec]\nweights = \"arena:x\"");
+    let weights = spec().replace("[codec]", "[codec]\nweights = \"arena:x\"");
     std::fs::write(place.path("spec.toml"), weights).expect("a spec");
     new(&[]).bad(3, &["carries activations and gradients only"]);
     assert!(!place.path("other").exists());

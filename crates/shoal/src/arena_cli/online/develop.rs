@@ -1,5 +1,7 @@
 //! What an entrant gets from the host to judge at home: the samples, and all that the spec names.
 
+use std::path::PathBuf;
+
 use ::judge::dataset::Manifest;
 use ::judge::{Case, Code, Direction, Input};
 use anyhow::{Context, Result};
@@ -7,6 +9,7 @@ use api::Client;
 use api::client::ClientError;
 use arena::spec::{CompetitionSpec, Form, Kind, Source};
 use bytes::Bytes;
+use clap::{Args, ValueEnum};
 use wire::Hash;
 
 use super::Where;
@@ -21,6 +24,58 @@ pub(super) struct Samples {
     /// None: a generator makes them, see [`Needs`].
     pub(super) inputs: Option<Vec<Input>>,
     pub(super) place: String,
+}
+
+/// What a competition offers.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Offer {
+    Baseline,
+    Template,
+    /// Generator of a codec competition's inputs, or evaluator of a program competition.
+    Reference,
+    Environment,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    at: Where,
+    /// Competition: name, id, or first digits of the id.
+    competition: String,
+    /// What.
+    #[arg(value_enum)]
+    offer: Offer,
+    /// Where to save it; an existing file is left alone.
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// `shoal arena get`.
+pub(super) async fn get(args: &GetArgs, json: bool) -> Result<String> {
+    let client = args.at.client().await?;
+    let spec = CompetitionSpec::parse(&client.spec(&args.competition).await?)?;
+    let (what, hash) = match args.offer {
+        Offer::Baseline => ("baseline", spec.baseline.code),
+        Offer::Template => ("template", spec.baseline.template),
+        Offer::Reference => ("generator or evaluator", spec.inputs.code),
+        Offer::Environment => ("environment", spec.resources.environment),
+    };
+    let none = || {
+        let next = "`shoal arena new codec` makes an entry to start from";
+        bad_input(format!("{} names no {what} in its spec; {next}", spec.name))
+    };
+    let hash = hash.ok_or_else(none)?;
+    let bytes = client.blob(&hash).await.with_context(|| format!("fetching the {what}"))?;
+    if Hash::of(&bytes) != hash {
+        return Err(bad_input(format!("the host gave other bytes than those of the {what}, {hash}")));
+    }
+    super::dashboard::save(&args.out, &bytes, false)?;
+    let shown = args.out.display().to_string();
+    if json {
+        let row = serde_json::json!({ "file": shown, "hash": hash.to_string(), "bytes": bytes.len() });
+        return Ok(row.to_string());
+    }
+    Ok(format!("{shown}: the {what} of {}, {} bytes", spec.name, bytes.len()))
 }
 
 /// What a spec names.

@@ -38,6 +38,9 @@ pub(crate) struct HostArgs {
     /// Bytes of all blobs after which uploads are refused (`64G`).
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "64G")]
     blobs_max: u64,
+    /// Bytes that one key may upload in 24 hours; the host and the arena's owners may upload what there is room for.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "16G")]
+    upload_quota: u64,
 }
 
 fn judge(text: &str) -> Result<(NodeId, String), String> {
@@ -61,6 +64,7 @@ pub(crate) async fn run(args: &HostArgs, json: bool) -> Result<ExitCode> {
         blobs: Arc::new(blobs),
         judges: args.judge.clone(),
         blobs_max: args.blobs_max,
+        upload_quota: args.upload_quota,
     };
     let host = Host::open(parts).await?;
     let listener = TcpListener::bind(args.bind)

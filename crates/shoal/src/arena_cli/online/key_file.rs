@@ -27,7 +27,13 @@ const PASSPHRASE_MIN: usize = 8;
 /// Reads a key, also an encrypted one.
 pub(crate) fn load_any(path: &Path) -> Result<SigningKey> {
     let long = std::fs::metadata(path).is_ok_and(|data| data.len() > FILE_BYTES);
-    let text = if long { None } else { std::fs::read_to_string(path).ok() };
+    if long || path.is_dir() {
+        let shown = path.display();
+        return Err(bad_input(format!(
+            "{shown} is no key: name a key file, or make one with `shoal key new FILE`"
+        )));
+    }
+    let text = std::fs::read_to_string(path).ok();
     let Some(rest) = text.as_deref().and_then(|text| text.strip_prefix(MAGIC)) else {
         return Ok(node::key::load(path)?);
     };

@@ -1,11 +1,12 @@
 //! What verbs print: JSON as the API gives it, or text for people.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::Result;
 use api::model::{
-    Board, Competition, CompetitionPage, FileKind, GlobalBoard, Pagination, Profile, RoundPage,
-    SubmissionDetail, SubmissionPage, Time,
+    Board, Competition, CompetitionPage, EntryRole, FileKind, GlobalBoard, Limits, Notes, Pagination,
+    PointsAnswer, Profile, Receipts, RoundPage, SubmissionDetail, SubmissionPage, Time,
 };
 use serde::Serialize;
 use wire::Millis;
@@ -79,15 +80,17 @@ pub(super) fn competition(
     row("id", found.id.clone());
     row("kind", found.kind.clone());
     row("rule", format!("{}: {}", found.rule, found.formula));
-    row(
-        "takeover",
-        format!(
-            "{} % over the top, paired test at {} %",
-            found.takeover_percent, found.takeover_alpha_percent
-        ),
-    );
+    let test = match found.takeover_alpha_percent {
+        0.0 => String::new(),
+        alpha => format!(", paired test at {alpha} %"),
+    };
+    row("takeover", format!("{} % over the top{test}", found.takeover_percent));
     row("admitted", format!("{}, up to {} bytes", found.forms.join(", "), found.bytes_max));
     row("inputs", found.items.to_string());
+    row("limits", limits(found));
+    if found.fee > 0 {
+        row("price", format!("{} {} an entry", found.fee, found.fee_currency));
+    }
     row("entries", format!("{} of {} keys", found.total_submissions, found.active_entrants));
     if let Some(name) = &found.baseline {
         row("baseline", format!("{name}, raw {}", number(found.baseline_raw_score)));
@@ -106,11 +109,26 @@ pub(super) fn competition(
     if found.weight_percent > 0.0 {
         row(
             "rewards",
-            format!("{:.3} % of the arena's, {:.2} % burned", found.emissions_percent, found.burn_percent),
+            format!(
+                "{:.3} % of the arena's, {:.2} % burned; {:.6} days of the arena's so far",
+                found.emissions_percent, found.burn_percent, found.total_earned_days
+            ),
         );
     }
     if let Some(samples) = &found.samples {
         row("samples", format!("{samples}: shoal arena samples -c {} -o FOLDER", found.name));
+    }
+    if found.template.is_some() {
+        row("template", format!("shoal arena get {} template -o FILE", found.name));
+    }
+    if !found.sponsor.is_empty() {
+        row("sponsor", [&found.sponsor[..], &found.sponsor_url].join(" ").trim_end().to_owned());
+    }
+    if !found.doc_url.is_empty() {
+        row("page", found.doc_url.clone());
+    }
+    if let Some(next) = found.next_round_at {
+        row("next round", format!("opens {next} ({})", left(now, next)));
     }
     for round in &rounds.rounds {
         let when = match round.state.as_str() {
@@ -127,6 +145,72 @@ pub(super) fn competition(
         row("news", format!("{} {}", note.at, note.text));
     }
     Ok(text.trim_end().to_owned())
+}
+
+/// What an entry may use while it runs.
+fn limits(found: &Competition) -> String {
+    let Limits { memory_bytes, fuel, call_s, startup_s, cpu_milli, processes, disk_bytes } = found.limits;
+    let mib = |bytes: u64| bytes >> 20;
+    let mut text = format!("{} MiB of memory, {call_s} s a call", mib(memory_bytes));
+    if found.forms.iter().any(|form| form == "component") {
+        _ = write!(text, "; components {:.3} G fuel a call", fuel as f64 / 1e9);
+    }
+    if found.forms.iter().any(|form| form != "component") {
+        let cores = f64::from(cpu_milli) / 1000.0;
+        _ = write!(
+            text,
+            "; programs {cores} cores, {processes} processes, {} MiB of disk, {startup_s} s to start",
+            mib(disk_bytes)
+        );
+    }
+    text
+}
+
+/// The best of each judged round.
+pub(super) fn history(found: &PointsAnswer, json: bool) -> Result<String> {
+    if json {
+        return as_json(found);
+    }
+    if found.points.is_empty() {
+        return Ok("no round was judged yet".to_owned());
+    }
+    let mut text = format!(
+        "{:>5} {:<24} {:>7} {:<8} {:>14} {:>10}\n",
+        "round", "completed", "id", "key", "raw score", "score"
+    );
+    for point in &found.points {
+        _ = writeln!(
+            text,
+            "{:>5} {:<24} {:>7} {:<8} {:>14} {:>10}",
+            point.round_number,
+            point.date.to_string(),
+            point.submission_id,
+            short(&point.entrant),
+            number(Some(point.raw_score)),
+            number(Some(point.score))
+        );
+    }
+    Ok(text.trim_end().to_owned())
+}
+
+/// Announcements.
+pub(super) fn notes(found: &Notes, json: bool) -> Result<String> {
+    if json {
+        return as_json(found);
+    }
+    let rows: Vec<String> =
+        found.notes.iter().map(|note| format!("{} {} {}", note.at, short(&note.from), note.text)).collect();
+    Ok(if rows.is_empty() { "nothing was announced".to_owned() } else { rows.join("\n") })
+}
+
+/// Payments that no entry has used yet.
+pub(super) fn receipts(found: &Receipts, json: bool) -> Result<String> {
+    if json {
+        return as_json(found);
+    }
+    let rows: Vec<String> =
+        found.receipts.iter().map(|row| format!("{} {:>12}", row.receipt, row.amount)).collect();
+    Ok(if rows.is_empty() { "no payment is left".to_owned() } else { rows.join("\n") })
 }
 
 /// A competition's page in Markdown: its own words, its rule, its spec with every limit.
@@ -185,7 +269,12 @@ pub(super) fn submission(found: &SubmissionDetail, json: bool) -> Result<String>
     let mut line = |label: &str, value: String| _ = writeln!(text, "{label:<14} {value}");
     line("competition", format!("{} round {} ({})", row.competition, row.round_number, found.round_state));
     line("entrant", row.entrant.clone());
-    line("version", if row.version == 0 { "automatic".to_owned() } else { row.version.to_string() });
+    let version = match row.role {
+        EntryRole::Baseline => "the baseline".to_owned(),
+        EntryRole::Incumbent => "automatic".to_owned(),
+        EntryRole::Challenger => row.version.to_string(),
+    };
+    line("version", version);
     line("submitted", row.submitted_at.to_string());
     if row.revealed {
         line("raw score", number(row.raw_score));
@@ -314,13 +403,26 @@ pub(super) fn profile(found: &Profile, json: bool) -> Result<String> {
     line("entries", format!("{}, {} scored", leader.total_submissions, found.scored_submissions));
     line("best score", number(found.best_score));
     let rate = &found.rate_limit;
-    line("left", format!("{} of {}, the next free at {}", rate.left, rate.limit, rate.next_free_at));
+    let more = match (rate.left, rate.used) {
+        (0, _) => format!(", the next free at {}", rate.next_free_at),
+        (_, 0) => String::new(),
+        _ => format!(", all again at {}", rate.all_free_at),
+    };
+    line("left", format!("{} of {} entries{more}", rate.left, rate.limit));
     for row in &found.competitions {
         let leads = if row.leads { ", leads" } else { "" };
         line("competition", format!("{}: {} entries{leads}", row.name, row.submissions));
     }
+    let mut days: BTreeMap<&str, (u32, f64)> = BTreeMap::new();
     for day in &found.activity {
-        line(&day.date, "▪".repeat(day.count.min(40) as usize) + &format!(" {}", day.count));
+        days.entry(&day.date).or_default().0 = day.count;
+    }
+    for day in &found.earnings {
+        days.entry(&day.date).or_default().1 = day.earned_days;
+    }
+    for (date, (entries, earned)) in days {
+        let bar = "▪".repeat(entries.min(20) as usize);
+        line(date, format!("{bar:<20} {entries:>3} entries, earned {earned:.6}"));
     }
     Ok(text.trim_end().to_owned())
 }

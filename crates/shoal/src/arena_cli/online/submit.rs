@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::judge::Code;
 use anyhow::{Context, Result};
 use api::Client;
-use api::model::EventKind;
+use api::model::{EventKind, ReceiptRow};
 use api::seals::{Entry, Opened, Seals};
 use arena::record::EntryId;
 use arena::spec::{CompetitionSpec, Form};
@@ -41,7 +41,7 @@ pub(crate) struct SubmitArgs {
     /// Submissions that it builds on; their makers may share in the reward.
     #[arg(long, value_name = "ID")]
     parent: Vec<u64>,
-    /// Payment, where one is due.
+    /// Payment, where one is due. Default: the smallest of yours that is enough (`shoal arena receipts`).
     #[arg(long, value_name = "HASH")]
     receipt: Option<Hash>,
     /// Judge it here on the competition's samples, as `shoal arena eval` does, and stop: nothing is sent. Also checks form,
@@ -76,8 +76,24 @@ fn seals(client: &Client) -> Result<Seals> {
     Ok(Seals::new(data_folder()?.join("arena").join(client.run().to_string()).join("sealed")))
 }
 
+/// What pays for an entry: what was named, else the smallest payment that is enough.
+async fn receipt(client: &Client, spec: &CompetitionSpec, named: Option<Hash>) -> Result<Option<Hash>> {
+    if named.is_some() || spec.fee.amount == 0 {
+        return Ok(named);
+    }
+    let found = client.receipts(&client.id()?.to_string()).await?.receipts;
+    let enough = found.iter().filter(|row| row.amount >= spec.fee.amount).min_by_key(|row| row.amount);
+    let parse = |row: &ReceiptRow| row.receipt.parse().context("the host gave no receipt");
+    enough.map(parse).transpose()
+}
+
 /// What can be known before an entry is made, without running it.
-async fn check(client: &Client, spec: &CompetitionSpec, form: Form, code: &[u8]) -> Result<Vec<String>> {
+async fn check(
+    client: &Client,
+    spec: &CompetitionSpec,
+    (form, code): (Form, &[u8]),
+    receipt: Option<Hash>,
+) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     let rules = &spec.submission;
     if !rules.forms.contains(&form) {
@@ -89,6 +105,12 @@ async fn check(client: &Client, spec: &CompetitionSpec, form: Form, code: &[u8])
     let rate = client.rate_limit(&client.id()?.to_string()).await?;
     if rate.left == 0 {
         faults.push(format!("{} entries are used up; the next is free at {}", rate.limit, rate.next_free_at));
+    }
+    if spec.fee.amount > 0 && receipt.is_none() {
+        let (amount, currency) = (spec.fee.amount, &spec.fee.currency);
+        faults.push(format!(
+            "an entry costs {amount} {currency} and no payment of yours is left: pay, and ask the host to enter the payment"
+        ));
     }
     let found = client.competition(&spec.id().to_string()).await?;
     if found.curr_round.is_none_or(|round| round.state != "open") {
@@ -174,7 +196,8 @@ pub(super) async fn submit(args: &SubmitArgs, json: bool) -> Result<ExitCode> {
     let client = args.at.signer().await?;
     let competition = id_of(&client, &args.competition).await?;
     let spec = CompetitionSpec::parse(&client.spec(&competition.to_string()).await?)?;
-    let faults = check(&client, &spec, form, &code).await?;
+    let receipt = receipt(&client, &spec, args.receipt).await?;
+    let faults = check(&client, &spec, (form, &code), receipt).await?;
     if args.check {
         return dry_run(&client, spec, args, (form, code), &faults, json).await;
     }
@@ -183,7 +206,7 @@ pub(super) async fn submit(args: &SubmitArgs, json: bool) -> Result<ExitCode> {
     }
     let seals = seals(&client)?;
     let parents = args.parent.iter().map(|id| EntryId(*id)).collect();
-    let entry = Entry { competition, form, code: code.into(), parents, receipt: args.receipt };
+    let entry = Entry { competition, form, code: code.into(), parents, receipt };
     let (answer, kept) = seals.enter(&client, entry).await?;
     let id = answer.submission_id.context("the host named no submission")?;
     let round = client.round(&competition.to_string(), &answer.round_number.unwrap_or(0).to_string()).await?;
