@@ -97,7 +97,7 @@ fn samples_are_drawn_and_checkpoints_are_harvested() {
 }
 
 /// Two epochs.
-const TRAFFIC: &str = r#"
+const TRAFFIC: &str = r"
 [batch]
 sequences = 4
 micro_batches_per_epoch = 24
@@ -106,7 +106,7 @@ steps = 3
 [phases]
 epochs = 2
 miners_min = 1
-"#;
+";
 
 #[test]
 fn traffic_of_a_real_run_becomes_inputs() {

@@ -21,7 +21,7 @@ activations = "raw"
 gradients = "raw"
 "#;
 
-fn spec() -> String {
+fn run_spec() -> String {
     two_stages("champion", SPEC)
 }
 
@@ -40,7 +40,7 @@ const DATA: [&str; 6] = ["--data", "text", "--dir", "run", "--spec", "spec.toml"
 
 #[test]
 fn up_with_a_champion_shows_what_it_saves() {
-    let place = place(&spec());
+    let place = place(&run_spec());
     let champion = component("sleeper");
     let args =
         ["--json", "up", "--replicas", "1", "--validators", "1", "--epochs", "12", "--champion", &champion];
@@ -70,7 +70,7 @@ fn up_with_a_champion_shows_what_it_saves() {
 
 #[test]
 fn a_champion_is_pinned_into_a_run_that_goes_on_and_taken_away() {
-    let place = place(&spec());
+    let place = place(&run_spec());
     let args = ["--json", "up", "--replicas", "1", "--validators", "0", "--epochs", "100000"];
     let args: Vec<&str> = args.into_iter().chain(DATA).collect();
     let mut up =
@@ -112,7 +112,7 @@ fn a_champion_is_pinned_into_a_run_that_goes_on_and_taken_away() {
 
 #[test]
 fn what_no_run_can_use_is_refused_by_name() {
-    let place = place(&spec());
+    let place = place(&run_spec());
     let new = |extra: &[&str]| {
         let args = ["run", "new", "other", "--data", "text", "--spec", "spec.toml"];
         place.run(&args.into_iter().chain(extra.iter().copied()).collect::<Vec<_>>())
@@ -128,10 +128,10 @@ fn what_no_run_can_use_is_refused_by_name() {
         place.run(&["run", "new", "other", "--data", "text", "--preset", "micro", "--champion", &huffman]);
     packed.bad(3, &["packs its numbers"]);
 
-    let spec = spec().replace("activations = \"raw\"", "activations = \"arena:nobody\"");
+    let spec = run_spec().replace("activations = \"raw\"", "activations = \"arena:nobody\"");
     std::fs::write(place.path("spec.toml"), spec).expect("a spec");
     new(&["--arena", "http://127.0.0.1:1"]).bad(1, &["no answer from"]);
-    let weights = spec().replace("[codec]", "[codec]\nweights = \"arena:x\"");
+    let weights = run_spec().replace("[codec]", "[codec]\nweights = \"arena:x\"");
     std::fs::write(place.path("spec.toml"), weights).expect("a spec");
     new(&[]).bad(3, &["carries activations and gradients only"]);
     assert!(!place.path("other").exists());
