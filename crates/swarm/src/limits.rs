@@ -10,6 +10,8 @@ pub const NODES_MAX: usize = 4096;
 pub const LEASE_MICRO_BATCHES_MAX: u32 = 64;
 /// Most items in one work report.
 pub const WORK_ITEMS_MAX: usize = 4096;
+/// Micro-batches that an earlier rate of a miner counts for beside those of the newest epoch.
+pub const RATE_MEMORY_MICRO_BATCHES: u32 = 2;
 /// Most inner steps in one work report.
 pub const WORK_STEPS_MAX: usize = 256;
 /// Longest address of a node, bytes.

@@ -178,18 +178,25 @@ impl State {
         Millis(median.0.saturating_mul(3)).clamp(merge.deadline_min, merge.deadline_max)
     }
 
-    /// Takes each member's rate from what it reported: half the old estimate, half the new one.
+    /// Takes each member's rate from what it reported. What was known before counts as a few micro-batches more, so that a
+    /// whole epoch says nearly all, and a miner that became slow holds nobody up for longer than that.
     fn measure(&mut self) {
         for work in &self.work.members {
             let id = work.member.node;
             if work.busy.0 == 0 || work.thirds < 3 {
                 continue;
             }
-            let rate = u128::from(work.thirds) * 1_000_000 / (3 * u128::from(work.busy.0));
-            let rate = u64::try_from(rate).unwrap_or(u64::MAX).clamp(1, 1 << 40);
-            if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.stage == Some(work.member.stage)) {
-                node.measured = Some(node.measured.map_or(rate, |old| old.midpoint(rate)));
+            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.stage == Some(work.member.stage)) else {
+                continue;
+            };
+            let (mut thirds, mut busy) = (u128::from(work.thirds), u128::from(work.busy.0));
+            if let Some(old) = node.measured {
+                let before = u128::from(limits::RATE_MEMORY_MICRO_BATCHES);
+                busy += before * 1_000_000 / u128::from(old);
+                thirds += 3 * before;
             }
+            let rate = u64::try_from(thirds * 1_000_000 / (3 * busy)).unwrap_or(u64::MAX);
+            node.measured = Some(rate.clamp(1, 1 << 40));
         }
     }
 

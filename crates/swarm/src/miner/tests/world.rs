@@ -66,7 +66,7 @@ pub(super) struct World {
     /// Uploads as they were committed, for the check of every mean.
     pub(super) uploads: BTreeMap<(Epoch, NodeId), Vec<u8>>,
     pub(super) slow: BTreeMap<usize, u64>,
-    /// Stage of which one member becomes four times as slow when the first epoch opens.
+    /// Stage of which one member becomes four times as slow when the second epoch opens.
     pub(super) slow_stage: Option<StageIndex>,
     /// Length of a forward, ms, if it is always the same; a backward takes twice that, a step a quarter.
     pub(super) forward_ms: Option<u64>,
@@ -543,7 +543,7 @@ impl World {
             Derived::Opened { .. } => {
                 super::check_opening(self);
                 self.epochs.push((self.now, self.now));
-                if let Some(stage) = self.slow_stage.take() {
+                if let Some(stage) = self.slow_stage.take_if(|_| self.epochs.len() == 2) {
                     let slow = self.state.members(stage).next().expect("a member").node;
                     let slow = self.peers.iter().position(|peer| peer.id == slow).expect("known");
                     self.slow.insert(slow, 4);
