@@ -90,9 +90,16 @@ fn draw(random: &mut Random, nonce: u64, competition: CompetitionId) -> Asked {
 struct Connection(TcpStream, Vec<u8>);
 
 impl Connection {
-    async fn ask(&mut self, asked: &Asked) -> bool {
+    async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("it connects");
+        stream.set_nodelay(true).expect("an option");
+        Self(stream, Vec::with_capacity(64 << 10))
+    }
+
+    /// Whether the answer was a success; none if the host has closed the connection, as it does with idle ones.
+    async fn ask(&mut self, asked: &Asked) -> Option<bool> {
         let Self(stream, buffer) = self;
-        stream.write_all(&asked.bytes).await.expect("it is sent");
+        stream.write_all(&asked.bytes).await.ok()?;
         buffer.clear();
         loop {
             if let Some(head) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -100,11 +107,13 @@ impl Connection {
                 let len = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
                 let all = head + 4 + len.expect("answers have a length");
                 if buffer.len() >= all {
-                    return text.starts_with("http/1.1 200");
+                    return Some(text.starts_with("http/1.1 200"));
                 }
             }
             assert!(buffer.len() < ANSWER_BYTES, "an answer over the limit");
-            assert!(stream.read_buf(buffer).await.expect("it is read") > 0, "the host hung up");
+            if stream.read_buf(buffer).await.ok()? == 0 {
+                return None;
+            }
         }
     }
 }
@@ -127,13 +136,16 @@ pub async fn run(address: SocketAddr, rate: u64, seconds: u64, competition: Comp
             let kept = idle.lock().expect("no panic").pop();
             let mut connection = match kept {
                 Some(connection) => connection,
+                None => Connection::open(address).await,
+            };
+            let good = match connection.ask(&asked).await {
+                Some(good) => good,
+                // Closed while it was idle: a client asks once more, and the time goes on.
                 None => {
-                    let stream = TcpStream::connect(address).await.expect("it connects");
-                    stream.set_nodelay(true).expect("an option");
-                    Connection(stream, Vec::with_capacity(64 << 10))
+                    connection = Connection::open(address).await;
+                    connection.ask(&asked).await.expect("a new connection holds for one request")
                 }
             };
-            let good = connection.ask(&asked).await;
             let took = due.elapsed();
             if number >= warm {
                 times.lock().expect("no panic").entry(asked.kind).or_default().push(took);

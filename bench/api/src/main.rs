@@ -87,9 +87,16 @@ async fn measure(folder: &str, rate: u64, seconds: u64) {
     // The arena is new to whoever looks: its clock went on, its next round opens.
     let client = api::Client::connect(&format!("http://{address}"), None).await.expect("it answers");
     let found = client.competition("bench").await.expect("the competition");
-    let queued = found.curr_round.as_ref().map_or(0, |round| round.to_judge - round.judged);
-    println!("Meanwhile a round is open, and one of {PER_ROUND} entries waits for its judges.\n");
-    eprintln!("round {:?}, {queued} in it to judge", found.curr_round.map(|round| (round.round_number, round.state)));
+    let rounds = client.rounds("bench", 0, 5).await.expect("its rounds").rounds;
+    let open = rounds.iter().find(|round| round.state == "open").expect("a round is open");
+    let judged = rounds.iter().find(|round| round.state == "evaluating").expect("a round is before its judges");
+    println!(
+        "Round {} is open; round {} waits for its judges with {} of {} entries.\n",
+        open.round_number,
+        judged.round_number,
+        judged.to_judge - judged.judged,
+        judged.to_judge
+    );
     load::run(address, rate, seconds, found.id.parse().expect("an id")).await;
     stop.cancel();
     serving.await.expect("the host ends").expect("in good order");

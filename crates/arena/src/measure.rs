@@ -91,7 +91,7 @@ pub enum Failure {
     #[error("hides data or code")]
     Hidden,
     /// Did not become ready.
-    #[error("did not start in time")]
+    #[error("did not start, or not in time")]
     Startup,
     /// Stopped by itself.
     #[error("stopped with an error")]

@@ -49,8 +49,8 @@ pub enum Refusal {
     /// The competition's first round would already be over.
     #[error("the schedule ended before now")]
     Past,
-    /// No such competition.
-    #[error("no competition {}", competition.0.short())]
+    /// No such competition, or it is over.
+    #[error("no competition {} is under way", competition.0.short())]
     UnknownCompetition {
         /// Named.
         competition: CompetitionId,

@@ -12,7 +12,7 @@ pub enum Fault {
     #[error("asks for something that is forbidden")]
     Forbidden,
     /// Did not start, or did not listen in time.
-    #[error("did not start in time")]
+    #[error("did not start, or not in time")]
     Startup,
     /// Stopped by itself: a trap, an error it reported, a signal.
     #[error("stopped with an error")]

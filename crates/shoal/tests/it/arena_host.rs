@@ -118,6 +118,7 @@ fn a_competition_by_its_verbs() {
     std::fs::write(&path, spec(40, &baseline)).expect("a spec");
     let opened = arena.object(&["arena", "open", &path, "--with", &baseline]);
     assert_eq!(opened["name"], "e2e");
+    arena.run(&["arena", "announce", "good luck", "-c", "e2e"]).good();
     let judge = arena.spawn(&["arena", "judge", "--key", &arena.key("judge"), "--json"]);
 
     let entrant = arena.key("entrant");
@@ -215,8 +216,8 @@ fn a_competition_by_its_verbs() {
         .bad(3, &["names no template", "arena new codec"]);
     let history = arena.object(&["arena", "show", "e2e", "--history"]);
     assert_eq!(history["points"][0]["submission_id"].to_string(), submission);
-    arena.run(&["arena", "announce", "well done", "-c", "e2e"]).good();
-    assert!(arena.run(&["arena", "show", "e2e", "--notes"]).good().out.contains("well done"));
+    arena.run(&["arena", "announce", "too late", "-c", "e2e"]).bad(1, &["no competition", "under way"]);
+    assert!(arena.run(&["arena", "show", "e2e", "--notes"]).good().out.contains("good luck"));
     let receipt = "7".repeat(64);
     let payer = arena.id("entrant");
     arena.run(&["arena", "paid", "--receipt", &receipt, "--payer", &payer, "--amount", "5"]).good();
