@@ -186,7 +186,8 @@ impl State {
             if work.busy.0 == 0 || work.thirds < 3 {
                 continue;
             }
-            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.stage == Some(work.member.stage)) else {
+            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.stage == Some(work.member.stage))
+            else {
                 continue;
             };
             let (mut thirds, mut busy) = (u128::from(work.thirds), u128::from(work.busy.0));
