@@ -99,6 +99,25 @@ pub const TOKENS_KEPT: usize = 64;
 pub const PAYLOAD_OVERHEAD_BYTES: usize = 256;
 /// Speed of a link that was not measured yet, bytes per second: a home's 100 Mbit/s.
 pub const UNMEASURED_BYTES_PER_S: f64 = 12.5e6;
+/// Most columns of a tensor that a run predicts: learning takes time with their cube, memory with their square.
+pub const PREDICTOR_COLUMNS: usize = 1024;
+/// Rows for each column that a predictor is learned from.
+pub const PREDICTOR_ROWS_PER_COLUMN: usize = 8;
+/// Tensors in which a new predictor must save more than its own bytes.
+pub const PREDICTOR_PAYS_IN: usize = 16;
+/// What an epoch counts for in the predictor of the next.
+pub const PREDICTOR_FADE: f64 = 0.5;
+/// Where `auto` chooses, links faster than this are not worth learning for, bytes per second.
+pub const PREDICTOR_LINK_BYTES_PER_S: f64 = 50e6;
+/// Versions that a node holds of each sender: both directions, of the present epoch and of the one before.
+pub const PREDICTORS_OF_ONE: usize = 4;
+/// Predictors that a node holds in all.
+pub const PREDICTORS: usize = 64;
+/// Longest predictor, bytes.
+pub const PREDICTOR_BYTES: u64 = 2 << 20;
+/// Bytes of a miner's learners and predictors for each pair of columns: matrices of f64 for two directions and while one
+/// is solved, and a score of predictors of 16-bit weights.
+pub const PREDICTOR_BYTES_PER_PAIR: u64 = 96;
 /// Bytes of finished items that a miner keeps for validators.
 pub const ARCHIVE_BYTES: usize = 256 << 20;
 /// Finished items that a miner keeps for validators.

@@ -13,6 +13,7 @@ mod idle;
 mod keep;
 mod memory;
 mod merge;
+mod predict;
 mod process;
 mod samples;
 mod send;
@@ -185,7 +186,8 @@ impl Miner {
             meter: Arc::default(),
             champions: Arc::new(Champions::new(parts.child.clone(), Some(parts.folder.clone()))),
             samples: parts.keep_frames.as_deref().map(samples::Samples::new),
-            most: OnceLock::new(),
+            predictors: predict::Predictors::default(),
+            size: OnceLock::new(),
         };
         Self { parts, door: Arc::new(door), inbox }
     }
@@ -253,7 +255,7 @@ impl Miner {
         memory::check(&needs, stage, allowed)?;
         let tokens = TokenSource::new(&spec, Arc::clone(&blobs), Arc::clone(&link), run, orchestrator)?;
         let tokens = Arc::new(tokens);
-        let _ = door.most.set(frames::most_bytes(&spec));
+        let _ = door.size.set((spec.model.d_model, frames::most_bytes(&spec)));
         drop(door.tokens.set(Arc::clone(&tokens)));
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))

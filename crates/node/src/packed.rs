@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use codec::{Auto, CodecError, CodecId, DType, Level, TensorRef};
+use codec::{Auto, CodecError, CodecId, DType, Level, Predictor, TensorRef};
 use net::Message;
 use tokio::sync::Semaphore;
 use wire::Millis;
@@ -64,14 +64,17 @@ impl Meter {
         codec: TensorCodec,
         tensor: TensorRef<'_>,
         speed: Option<f64>,
+        predictor: Option<&Predictor>,
     ) -> Result<CodecId, CodecError> {
-        if let Some(codec) = codec.id() {
-            return Ok(codec);
+        match codec.id() {
+            Some(CodecId::Predictive) if predictor.is_none() => return Ok(CodecId::Context),
+            Some(codec) => return Ok(codec),
+            None => {}
         }
         let bytes_per_s = speed.unwrap_or(limits::UNMEASURED_BYTES_PER_S);
         let backlog_s = self.sending.load(Ordering::Relaxed) as f64 / bytes_per_s;
         let speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        speeds.choose(tensor, codec::Link { bytes_per_s, backlog_s, decoding_s: 0.0 }, None)
+        speeds.choose(tensor, codec::Link { bytes_per_s, backlog_s, decoding_s: 0.0 }, predictor)
     }
 
     /// Counts time that a codec took to encode or to decode `bytes` of a tensor, and learns its speed.
@@ -155,7 +158,7 @@ fn pack(
 ) -> Option<Bytes> {
     let shape = [numbers.len() / dtype.size()];
     let tensor = TensorRef::new(dtype, &shape, numbers).ok()?;
-    let codec = meter.choose(codec, tensor, speed).ok()?;
+    let codec = meter.choose(codec, tensor, speed, None).ok()?;
     if codec == CodecId::Raw {
         return None;
     }
@@ -223,10 +226,10 @@ mod tests {
         let bytes = numbers(DType::Bf16);
         let shape = [bytes.len() / 2];
         let tensor = TensorRef::new(DType::Bf16, &shape, &bytes).unwrap();
-        let choose = |speed: f64| meter.choose(TensorCodec::Auto, tensor, Some(speed)).unwrap();
+        let choose = |speed: f64| meter.choose(TensorCodec::Auto, tensor, Some(speed), None).unwrap();
         assert_eq!(choose(1e3), CodecId::Context);
         assert_eq!(choose(1e13), CodecId::Raw);
-        assert_eq!(meter.choose(TensorCodec::Fast, tensor, Some(1e3)).unwrap(), CodecId::Fast);
+        assert_eq!(meter.choose(TensorCodec::Fast, tensor, Some(1e3), None).unwrap(), CodecId::Fast);
         // Encoders that were seen to crawl are not worth it.
         for codec in [CodecId::Fast, CodecId::Huffman, CodecId::Context] {
             for _ in 0..200 {

@@ -60,6 +60,9 @@ pub enum Request {
         /// Direction.
         direction: Direction,
     },
+    /// Miner → miner: a [`codec::Predictor`], before the first frame that names it; its bytes are the message's payload.
+    /// Answer: [`Reply::Held`].
+    Predictor,
 }
 
 /// Things that are fetched in pieces. Each is checked by its hash once it is whole.
@@ -114,6 +117,13 @@ pub enum What {
         /// Shard of merge `epoch − 1`; 0 is everything in epoch 0.
         shard: u16,
     },
+    /// A predictor that frames of a node name.
+    Predictor {
+        /// Whose frames (whoever sent or received them may be asked).
+        of: NodeId,
+        /// Its id: a hash of its bytes.
+        id: u64,
+    },
 }
 
 /// Part of a thing, in bytes.
@@ -163,6 +173,8 @@ pub enum Reply {
         /// Length of the piece when decoded, bytes.
         len: u64,
     },
+    /// The predictor is held until newer ones of the same sender take its place.
+    Held,
 }
 
 /// A receiver's signature under "no room now" (protocol §2.2 "Routing").
@@ -242,7 +254,8 @@ pub mod code {
     pub const REFUSED: u16 = 7;
     /// This node could not do it (its disk, its memory).
     pub const FAILED: u16 = 8;
-    /// The frame's codec is not known here, or did not give the tensor back: send it again by a built-in one.
+    /// The frame's codec or predictor is not known here, or did not give the tensor back: send it again by a built-in
+    /// codec that needs neither.
     pub const RESEND: u16 = 9;
 }
 
@@ -285,7 +298,7 @@ impl Request {
             let reason = format!("for run {}, this is run {}", ask.run.short(), run.short());
             return Err(Refusal::new(code::WRONG_RUN, reason));
         }
-        let carries = matches!(ask.request, Request::Frame(_));
+        let carries = matches!(ask.request, Request::Frame(_) | Request::Predictor);
         if !carries && !message.payload.is_empty() {
             return Err(Refusal::new(code::BAD_REQUEST, "a payload where none belongs"));
         }
@@ -297,7 +310,9 @@ impl Request {
         match self {
             Self::State(_) => limits::STATEMENT_TRY,
             Self::Blocks { wait, .. } => Duration::from_millis(wait.0) + limits::LONG_POLL_GRACE,
-            Self::Fetch { .. } | Self::Frame(_) | Self::Open { .. } => limits::PIECE_DEADLINE,
+            Self::Fetch { .. } | Self::Frame(_) | Self::Open { .. } | Self::Predictor => {
+                limits::PIECE_DEADLINE
+            }
         }
     }
 }
@@ -364,7 +379,11 @@ impl Reply {
                     return Err(ReplyError::Payload("lengths of frames"));
                 }
             }
-            Reply::Accepted { .. } | Reply::Refused { .. } | Reply::Received(_) | Reply::Busy(_) => {
+            Reply::Accepted { .. }
+            | Reply::Refused { .. }
+            | Reply::Received(_)
+            | Reply::Busy(_)
+            | Reply::Held => {
                 if payload != 0 {
                     return Err(ReplyError::Payload("a payload where none belongs"));
                 }
@@ -384,6 +403,7 @@ impl Reply {
             Self::Received(_) => "Received",
             Self::Busy(_) => "Busy",
             Self::Opened(_) => "Opened",
+            Self::Held => "Held",
         }
     }
 }

@@ -393,6 +393,7 @@ impl Validator {
         let opened = match replay::open(&self.link, self.run, item, most, &self.champions).await {
             Ok(opened) => opened,
             Err(replay::NotOpened::Version) => return Ok(None),
+            Err(replay::NotOpened::Predictor(..)) => return Ok(Some(Outcome::NotOpened)),
             Err(replay::NotOpened::Reason(reason)) => {
                 tracing::debug!(reason, node = %item.node.short(), "not opened");
                 return Ok(Some(Outcome::NotOpened));

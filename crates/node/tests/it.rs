@@ -8,6 +8,7 @@ mod it {
     mod equality;
     mod learning;
     mod miners;
+    mod predicted;
     mod restarts;
     mod runs;
     mod script;

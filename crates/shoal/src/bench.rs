@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use model::config::{ModelConfig, StageSpec};
+use model::config::{Cut, ModelConfig, StageSpec};
 use model::data::{self, Dataset};
 use model::hash::BlobHash;
 use model::local::cuts::{self, CutsPlan, markdown, standard_cuts};
@@ -46,7 +46,8 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
         ))
     })?;
     model.vocab = prepare::vocab_of(&tokenizer);
-    let first = cuts::standard_cuts(&model)[0].1;
+    let cuts = wanted_cuts(&model, &args.only)?;
+    let first = cuts[0].1;
     let plan = match args.behind.as_slice() {
         [] => StageSpec::plan(&model, first, args.stages, [0; 32]),
         behind => StageSpec::plan_at(&model, first, behind, [0; 32]),
@@ -61,7 +62,7 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
     let accumulate = args.sequences.div_ceil(BATCH);
     let plan = CutsPlan {
         ends: plan[..plan.len() - 1].iter().map(|stage| stage.blocks.end).collect(),
-        cuts: standard_cuts(&model),
+        cuts,
         seeds: (args.first_seed..).take(args.seeds as usize).collect(),
         batch: args.sequences.div_ceil(accumulate),
         accumulate: accumulate as u64,
@@ -92,6 +93,21 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
         print(markdown(&rows).trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The first cut, and those whose names have one of these words; all, without words.
+fn wanted_cuts(model: &ModelConfig, only: &[String]) -> Result<Vec<(String, Cut)>> {
+    let mut cuts = standard_cuts(model);
+    let names = cuts.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    if let Some(word) = only.iter().find(|word| !names.contains(word.as_str())) {
+        return Err(bad_input(format!("--only {word:?} is in no cut's name: {names}")));
+    }
+    let mut rows = 0..;
+    cuts.retain(|(name, _)| {
+        let first = rows.next() == Some(0);
+        first || only.is_empty() || only.iter().any(|word| name.contains(word.as_str()))
+    });
+    Ok(cuts)
 }
 
 /// Tokenises a corpus and keeps the shards in memory.

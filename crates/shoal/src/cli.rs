@@ -437,6 +437,9 @@ pub(crate) struct BenchCutsArgs {
     /// First of the seeds: several machines can share the work.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..1 << 32))]
     pub(crate) first_seed: u64,
+    /// Only cuts whose name has this word in it (may be given again), and the first: gaps are against that one.
+    #[arg(long, value_name = "WORD")]
+    pub(crate) only: Vec<String>,
     /// Threads. Default: all cores.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

@@ -5,13 +5,12 @@ use std::sync::OnceLock;
 
 use model::config::{Dtype, Message};
 use sandbox::{Child, Runtime};
-use wire::{
-    Direction, Epoch, FrameHeader, Hash, Head, LeaseId, MicroBatch, Millis, NodeId, RunId, Seq, StageIndex,
-};
+use wire::{Direction, FrameHeader, MicroBatch};
 
 use super::carry::{Champion, Fell, Undecoded};
 use super::drawn;
 use crate::limits;
+use crate::miner::frames;
 
 /// Children of the sandbox are this binary: they are started with the name of this test, and never return from it.
 #[test]
@@ -126,28 +125,7 @@ fn codecs_that_come_with_judges_need_less_than_half_of_their_fuel() {
 
 #[test]
 fn samples_are_drawn_by_seed_and_about_as_often_as_they_should() {
-    let node = NodeId([1; 32]);
-    let zero = Hash([0; 32]);
-    let header = |at: u64| FrameHeader {
-        run: RunId([3; 32]),
-        epoch: Epoch(0),
-        micro_batch: MicroBatch(at),
-        lease: LeaseId(0),
-        direction: Direction::Backward,
-        stage: StageIndex(1),
-        from: node,
-        to: node,
-        grad_mask: 1,
-        version: 0,
-        ttl: Millis(1),
-        enc_len: 0,
-        enc_hash: zero,
-        tensor_hash: zero,
-        tokens_hash: zero,
-        codec: String::new(),
-        loss: None,
-        head: Head { seq: Seq(0), hash: zero },
-    };
+    let header = |at: u64| FrameHeader { micro_batch: MicroBatch(at), ..frames::tests::header() };
     let every = limits::CHAMPION_COMPARE_EVERY;
     let count = (0..16_000).filter(|at| drawn("x", &header(*at), every)).count();
     assert!((900..1100).contains(&count), "{count}");

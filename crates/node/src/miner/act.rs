@@ -147,7 +147,10 @@ impl Miner {
         let encoded = if decoded.is_none() { self.tensors.encoded_input(item) } else { None };
         let (tokens, door) = (Arc::clone(&self.core.tokens), &self.core.door);
         let (meter, champions) = (Arc::clone(&door.meter), Arc::clone(&door.champions));
-        Inputs { tokens, decoded, encoded, meter, champions, most: door.most.get().copied().unwrap_or(0) }
+        let (_, most) = door.size.get().copied().unwrap_or_default();
+        let from = encoded.as_ref().map(|(header, _)| header.from);
+        let shared = from.map(|from| door.predictors.of(&from)).unwrap_or_default();
+        Inputs { tokens, decoded, encoded, meter, champions, shared, most }
     }
 
     /// Hands the compute thread a command made from an item's inputs, as soon as they are there.
@@ -354,6 +357,7 @@ struct Inputs {
     encoded: Option<(FrameHeader, Bytes)>,
     meter: Arc<Meter>,
     champions: Arc<Champions>,
+    shared: codec::Shared,
     /// Most bytes of the input.
     most: usize,
 }
@@ -361,13 +365,13 @@ struct Inputs {
 impl Inputs {
     /// Fetches and decodes, off the threads that compute.
     async fn get(self, item: Item) -> Result<Again, String> {
-        let Self { tokens, mut decoded, encoded, meter, champions, most } = self;
+        let Self { tokens, mut decoded, encoded, meter, champions, shared, most } = self;
         let tokens = tokens.micro_batch(item.micro_batch.0).await.map_err(|error| error.to_string())?;
         if let Some((header, payload)) = encoded {
             let lane = champions.lane_for(&header.codec).await;
             let decode = move || {
                 let _lane = lane;
-                let decoded = frames::decode(&header, &payload, most, &champions)?;
+                let decoded = frames::decode(&header, &payload, most, &champions, &shared)?;
                 meter.decoded(&decoded);
                 Ok::<_, frames::BadFrame>(Arc::new(decoded.message))
             };

@@ -12,6 +12,7 @@ use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
 
 use super::frames::{self, BadFrame};
 use super::merge::Merging;
+use super::predict::Predictors;
 use super::samples::Samples;
 use crate::champion::{self, Champions};
 use crate::packed::Meter;
@@ -57,10 +58,11 @@ pub(super) struct Door {
     pub(super) merging: RwLock<Option<Arc<Merging>>>,
     pub(super) meter: Arc<Meter>,
     pub(super) champions: Arc<Champions>,
+    pub(super) predictors: Predictors,
     /// Frames that are kept for others to learn from.
     pub(super) samples: Option<Samples>,
-    /// Most bytes of a frame's tensor.
-    pub(super) most: OnceLock<usize>,
+    /// Columns and most bytes of a frame's tensor.
+    pub(super) size: OnceLock<(usize, usize)>,
 }
 
 fn not_here(reason: &str) -> Refusal {
@@ -78,6 +80,17 @@ impl Handler for Door {
             Request::Frame(frame) => self.frame(from, *frame, message.payload).await,
             Request::Fetch { what: What::Blob(_), .. } | Request::State(_) | Request::Blocks { .. } => {
                 Err(Refusal::new(code::NOT_MY_ROLE, "a miner does not answer this; ask the orchestrator"))
+            }
+            Request::Predictor => {
+                let (columns, _) = self.size.get().copied().unwrap_or_default();
+                let taken = self.predictors.take(from, columns, &message.payload);
+                taken.map_err(|error| Refusal::new(code::REFUSED, error.to_string()))?;
+                Ok(Reply::Held.message())
+            }
+            Request::Fetch { what: What::Predictor { of, id }, span } => {
+                let bytes =
+                    self.predictors.bytes(&of, id).ok_or_else(|| not_here("not held, or not any more"))?;
+                Ok(Reply::Piece { total: bytes.len() as u64 }.with_payload(span.of(&bytes)?))
             }
             Request::Fetch { what, span } => {
                 let merging = self.merging.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -121,19 +134,19 @@ impl Door {
         let tokens =
             self.tokens.get().ok_or_else(|| not_here("this miner has not read the run's spec yet"))?;
         let (node, run, checked, bytes) = (self.node, self.run, frame.clone(), payload.clone());
-        let (meter, most) = (Arc::clone(&self.meter), self.most.get().copied().unwrap_or(0));
-        let champions = Arc::clone(&self.champions);
+        let (meter, (_, most)) = (Arc::clone(&self.meter), self.size.get().copied().unwrap_or_default());
+        let (champions, shared) = (Arc::clone(&self.champions), self.predictors.of(&from));
         let lane = champions.lane_for(&frame.header.codec).await;
         let decoded = tokio::task::spawn_blocking(move || {
             let _lane = lane;
             checked.verify(&run, &node, &from, &bytes)?;
-            let decoded = frames::decode(&checked.header, &bytes, most, &champions)?;
+            let decoded = frames::decode(&checked.header, &bytes, most, &champions, &shared)?;
             meter.decoded(&decoded);
             Ok::<_, BadFrame>(decoded.message)
         });
         let tensor = match decoded.await.map_err(|_| stopping())? {
             Ok(tensor) => tensor,
-            Err(error @ (BadFrame::NotReady(_) | BadFrame::Champion { .. })) => {
+            Err(error @ (BadFrame::NotReady(_) | BadFrame::NoPredictor(_) | BadFrame::Champion { .. })) => {
                 self.accuse(&frame, &payload, &error).await;
                 return Err(Refusal::new(code::RESEND, error.to_string()));
             }

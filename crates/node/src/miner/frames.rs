@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use codec::{CodecError, CodecId, DType, Limits, TensorRef};
+use codec::{CodecError, CodecId, DType, Level, Limits, Predictor, Shared, TensorRef};
 use model::config::{Dtype, Message};
 use wire::{FrameHeader, Hash, SignedFrame, SigningKey};
 
@@ -25,6 +25,9 @@ pub enum BadFrame {
     /// Not a codec that tensors cross by.
     #[error("tensors do not cross by codec {0}")]
     Unknown(String),
+    /// A predictor that this node does not hold.
+    #[error("predictor {0:016x} is not here")]
+    NoPredictor(u64),
     /// A component that this node has not compiled.
     #[error("component {0} is not ready here")]
     NotReady(String),
@@ -65,6 +68,8 @@ pub struct Encoded {
     pub tensor: Hash,
     /// Codec that was used, by name.
     pub codec: Arc<str>,
+    /// What whoever decodes it must hold.
+    pub(crate) predictor: Option<Arc<Predictor>>,
 }
 
 /// A decoded tensor.
@@ -80,10 +85,14 @@ pub struct Decoded {
 
 /// A tensor as a payload of `codec`; none if it has no shape that a payload can have.
 pub(crate) fn payload(codec: CodecId, message: &Message) -> Option<Vec<u8>> {
-    let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes).ok()?;
     let mut payload = Vec::with_capacity(message.bytes.len() + limits::PAYLOAD_OVERHEAD_BYTES);
-    codec::encode(codec, tensor, &mut payload).ok()?;
+    codec::encode(codec, view(message).ok()?, &mut payload).ok()?;
     Some(payload)
+}
+
+/// A tensor as the codec crate sees it.
+pub(crate) fn view(message: &Message) -> Result<TensorRef<'_>, CodecError> {
+    TensorRef::new(dtype(message), &message.shape, &message.bytes)
 }
 
 fn dtype(message: &Message) -> DType {
@@ -100,23 +109,29 @@ pub(crate) fn encode(
     message: &Message,
     speed: Option<f64>,
     meter: &Meter,
+    predictor: Option<Arc<Predictor>>,
 ) -> Result<Encoded, CodecError> {
-    let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes)?;
-    let codec = meter.choose(codec, tensor, speed)?;
+    let tensor = view(message)?;
+    let codec = meter.choose(codec, tensor, speed, predictor.as_deref())?;
     let start = Instant::now();
     let mut payload = Vec::with_capacity(message.bytes.len() + limits::PAYLOAD_OVERHEAD_BYTES);
-    codec::encode(codec, tensor, &mut payload)?;
+    match &predictor {
+        Some(predictor) if codec == CodecId::Predictive => {
+            codec::encode_predictive(Level::detect(), predictor, tensor, &mut payload)?
+        }
+        _ => codec::encode(codec, tensor, &mut payload)?,
+    };
     meter.worked(codec, message.bytes.len(), start.elapsed(), Duration::ZERO);
     // Codecs give way: to another where that is smaller, to none where nothing is.
     let used = codec::Header::parse(&payload, &Limits::with_max_decoded_bytes(message.bytes.len()))?.codec;
     let (hash, tensor) = (Hash::of(&payload), tensor_hash(message));
-    Ok(Encoded { payload: payload.into(), hash, tensor, codec: used.name().into() })
+    let predictor = predictor.filter(|_| used == CodecId::Predictive);
+    Ok(Encoded { payload: payload.into(), hash, tensor, codec: used.name().into(), predictor })
 }
 
 /// Length of what `codec` makes of a tensor, and its time to encode and decode it, for comparison only.
 pub(super) fn timed(codec: TensorCodec, message: &Message, meter: &Meter) -> Option<(usize, Duration)> {
-    let tensor = TensorRef::new(dtype(message), &message.shape, &message.bytes).ok()?;
-    let codec = meter.choose(codec, tensor, None).ok()?;
+    let codec = meter.choose(codec, view(message).ok()?, None, None).ok()?;
     let start = Instant::now();
     let payload = payload(codec, message)?;
     let limits = Limits { verify_checksum: false, ..Limits::with_max_decoded_bytes(message.bytes.len()) };
@@ -132,11 +147,13 @@ pub fn most_bytes(spec: &RunSpec) -> usize {
 }
 
 /// Decodes a payload whose hash was checked against `header`, and checks the tensor, which has at most `most` bytes.
+/// `shared`: predictors that the sender told this node.
 pub fn decode(
     header: &FrameHeader,
     payload: &[u8],
     most: usize,
     champions: &Champions,
+    shared: &Shared,
 ) -> Result<Decoded, BadFrame> {
     if is_component_name(&header.codec) {
         return decode_champion(header, payload, most, champions);
@@ -150,15 +167,19 @@ pub fn decode(
         return Err(BadFrame::Unknown(found.name().to_owned()));
     }
     let start = Instant::now();
-    let tensor = codec::decode(payload, &limits)?;
+    let mut bytes = Vec::new();
+    let tensor = match codec::decode_into_at(Level::detect(), payload, &limits, shared, &mut bytes) {
+        Err(CodecError::MissingShared { id, .. }) => return Err(BadFrame::NoPredictor(id)),
+        decoded => decoded?,
+    };
     let time = start.elapsed();
-    let dtype = match tensor.dtype() {
+    let dtype = match tensor.dtype {
         DType::F32 => Dtype::F32,
         DType::Bf16 => Dtype::Bf16,
         DType::U8 => Dtype::U8,
         other => return Err(BadFrame::Dtype(other.name())),
     };
-    let message = Message { dtype, shape: tensor.shape().to_vec(), bytes: tensor.into_bytes() };
+    let message = Message { dtype, shape: tensor.shape().to_vec(), bytes };
     if tensor_hash(&message) != header.tensor_hash {
         return Err(BadFrame::Tensor);
     }
@@ -204,12 +225,13 @@ pub fn sign(key: &SigningKey, header: &FrameHeader, encoded: &Encoded) -> Signed
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use wire::{Direction, Epoch, Head, LeaseId, MicroBatch, Millis, NodeId, RunId, Seq, StageIndex};
 
     use super::*;
 
-    fn header() -> FrameHeader {
+    /// A header of nothing in particular.
+    pub(crate) fn header() -> FrameHeader {
         let node = NodeId([1; 32]);
         FrameHeader {
             run: RunId([0; 32]),
@@ -246,8 +268,9 @@ mod tests {
             };
             let message = Message { dtype, shape, bytes };
             let none = Champions::new(sandbox::Child::new("", [""; 0]), None);
+            let shared = Shared::new();
             for codec in TensorCodec::ALL {
-                let encoded = encode(codec, &message, None, &Meter::default()).unwrap();
+                let encoded = encode(codec, &message, None, &Meter::default(), None).unwrap();
                 let header = FrameHeader {
                     enc_len: encoded.payload.len() as u64,
                     enc_hash: encoded.hash,
@@ -256,9 +279,9 @@ mod tests {
                     ..header()
                 };
                 let most = message.bytes.len();
-                let decoded = decode(&header, &encoded.payload, most, &none).unwrap().message;
+                let decoded = decode(&header, &encoded.payload, most, &none, &shared).unwrap().message;
                 assert!(matches!(
-                    decode(&header, &encoded.payload, most - 1, &none),
+                    decode(&header, &encoded.payload, most - 1, &none, &shared),
                     Err(BadFrame::Codec(_))
                 ));
                 assert_eq!((decoded.dtype, &decoded.shape), (dtype, &message.shape));
@@ -267,9 +290,15 @@ mod tests {
                     assert!(encoded.payload.len() < message.bytes.len(), "{codec:?} {dtype:?}");
                 }
                 let other = FrameHeader { codec: "klt".into(), ..header };
-                assert!(matches!(decode(&other, &encoded.payload, most, &none), Err(BadFrame::Unknown(_))));
+                assert!(matches!(
+                    decode(&other, &encoded.payload, most, &none, &shared),
+                    Err(BadFrame::Unknown(_))
+                ));
                 let other = FrameHeader { codec: Hash::of(b"component").to_string(), ..other };
-                assert!(matches!(decode(&other, &encoded.payload, most, &none), Err(BadFrame::NotReady(_))));
+                assert!(matches!(
+                    decode(&other, &encoded.payload, most, &none, &shared),
+                    Err(BadFrame::NotReady(_))
+                ));
             }
         }
     }

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use model::config::{MemoryNeed, StageSpec};
+use model::config::{Dtype, MemoryNeed, StageSpec};
 use swarm::limits::STATE_BYTES_PER_PARAMETER;
 use swarm::miner::reduce;
-use wire::StageIndex;
+use wire::{Direction, StageIndex};
 
 use super::{Keep, MinerError};
 use crate::champion::call_memory;
 use crate::limits;
-use crate::spec::{RunSpec, TensorCodec};
+use crate::spec::{RunSpec, TensorCodec, numbers_on_wire};
 
 /// Memory and disk of a miner that has a certain stage, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +95,22 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize, keep: Keep) -> V
             training: stage.memory(spec.batch.sequences, graphs, threads),
             merging: parameters * (states + transit),
             messages: if spec.stages() == 1 { 0 } else { flying + finished },
-            process: limits::PROCESS_BYTES + spec.codec.competition().map_or(0, |_| champion_bytes(spec)),
+            process: limits::PROCESS_BYTES
+                + spec.codec.competition().map_or(0, |_| champion_bytes(spec))
+                + predictor_bytes(spec),
             disk: parameters * states,
         }
     };
     spec.stage_specs().iter().enumerate().map(need).collect()
+}
+
+/// What learning takes at most on one miner, and the predictors that it holds, bytes.
+fn predictor_bytes(spec: &RunSpec) -> u64 {
+    let codecs = [Direction::Forward, Direction::Backward].map(|direction| spec.codec.built_in(direction));
+    let predicts = codecs.iter().any(|codec| matches!(codec, TensorCodec::Predictive | TensorCodec::Auto));
+    let columns = spec.model.d_model.min(limits::PREDICTOR_COLUMNS) as u64;
+    let predicts = predicts && numbers_on_wire(spec.cut) == Some(Dtype::Bf16) && spec.stages() > 1;
+    if predicts { limits::PREDICTOR_BYTES_PER_PAIR * columns * columns } else { 0 }
 }
 
 /// What champions take at most on one miner, bytes: those calls that may run at a time, and the engine.

@@ -53,7 +53,9 @@ impl Merging {
         let full = piece.len();
         let narrow = if self.wire == MergeWire::Bf16 { DType::Bf16 } else { DType::F32 };
         let (codec, dtype) = match what {
-            What::Blob(_) | What::UploadLeaves { .. } => (TensorCodec::Raw, DType::U8),
+            What::Blob(_) | What::Predictor { .. } | What::UploadLeaves { .. } => {
+                (TensorCodec::Raw, DType::U8)
+            }
             What::Upload { .. } | What::Result { .. } => (self.codec.pseudo_gradients, narrow),
             What::Weights { .. } | What::Momentum { .. } => (self.codec.weights, DType::F32),
         };

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use codec::Predictor;
 use model::config::Message;
 use net::Link;
 use swarm::miner::Item;
@@ -14,10 +16,10 @@ use wire::{Direction, FrameHeader, Hash, Millis, NodeId, SignedFrame, SigningKey
 use super::core::{Inner, Miner};
 use super::door::Door;
 use super::frames::{self, Encoded};
+use super::predict;
 use super::samples::Samples;
 use crate::champion::{self, Champion, Choice, Fell, Outcome};
 use crate::limits;
-use crate::packed::Meter;
 use crate::rpc::{Reply, Request, code};
 use crate::spec::TensorCodec;
 
@@ -26,6 +28,8 @@ use crate::spec::TensorCodec;
 pub(super) struct Output {
     pub(super) message: Message,
     built_in: OnceCell<Encoded>,
+    /// Without a predictor, for whoever lacks the one that the other needs.
+    unpredicted: OnceCell<Encoded>,
     /// None inside: the champion fell back.
     champion: OnceCell<Option<Encoded>>,
 }
@@ -110,6 +114,11 @@ impl Miner {
     }
 }
 
+/// Whether the receiver lacks what it takes to decode the frame.
+fn asks_again(tried: &Tried) -> bool {
+    matches!(&tried.answer, Err(net::LinkError::Refused { refusal, .. }) if refusal.code == code::RESEND)
+}
+
 impl Sender {
     async fn send(&self, output: &Arc<Output>, header: FrameHeader) -> Option<Tried> {
         let by_champion = match &self.choice {
@@ -127,11 +136,7 @@ impl Sender {
         let mut wasted = 0;
         if let Some(encoded) = by_champion {
             let tried = self.attempt(&header, &encoded).await;
-            let resend = matches!(
-                &tried.answer,
-                Err(net::LinkError::Refused { refusal, .. }) if refusal.code == code::RESEND
-            );
-            if !resend {
+            if !asks_again(&tried) {
                 return Some(tried);
             }
             if let Choice::Champion(champion) = &self.choice {
@@ -141,9 +146,82 @@ impl Sender {
             wasted = tried.bytes;
         }
         let speed = self.link.speed(Some(&header.to));
-        let encoded = output.encode(self.built_in, speed, &self.door.meter).await?;
-        let tried = self.attempt(&header, &encoded).await;
+        let encoded =
+            output.built_in.get_or_try_init(|| self.encode(output, &header, speed, true)).await.ok()?;
+        let Some(predictor) = &encoded.predictor else {
+            let tried = self.attempt(&header, encoded).await;
+            return Some(Tried { bytes: tried.bytes + wasted, ..tried });
+        };
+        match self.tell(&header, predictor).await {
+            Err(net::LinkError::Refused { refusal, .. }) => {
+                tracing::debug!(%refusal, to = %header.to.short(), "a predictor was refused");
+            }
+            Err(error) => {
+                let frame = frames::sign(&self.key, &header, encoded);
+                return Some(Tried { frame, answer: Err(error), bytes: wasted });
+            }
+            Ok(told) => {
+                let tried = self.attempt(&header, encoded).await;
+                wasted += told;
+                if !asks_again(&tried) {
+                    return Some(Tried { bytes: tried.bytes + wasted, ..tried });
+                }
+                self.door.predictors.forgotten(header.to, predictor.id());
+                wasted += tried.bytes;
+            }
+        }
+        let plain =
+            output.unpredicted.get_or_try_init(|| self.encode(output, &header, speed, false)).await.ok()?;
+        let tried = self.attempt(&header, plain).await;
         Some(Tried { bytes: tried.bytes + wasted, ..tried })
+    }
+
+    /// Has the receiver hold a predictor; bytes that crossed for it.
+    async fn tell(&self, header: &FrameHeader, predictor: &Predictor) -> Result<u64, net::LinkError> {
+        let bytes = predictor.to_bytes();
+        let mut crossed = 0;
+        let told = self.door.predictors.told(header.to, predictor.id());
+        let tell = async {
+            let message = Request::Predictor.with_payload(header.run, Bytes::copy_from_slice(bytes));
+            crossed = bytes.len() as u64;
+            self.link.call(&header.to, message, self.deadline).await.map(drop)
+        };
+        told.get_or_try_init(|| tell).await?;
+        Ok(crossed)
+    }
+
+    /// Encodes off the main task, by what was learned if that is wanted; learns from it meanwhile.
+    async fn encode(
+        &self,
+        output: &Arc<Output>,
+        header: &FrameHeader,
+        speed: Option<f64>,
+        predicted: bool,
+    ) -> Result<Encoded, ()> {
+        let (output, door, codec) = (Arc::clone(output), Arc::clone(&self.door), self.built_in);
+        let (epoch, direction) = (header.epoch, header.direction);
+        let encode = move || {
+            let message = &output.message;
+            let predicts = predicted && predict::is_worth_it(codec, frames::view(message)?, speed);
+            let predictor = if predicts { door.predictors.current(direction) } else { None };
+            let encoded = frames::encode(codec, message, speed, &door.meter, predictor)?;
+            if predicts && door.predictors.wants(direction, epoch) {
+                let (output, door) = (Arc::clone(&output), Arc::clone(&door));
+                drop(tokio::task::spawn_blocking(move || {
+                    let tensor = frames::view(&output.message);
+                    tensor.map(|tensor| door.predictors.learn(door.node, direction, epoch, tensor))
+                }));
+            }
+            Ok::<_, codec::CodecError>(encoded)
+        };
+        match tokio::task::spawn_blocking(encode).await {
+            Ok(Ok(encoded)) => Ok(encoded),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "an output could not be encoded");
+                Err(())
+            }
+            Err(_) => Err(()),
+        }
     }
 
     async fn attempt(&self, header: &FrameHeader, encoded: &Encoded) -> Tried {
@@ -191,29 +269,8 @@ impl Sender {
 
 impl Output {
     pub(super) fn new(message: Message) -> Self {
-        Self { message, built_in: OnceCell::new(), champion: OnceCell::new() }
-    }
-
-    /// Encodes off the main task; once, however often it is sent.
-    async fn encode(
-        self: &Arc<Self>,
-        codec: TensorCodec,
-        speed: Option<f64>,
-        meter: &Arc<Meter>,
-    ) -> Option<Encoded> {
-        let encode = || async {
-            let (this, meter) = (Arc::clone(self), Arc::clone(meter));
-            let encode = move || frames::encode(codec, &this.message, speed, &meter);
-            match tokio::task::spawn_blocking(encode).await {
-                Ok(Ok(encoded)) => Ok(encoded),
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "an output could not be encoded");
-                    Err(())
-                }
-                Err(_) => Err(()),
-            }
-        };
-        self.built_in.get_or_try_init(encode).await.ok().cloned()
+        let (built_in, unpredicted, champion) = Default::default();
+        Self { message, built_in, unpredicted, champion }
     }
 
     /// Compresses, checks, compares and counts; with what the log is to hear of a fault.
@@ -238,7 +295,8 @@ impl Output {
                 count(Outcome::Carried { raw, bytes, time, previous });
                 let (hash, tensor) = (Hash::of(&carried.payload), frames::tensor_hash(message));
                 let codec = champion.name().into();
-                return (Some(Encoded { payload: carried.payload.into(), hash, tensor, codec }), None);
+                let payload = carried.payload.into();
+                return (Some(Encoded { payload, hash, tensor, codec, predictor: None }), None);
             }
             Err(fell) => fell,
         };

@@ -224,7 +224,7 @@ impl Shelf {
     pub(super) async fn answer(&self, what: What) -> Result<Bytes, Refusal> {
         let absent = || Refusal::new(code::NOT_HERE, "not here, or not yet");
         let stage = match what {
-            What::Blob(_) => return Err(absent()),
+            What::Blob(_) | What::Predictor { .. } => return Err(absent()),
             What::UploadLeaves { stage, .. }
             | What::Upload { stage, .. }
             | What::Result { stage, .. }
@@ -235,7 +235,7 @@ impl Shelf {
             return Err(absent());
         }
         match what {
-            What::Blob(_) => None,
+            What::Blob(_) | What::Predictor { .. } => None,
             What::UploadLeaves { epoch, of, .. } => self.served_leaves(epoch, of),
             What::Upload { epoch, shard, of, .. } => self.served_upload(epoch, shard, of),
             What::Result { epoch, shard, .. } => self.served_result(epoch, shard),

@@ -134,10 +134,13 @@ impl Desk {
             What::Blob(hash) => (hash, None),
             What::Weights { epoch, stage, shard } => here(self.kept.weights(epoch, stage, shard))?,
             What::Momentum { epoch, stage, shard } => here(self.kept.momentum(epoch, stage, shard))?,
-            What::Upload { .. } | What::UploadLeaves { .. } | What::Result { .. } => {
+            What::Upload { .. }
+            | What::UploadLeaves { .. }
+            | What::Result { .. }
+            | What::Predictor { .. } => {
                 return Err(Refusal::new(
                     code::NOT_MY_ROLE,
-                    "the orchestrator holds no uploads and no results",
+                    "the orchestrator holds no uploads, no results and no predictors",
                 ));
             }
         };
@@ -167,7 +170,7 @@ impl Handler for Desk {
             Request::State(envelope) => self.state(from, envelope).await,
             Request::Blocks { after, wait } => self.blocks(from, after, wait).await,
             Request::Fetch { what, span } => self.fetch(what, span).await,
-            Request::Frame(_) | Request::Open { .. } => {
+            Request::Frame(_) | Request::Open { .. } | Request::Predictor => {
                 Err(Refusal::new(code::NOT_MY_ROLE, "this is the orchestrator: it trains nothing"))
             }
         }

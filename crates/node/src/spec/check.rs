@@ -69,6 +69,7 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     }
     phases(spec)?;
     inner(spec)?;
+    predicted(spec)?;
     champion(spec)?;
     float("trust.first_norm_bound", spec.trust.first_norm_bound, 0.0, 1e12)?;
     float("audit.rate", spec.audit.rate, 0.0, 1.0)
@@ -122,6 +123,17 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
     spec.schedule().check().map_err(|ConfigError::Range { key, value, allowed }| {
         SpecError::value(format!("inner.{key}"), &value, allowed)
     })
+}
+
+/// Pieces of vectors have no columns.
+fn predicted(spec: &RunSpec) -> Result<(), SpecError> {
+    let codec = &spec.codec;
+    for (key, codec) in [("codec.pseudo_gradients", codec.pseudo_gradients), ("codec.weights", codec.weights)]
+    {
+        let words = "carries activations and gradients only: they have columns";
+        rule(key, &format!("\"{}\"", codec.name()), codec != super::TensorCodec::Predictive, words)?;
+    }
+    Ok(())
 }
 
 /// What is asked of a competition's champion.

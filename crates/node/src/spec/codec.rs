@@ -127,15 +127,19 @@ pub enum TensorCodec {
     Fast,
     /// Exponents by how often they come.
     Huffman,
-    /// Exponents in the context of row and column: fewest bytes, most work.
+    /// Exponents in the context of row and column: few bytes, much work.
     Context,
+    /// Columns predicted from those before them, by what earlier tensors of the wire showed: fewest bytes, most work.
+    /// Activations and gradients in bf16 only; context until something was learned.
+    Predictive,
     /// For each tensor the one that gets it across soonest, by what a few of its rows show and the link's measured speed.
     Auto,
 }
 
 impl TensorCodec {
     /// Every codec that a run can name.
-    pub(crate) const ALL: [Self; 5] = [Self::Raw, Self::Fast, Self::Huffman, Self::Context, Self::Auto];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Raw, Self::Fast, Self::Huffman, Self::Context, Self::Predictive, Self::Auto];
 
     /// As a spec writes it.
     pub fn name(self) -> &'static str {
@@ -149,6 +153,7 @@ impl TensorCodec {
             Self::Fast => Some(CodecId::Fast),
             Self::Huffman => Some(CodecId::Huffman),
             Self::Context => Some(CodecId::Context),
+            Self::Predictive => Some(CodecId::Predictive),
             Self::Auto => None,
         }
     }
@@ -245,7 +250,7 @@ mod tests {
             ),
             (
                 format!("{PLAIN}[codec]\nactivations = \"zip\""),
-                "expected one of raw, fast, huffman, context, auto",
+                "expected one of raw, fast, huffman, context, predictive, auto",
             ),
             (format!("{PLAIN}[codec]\ngradients = \"arena:\""), "the name of a competition"),
             (

@@ -3,20 +3,25 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use codec::{Predictor, Shared};
 use model::config::Message;
 use model::stage::{CpuStage, Output, Stage, StageError};
 use net::Link;
 use swarm::record::Outcome;
-use wire::{Direction, RunId};
+use wire::{Direction, NodeId, RunId};
 
 use super::ValidatorError;
 use super::draw::Item;
 use crate::champion::Champions;
+use crate::fetch::fetch;
 use crate::limits;
 use crate::miner::frames::{BadFrame, decode, tensor_hash};
-use crate::rpc::{self, Opened, OpenedFrame, Reply, Request};
+use crate::rpc::{self, Opened, OpenedFrame, Reply, Request, What};
 use crate::spec::RunSpec;
 use crate::tokens::Tokens;
+
+/// An item shows two frames that came in, and each names one predictor at most.
+const PREDICTORS_OF_ITEM: usize = 2;
 
 /// Why an item cannot be replayed.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(super) enum NotOpened {
     Version,
     /// The miner shows nothing, or nothing that holds.
     Reason(String),
+    /// A frame of a node that names a predictor by its id.
+    Predictor(NodeId, u64),
 }
 
 /// An opened item whose signatures hold.
@@ -44,7 +51,7 @@ pub(super) async fn open(
     champions: &Arc<Champions>,
 ) -> Result<Evidence, NotOpened> {
     let reason = |words: String| NotOpened::Reason(words);
-    let Item { epoch, micro_batch, direction, .. } = *item;
+    let Item { node, epoch, micro_batch, direction, .. } = *item;
     let request = Request::Open { epoch, micro_batch, direction };
     let answer = link.call(&item.node, request.message(run), limits::OPEN_DEADLINE).await;
     let answer = answer.map_err(|error| reason(error.to_string()))?;
@@ -52,10 +59,22 @@ pub(super) async fn open(
         Reply::Opened(opened) => *opened,
         other => return Err(reason(format!("answered {}", other.name()))),
     };
-    let (item, champions) = (item.clone(), Arc::clone(champions));
-    // Decoding takes a while, by a component above all.
-    let check = move || check(run, &item, opened, &answer.payload, most, &champions);
-    tokio::task::spawn_blocking(check).await.map_err(|error| reason(error.to_string()))?
+    let mut shared = Shared::new();
+    for _ in 0..=PREDICTORS_OF_ITEM {
+        let (item, opened, champions) = (item.clone(), opened.clone(), Arc::clone(champions));
+        let (payload, held) = (answer.payload.clone(), shared.clone());
+        // Decoding takes a while, by a component above all.
+        let check = move || check(run, &item, opened, &payload, most, (&champions, &held));
+        let checked = tokio::task::spawn_blocking(check).await.map_err(|error| reason(error.to_string()))?;
+        let Err(NotOpened::Predictor(of, id)) = checked else { return checked };
+        // Whoever shows a frame can decode it. What it gives counts for this item only.
+        let bytes =
+            fetch(link.as_ref(), run, node, What::Predictor { of, id }, limits::PREDICTOR_BYTES).await;
+        let bytes = bytes.map_err(|error| reason(error.to_string()))?;
+        let predictor = Predictor::from_bytes(&bytes).map_err(|error| reason(error.to_string()))?;
+        shared.add_predictor(Arc::new(predictor));
+    }
+    Err(reason("predictors other than those that its frames name".to_owned()))
 }
 
 /// Checks all frames of an opened item.
@@ -65,14 +84,14 @@ fn check(
     opened: Opened,
     payload: &Bytes,
     most: usize,
-    champions: &Champions,
+    means: (&Champions, &Shared),
 ) -> Result<Evidence, NotOpened> {
     let lengths: Vec<u64> = opened.frames().map(|frame| frame.len).collect();
     let mut payloads = rpc::split(payload, lengths).into_iter();
     let mut check = |frame: &Option<OpenedFrame>, role: Role| {
         let Some(frame) = frame else { return Ok(None) };
         let payload = payloads.next().unwrap_or_default();
-        verify(run, item, frame, &payload, role, (most, champions))
+        verify(run, item, frame, &payload, role, most, means)
     };
     // In the order of their payloads.
     let forward_in = check(&opened.forward_in, Role::In(Direction::Forward))?;
@@ -95,7 +114,8 @@ fn verify(
     shown: &OpenedFrame,
     payload: &Bytes,
     role: Role,
-    (most, champions): (usize, &Champions),
+    most: usize,
+    (champions, shared): (&Champions, &Shared),
 ) -> Result<Option<Message>, NotOpened> {
     let reason = |words: &str| NotOpened::Reason(words.to_owned());
     let header = &shown.frame.header;
@@ -117,8 +137,9 @@ fn verify(
     }
     let holds = shown.frame.verify(&run, &item.node, &header.from, payload);
     holds.map_err(|error| NotOpened::Reason(error.to_string()))?;
-    match decode(header, payload, most, champions) {
+    match decode(header, payload, most, champions, shared) {
         Ok(decoded) => Ok(Some(decoded.message)),
+        Err(BadFrame::NoPredictor(id)) => Err(NotOpened::Predictor(header.from, id)),
         // The validator's own lack is not the miner's.
         Err(BadFrame::NotReady(_) | BadFrame::Champion { fault: false, .. }) => Err(NotOpened::Version),
         Err(error) => Err(NotOpened::Reason(error.to_string())),

@@ -22,7 +22,7 @@ const SHARE: f64 = 0.03;
 const PATIENCE: Duration = Duration::from_hours(1);
 
 /// A validator answers nothing.
-struct Silent;
+pub(crate) struct Silent;
 
 #[async_trait::async_trait]
 impl Handler for Silent {

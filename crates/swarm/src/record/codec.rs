@@ -70,29 +70,17 @@ impl CodecCounts {
     }
 
     fn fields_mut(&mut self) -> [&mut u64; 10] {
-        let Self {
-            tensors,
-            fallbacks,
-            raw_bytes,
-            bytes,
-            time_us,
-            sampled,
-            sampled_bytes,
-            sampled_us,
-            previous_bytes,
-            previous_us,
-        } = self;
         [
-            tensors,
-            fallbacks,
-            raw_bytes,
-            bytes,
-            time_us,
-            sampled,
-            sampled_bytes,
-            sampled_us,
-            previous_bytes,
-            previous_us,
+            &mut self.tensors,
+            &mut self.fallbacks,
+            &mut self.raw_bytes,
+            &mut self.bytes,
+            &mut self.time_us,
+            &mut self.sampled,
+            &mut self.sampled_bytes,
+            &mut self.sampled_us,
+            &mut self.previous_bytes,
+            &mut self.previous_us,
         ]
     }
 
