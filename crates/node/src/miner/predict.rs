@@ -100,7 +100,7 @@ impl Predictors {
         if learning.learner.is_none() {
             learning.learner = Learner::new(columns).ok();
         }
-        if !learning.learner.as_mut().is_some_and(|learner| learner.add(tensor).is_ok()) {
+        if learning.learner.as_mut().is_none_or(|learner| learner.add(tensor).is_err()) {
             return;
         }
         let rows = learning.rows + tensor.rows_cols().0;

@@ -61,7 +61,7 @@ async fn train(codec: TensorCodec, keep: Keep) -> Given {
     assert_eq!(summary.coverage, Some(1.0), "no work was lost");
     let said = statements(&log).await;
     let verdicts = said.iter().filter_map(|(_, said)| match said {
-        Statement::Verdict(verdict) => Some(verdict.outcome.clone()),
+        Statement::Verdict(verdict) => Some(verdict.outcome),
         _ => None,
     });
     Given {
@@ -102,7 +102,7 @@ async fn what_is_no_predictor_is_refused() {
         let message = Request::Predictor.with_payload(run, payload.into());
         match link.call(&miner, message, std::time::Duration::from_secs(10)).await {
             Err(net::LinkError::Refused { refusal, .. }) => {
-                assert_eq!(refusal.code, code::REFUSED, "{refusal}")
+                assert_eq!(refusal.code, code::REFUSED, "{refusal}");
             }
             other => panic!("{other:?}"),
         }
