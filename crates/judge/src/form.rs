@@ -74,9 +74,12 @@ fn known(name: Option<&str>) -> Option<&'static str> {
     ["wasm", "py", "zip"].into_iter().find(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// Whether a name promises something that is no form.
+/// Whether a name promises something that is no form; the number of a version promises nothing.
 fn other_extension(name: Option<&str>) -> bool {
-    known(name).is_none() && name.is_some_and(|name| name.trim_start_matches('.').contains('.'))
+    let extension =
+        name.and_then(|name| name.trim_start_matches('.').rsplit_once('.')).map(|(_, extension)| extension);
+    known(name).is_none()
+        && extension.is_some_and(|extension| extension.chars().all(|c| c.is_ascii_alphabetic()))
 }
 
 fn is_text(code: &[u8]) -> bool {
@@ -97,6 +100,7 @@ mod tests {
         assert_eq!(tell(Some("solution.py"), b"import zlib\n"), Ok(Form::Python));
         assert_eq!(tell(None, b"import zlib\n"), Ok(Form::Python));
         assert_eq!(tell(Some("solution"), b"import zlib\n"), Ok(Form::Python));
+        assert_eq!(tell(Some("codec-v1.2"), b"import zlib\n"), Ok(Form::Python));
         assert_eq!(tell(Some("spec.toml"), b"import zlib\n"), Err(FormError::Text));
         for (name, code) in [
             ("codec.wasm", &b"\0as"[..]),

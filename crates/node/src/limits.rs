@@ -109,15 +109,19 @@ pub const PREDICTOR_PAYS_IN: usize = 16;
 pub const PREDICTOR_FADE: f64 = 0.5;
 /// Where `auto` chooses, links faster than this are not worth learning for, bytes per second.
 pub const PREDICTOR_LINK_BYTES_PER_S: f64 = 50e6;
-/// Versions that a node holds of each sender: both directions, of the present epoch and of the one before.
-pub const PREDICTORS_OF_ONE: usize = 4;
+/// New versions of one sender in an epoch: one for each direction.
+pub const PREDICTORS_OF_EPOCH: usize = 2;
+/// Versions that a node holds of each sender: whatever it used in the epoch before was told before it told these.
+pub const PREDICTORS_OF_ONE: usize = 3 * PREDICTORS_OF_EPOCH;
 /// Predictors that a node holds in all.
-pub const PREDICTORS: usize = 64;
+pub const PREDICTORS: usize = 32;
+/// Times that a receiver may lose a predictor before it is not told of it any more.
+pub const PREDICTOR_LOSSES: u32 = 2;
 /// Longest predictor, bytes.
 pub const PREDICTOR_BYTES: u64 = 2 << 20;
-/// Bytes of a miner's learners and predictors for each pair of columns: matrices of f64 for two directions and while one
-/// is solved, and a score of predictors of 16-bit weights.
-pub const PREDICTOR_BYTES_PER_PAIR: u64 = 96;
+/// Bytes of a miner's learners and predictors for each column squared: two matrices of f64 in each direction, four more
+/// while one is solved, and [`PREDICTORS`] with their 16-bit weights and their bytes as they came.
+pub const PREDICTOR_BYTES_PER_PAIR: u64 = 2 * 2 * 8 + 4 * 8 + PREDICTORS as u64 * 9 / 4;
 /// Bytes of finished items that a miner keeps for validators.
 pub const ARCHIVE_BYTES: usize = 256 << 20;
 /// Finished items that a miner keeps for validators.

@@ -13,7 +13,7 @@ mod idle;
 mod keep;
 mod memory;
 mod merge;
-mod predict;
+pub(crate) mod predict;
 mod process;
 mod samples;
 mod send;
@@ -187,7 +187,8 @@ impl Miner {
             champions: Arc::new(Champions::new(parts.child.clone(), Some(parts.folder.clone()))),
             samples: parts.keep_frames.as_deref().map(samples::Samples::new),
             predictors: predict::Predictors::default(),
-            size: OnceLock::new(),
+            most: OnceLock::new(),
+            log: OnceLock::new(),
         };
         Self { parts, door: Arc::new(door), inbox }
     }
@@ -255,7 +256,9 @@ impl Miner {
         memory::check(&needs, stage, allowed)?;
         let tokens = TokenSource::new(&spec, Arc::clone(&blobs), Arc::clone(&link), run, orchestrator)?;
         let tokens = Arc::new(tokens);
-        let _ = door.size.set((spec.model.d_model, frames::most_bytes(&spec)));
+        let _ = door.most.set(frames::most_bytes(&spec));
+        door.predictors.begin(spec.predicted_columns());
+        let _ = door.log.set(log.clone());
         drop(door.tokens.set(Arc::clone(&tokens)));
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))

@@ -390,10 +390,10 @@ impl Validator {
     /// None if there is nothing to compare.
     async fn outcome(&self, item: &Item) -> Result<Option<Outcome>, ValidatorError> {
         let most = crate::miner::frames::most_bytes(&self.spec);
-        let opened = match replay::open(&self.link, self.run, item, most, &self.champions).await {
+        let columns = self.spec.predicted_columns().unwrap_or(0);
+        let opened = match replay::open(&self.link, self.run, item, most, columns, &self.champions).await {
             Ok(opened) => opened,
             Err(replay::NotOpened::Version) => return Ok(None),
-            Err(replay::NotOpened::Predictor(..)) => return Ok(Some(Outcome::NotOpened)),
             Err(replay::NotOpened::Reason(reason)) => {
                 tracing::debug!(reason, node = %item.node.short(), "not opened");
                 return Ok(Some(Outcome::NotOpened));

@@ -98,15 +98,14 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
 /// The first cut, and those whose names have one of these words; all, without words.
 fn wanted_cuts(model: &ModelConfig, only: &[String]) -> Result<Vec<(String, Cut)>> {
     let mut cuts = standard_cuts(model);
-    let names = cuts.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
-    if let Some(word) = only.iter().find(|word| !names.contains(word.as_str())) {
+    let has = |word: &String| cuts.iter().any(|(name, _)| name.contains(word.as_str()));
+    if let Some(word) = only.iter().find(|word| !has(word)) {
+        let names = cuts.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
         return Err(bad_input(format!("--only {word:?} is in no cut's name: {names}")));
     }
-    let mut rows = 0..;
-    cuts.retain(|(name, _)| {
-        let first = rows.next() == Some(0);
-        first || only.is_empty() || only.iter().any(|word| name.contains(word.as_str()))
-    });
+    let others = cuts.split_off(1).into_iter();
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word.as_str()));
+    cuts.extend(others.filter(|(name, _)| wanted(name)));
     Ok(cuts)
 }
 

@@ -89,7 +89,7 @@ pub struct Competition {
     pub active_entrants: u64,
     /// Rounds that are over, and those under way.
     pub total_rounds: u64,
-    /// Submissions of the last 30 days that had any.
+    /// Submissions of the newest 30 days that had any.
     pub daily_submissions: Vec<super::ActivityDay>,
     /// Share of the arena's rewards, percent.
     pub weight_percent: f64,
@@ -103,7 +103,7 @@ pub struct Competition {
     pub max_emissions_percent: f64,
     /// Earned in it so far by all keys, in days of all the arena's rewards.
     pub total_earned_days: f64,
-    /// Earnings of the last 30 days that had any.
+    /// Earnings of the newest 30 days that had any.
     pub daily_earnings: Vec<super::EarningDay>,
     /// Price of an entry, in the smallest unit of its currency.
     pub fee: u64,

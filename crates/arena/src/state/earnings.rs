@@ -31,19 +31,12 @@ impl Earned {
 
     fn book(&mut self, total: u128, days: &Days) {
         self.total += total;
-        self.days = self.with(days);
-    }
-
-    /// The days, with others added to them.
-    fn with(&self, more: &Days) -> Days {
-        let mut days = self.days.clone();
-        for (day, amount) in more {
-            *days.entry(*day).or_default() += amount;
+        for (day, amount) in days {
+            *self.days.entry(*day).or_default() += amount;
         }
-        while days.len() > limits::EARNING_DAYS_MAX {
-            days.pop_first();
+        while self.days.len() > limits::EARNING_DAYS_MAX {
+            self.days.pop_first();
         }
-        days
     }
 }
 

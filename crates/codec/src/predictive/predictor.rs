@@ -152,3 +152,17 @@ impl Predictor {
         self.scales[column]
     }
 }
+
+impl Predictor {
+    /// Columns that a predictor says to have, without reading it: what it takes to read one grows with their square.
+    ///
+    /// # Errors
+    /// Bytes that do not begin like a predictor.
+    pub fn columns_in(bytes: &[u8]) -> Result<usize, CodecError> {
+        let mut reader = Reader::new(CodecId::Predictive, bytes);
+        if reader.take(4)? != MAGIC {
+            return Err(reader.malformed("not a predictor"));
+        }
+        Ok(reader.u32()? as usize)
+    }
+}

@@ -147,7 +147,7 @@ impl Miner {
         let encoded = if decoded.is_none() { self.tensors.encoded_input(item) } else { None };
         let (tokens, door) = (Arc::clone(&self.core.tokens), &self.core.door);
         let (meter, champions) = (Arc::clone(&door.meter), Arc::clone(&door.champions));
-        let (_, most) = door.size.get().copied().unwrap_or_default();
+        let most = door.most.get().copied().unwrap_or(0);
         let from = encoded.as_ref().map(|(header, _)| header.from);
         let shared = from.map(|from| door.predictors.of(&from)).unwrap_or_default();
         Inputs { tokens, decoded, encoded, meter, champions, shared, most }

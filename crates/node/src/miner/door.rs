@@ -12,9 +12,10 @@ use wire::{Direction, Epoch, MicroBatch, NodeId, Receipt, RunId, SignedFrame};
 
 use super::frames::{self, BadFrame};
 use super::merge::Merging;
-use super::predict::Predictors;
+use super::predict::{self, NotTaken, Predictors};
 use super::samples::Samples;
 use crate::champion::{self, Champions};
+use crate::follow::Log;
 use crate::packed::Meter;
 use crate::rpc::{Busy, Opened, Reply, Request, What, code};
 use crate::tokens::TokenSource;
@@ -61,8 +62,10 @@ pub(super) struct Door {
     pub(super) predictors: Predictors,
     /// Frames that are kept for others to learn from.
     pub(super) samples: Option<Samples>,
-    /// Columns and most bytes of a frame's tensor.
-    pub(super) size: OnceLock<(usize, usize)>,
+    /// Most bytes of a frame's tensor.
+    pub(super) most: OnceLock<usize>,
+    /// Set once this miner follows it.
+    pub(super) log: OnceLock<Log>,
 }
 
 fn not_here(reason: &str) -> Refusal {
@@ -82,9 +85,7 @@ impl Handler for Door {
                 Err(Refusal::new(code::NOT_MY_ROLE, "a miner does not answer this; ask the orchestrator"))
             }
             Request::Predictor => {
-                let (columns, _) = self.size.get().copied().unwrap_or_default();
-                let taken = self.predictors.take(from, columns, &message.payload);
-                taken.map_err(|error| Refusal::new(code::REFUSED, error.to_string()))?;
+                self.told(from, message.payload).await?;
                 Ok(Reply::Held.message())
             }
             Request::Fetch { what: What::Predictor { of, id }, span } => {
@@ -129,12 +130,27 @@ impl Door {
         drop(self.inbox.send(Inbound::State(Box::new(fault))).await);
     }
 
+    /// Takes a predictor from a member of the present epoch.
+    async fn told(&self, from: NodeId, bytes: Bytes) -> Result<(), Refusal> {
+        let log = self.log.get().ok_or_else(|| not_here("this miner does not follow the run yet"))?;
+        let (epoch, member) = log.read(|view| (view.state.epoch(), view.state.is_live_member(&from)));
+        if !member {
+            return Err(not_here("no member of this epoch"));
+        }
+        let columns = self.predictors.columns();
+        let parse = tokio::task::spawn_blocking(move || predict::parse(&bytes, columns));
+        let parsed = parse.await.map_err(|_| stopping())?;
+        let is_member = |node: &NodeId| log.read(|view| view.state.is_live_member(node));
+        let taken = parsed.and_then(|predictor| self.predictors.take(from, epoch, predictor, is_member));
+        taken.map_err(|error: NotTaken| Refusal::new(code::REFUSED, error.to_string()))
+    }
+
     async fn frame(&self, from: NodeId, frame: SignedFrame, payload: Bytes) -> Result<Message, Refusal> {
         let refuse = |reason: String| Refusal::new(code::REFUSED, reason);
         let tokens =
             self.tokens.get().ok_or_else(|| not_here("this miner has not read the run's spec yet"))?;
         let (node, run, checked, bytes) = (self.node, self.run, frame.clone(), payload.clone());
-        let (meter, (_, most)) = (Arc::clone(&self.meter), self.size.get().copied().unwrap_or_default());
+        let (meter, most) = (Arc::clone(&self.meter), self.most.get().copied().unwrap_or(0));
         let (champions, shared) = (Arc::clone(&self.champions), self.predictors.of(&from));
         let lane = champions.lane_for(&frame.header.codec).await;
         let decoded = tokio::task::spawn_blocking(move || {

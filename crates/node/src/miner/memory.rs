@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use model::config::{Dtype, MemoryNeed, StageSpec};
+use model::config::{MemoryNeed, StageSpec};
 use swarm::limits::STATE_BYTES_PER_PARAMETER;
 use swarm::miner::reduce;
-use wire::{Direction, StageIndex};
+use wire::StageIndex;
 
 use super::{Keep, MinerError};
 use crate::champion::call_memory;
 use crate::limits;
-use crate::spec::{RunSpec, TensorCodec, numbers_on_wire};
+use crate::spec::{RunSpec, TensorCodec};
 
 /// Memory and disk of a miner that has a certain stage, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +106,8 @@ pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize, keep: Keep) -> V
 
 /// What learning takes at most on one miner, and the predictors that it holds, bytes.
 fn predictor_bytes(spec: &RunSpec) -> u64 {
-    let codecs = [Direction::Forward, Direction::Backward].map(|direction| spec.codec.built_in(direction));
-    let predicts = codecs.iter().any(|codec| matches!(codec, TensorCodec::Predictive | TensorCodec::Auto));
-    let columns = spec.model.d_model.min(limits::PREDICTOR_COLUMNS) as u64;
-    let predicts = predicts && numbers_on_wire(spec.cut) == Some(Dtype::Bf16) && spec.stages() > 1;
-    if predicts { limits::PREDICTOR_BYTES_PER_PAIR * columns * columns } else { 0 }
+    let columns = spec.predicted_columns().unwrap_or(0) as u64;
+    limits::PREDICTOR_BYTES_PER_PAIR * columns * columns
 }
 
 /// What champions take at most on one miner, bytes: those calls that may run at a time, and the engine.

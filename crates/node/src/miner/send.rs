@@ -16,7 +16,7 @@ use wire::{Direction, FrameHeader, Hash, Millis, NodeId, SignedFrame, SigningKey
 use super::core::{Inner, Miner};
 use super::door::Door;
 use super::frames::{self, Encoded};
-use super::predict;
+use super::predict::Means;
 use super::samples::Samples;
 use crate::champion::{self, Champion, Choice, Fell, Outcome};
 use crate::limits;
@@ -28,8 +28,8 @@ use crate::spec::TensorCodec;
 pub(super) struct Output {
     pub(super) message: Message,
     built_in: OnceCell<Encoded>,
-    /// Without a predictor, for whoever lacks the one that the other needs.
-    unpredicted: OnceCell<Encoded>,
+    /// By a predictor, for whoever holds it.
+    predicted: OnceCell<Encoded>,
     /// None inside: the champion fell back.
     champion: OnceCell<Option<Encoded>>,
 }
@@ -146,78 +146,89 @@ impl Sender {
             wasted = tried.bytes;
         }
         let speed = self.link.speed(Some(&header.to));
-        let encoded =
-            output.built_in.get_or_try_init(|| self.encode(output, &header, speed, true)).await.ok()?;
-        let Some(predictor) = &encoded.predictor else {
+        if let Some(predictor) = self.predictor(output, &header, speed) {
+            let encode = || self.encode(output, &header, speed, Some(Arc::clone(&predictor)));
+            let encoded = output.predicted.get_or_try_init(encode).await.ok()?;
             let tried = self.attempt(&header, encoded).await;
-            return Some(Tried { bytes: tried.bytes + wasted, ..tried });
-        };
-        match self.tell(&header, predictor).await {
-            Err(net::LinkError::Refused { refusal, .. }) => {
-                tracing::debug!(%refusal, to = %header.to.short(), "a predictor was refused");
+            if !asks_again(&tried) {
+                return Some(self.with(tried, wasted));
             }
-            Err(error) => {
-                let frame = frames::sign(&self.key, &header, encoded);
-                return Some(Tried { frame, answer: Err(error), bytes: wasted });
-            }
-            Ok(told) => {
-                let tried = self.attempt(&header, encoded).await;
-                wasted += told;
-                if !asks_again(&tried) {
-                    return Some(Tried { bytes: tried.bytes + wasted, ..tried });
-                }
-                self.door.predictors.forgotten(header.to, predictor.id());
-                wasted += tried.bytes;
+            self.door.predictors.lost(header.to, predictor.id());
+            wasted += tried.bytes;
+        }
+        let encode = || self.encode(output, &header, speed, None);
+        let encoded = output.built_in.get_or_try_init(encode).await.ok()?;
+        let tried = self.attempt(&header, encoded).await;
+        Some(self.with(tried, wasted))
+    }
+
+    /// Counts what else crossed.
+    fn with(&self, tried: Tried, wasted: u64) -> Tried {
+        Tried { bytes: tried.bytes + wasted + self.door.predictors.take_crossed(), ..tried }
+    }
+
+    /// By what this output may be encoded for its receiver, if it holds it. One that does not is told meanwhile.
+    fn predictor(
+        &self,
+        output: &Arc<Output>,
+        header: &FrameHeader,
+        speed: Option<f64>,
+    ) -> Option<Arc<Predictor>> {
+        let predictors = &self.door.predictors;
+        if !predictors.is_worth_it(self.built_in, frames::view(&output.message).ok()?, speed) {
+            return None;
+        }
+        let (direction, epoch, to) = (header.direction, header.epoch, header.to);
+        let fresh = output.predicted.get().is_none() && output.built_in.get().is_none();
+        if fresh && predictors.wants(direction, epoch) {
+            let (output, door) = (Arc::clone(output), Arc::clone(&self.door));
+            drop(tokio::task::spawn_blocking(move || {
+                let tensor = frames::view(&output.message);
+                tensor.map(|tensor| door.predictors.learn(door.node, direction, epoch, tensor))
+            }));
+        }
+        let made = output.predicted.get().and_then(|encoded| encoded.predictor.as_ref());
+        match predictors.means(direction, to, made) {
+            Means::Held(predictor) => Some(predictor),
+            Means::None => None,
+            Means::Tell(predictor) => {
+                let (link, door, run) = (Arc::clone(&self.link), Arc::clone(&self.door), header.run);
+                tokio::spawn(async move {
+                    let bytes = Bytes::copy_from_slice(predictor.to_bytes());
+                    let len = bytes.len();
+                    let _sending = door.meter.sending(len);
+                    let message = Request::Predictor.with_payload(run, bytes);
+                    let answer = match link.call(&to, message, limits::FRAME_DEADLINE).await {
+                        Ok(_) => Ok(len),
+                        Err(error) => {
+                            tracing::debug!(%error, to = %to.short(), "a predictor was not told");
+                            Err(
+                                matches!(error, net::LinkError::Refused { refusal, .. } if refusal.code == code::REFUSED),
+                            )
+                        }
+                    };
+                    door.predictors.told(to, predictor.id(), answer);
+                });
+                None
             }
         }
-        let plain =
-            output.unpredicted.get_or_try_init(|| self.encode(output, &header, speed, false)).await.ok()?;
-        let tried = self.attempt(&header, plain).await;
-        Some(Tried { bytes: tried.bytes + wasted, ..tried })
     }
 
-    /// Has the receiver hold a predictor; bytes that crossed for it.
-    async fn tell(&self, header: &FrameHeader, predictor: &Predictor) -> Result<u64, net::LinkError> {
-        let bytes = predictor.to_bytes();
-        let mut crossed = 0;
-        let told = self.door.predictors.told(header.to, predictor.id());
-        let tell = async {
-            let message = Request::Predictor.with_payload(header.run, Bytes::copy_from_slice(bytes));
-            crossed = bytes.len() as u64;
-            self.link.call(&header.to, message, self.deadline).await.map(drop)
-        };
-        told.get_or_try_init(|| tell).await?;
-        Ok(crossed)
-    }
-
-    /// Encodes off the main task, by what was learned if that is wanted; learns from it meanwhile.
+    /// Encodes off the main task.
     async fn encode(
         &self,
         output: &Arc<Output>,
         header: &FrameHeader,
         speed: Option<f64>,
-        predicted: bool,
+        predictor: Option<Arc<Predictor>>,
     ) -> Result<Encoded, ()> {
         let (output, door, codec) = (Arc::clone(output), Arc::clone(&self.door), self.built_in);
-        let (epoch, direction) = (header.epoch, header.direction);
-        let encode = move || {
-            let message = &output.message;
-            let predicts = predicted && predict::is_worth_it(codec, frames::view(message)?, speed);
-            let predictor = if predicts { door.predictors.current(direction) } else { None };
-            let encoded = frames::encode(codec, message, speed, &door.meter, predictor)?;
-            if predicts && door.predictors.wants(direction, epoch) {
-                let (output, door) = (Arc::clone(&output), Arc::clone(&door));
-                drop(tokio::task::spawn_blocking(move || {
-                    let tensor = frames::view(&output.message);
-                    tensor.map(|tensor| door.predictors.learn(door.node, direction, epoch, tensor))
-                }));
-            }
-            Ok::<_, codec::CodecError>(encoded)
-        };
+        let encode = move || frames::encode(codec, &output.message, speed, &door.meter, predictor);
         match tokio::task::spawn_blocking(encode).await {
             Ok(Ok(encoded)) => Ok(encoded),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "an output could not be encoded");
+                let what = header.micro_batch;
+                tracing::warn!(%error, micro_batch = %what, "an output could not be encoded");
                 Err(())
             }
             Err(_) => Err(()),
@@ -269,8 +280,8 @@ impl Sender {
 
 impl Output {
     pub(super) fn new(message: Message) -> Self {
-        let (built_in, unpredicted, champion) = Default::default();
-        Self { message, built_in, unpredicted, champion }
+        let (built_in, predicted, champion) = Default::default();
+        Self { message, built_in, predicted, champion }
     }
 
     /// Compresses, checks, compares and counts; with what the log is to hear of a fault.

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use model::config::{ConfigError, Cut};
 use swarm::limits::STAGES_MAX;
+use wire::Direction;
 
 use super::{ClipScope, RunSpec, SPEC_VERSION, ScheduleSpec, SpecError, section::OuterSpec};
 
@@ -125,9 +126,20 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
     })
 }
 
-/// Pieces of vectors have no columns.
+/// What can be predicted: tensors with columns.
 fn predicted(spec: &RunSpec) -> Result<(), SpecError> {
     let codec = &spec.codec;
+    let can = super::codec::predictable_columns(spec.cut, spec.model.d_model).is_some();
+    for (key, direction) in
+        [("codec.activations", Direction::Forward), ("codec.gradients", Direction::Backward)]
+    {
+        let asked = codec.built_in(direction) == super::TensorCodec::Predictive;
+        let words = format!(
+            "needs a cut that sends bf16 numbers, of at most {} columns",
+            crate::limits::PREDICTOR_COLUMNS
+        );
+        rule(key, &"\"predictive\"", can || !asked, &words)?;
+    }
     for (key, codec) in [("codec.pseudo_gradients", codec.pseudo_gradients), ("codec.weights", codec.weights)]
     {
         let words = "carries activations and gradients only: they have columns";

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use swarm::spec::MergeWire;
 use wire::Direction;
 
+use super::RunSpec;
+use crate::limits;
+
 /// Before the name of a competition.
 const ARENA: &str = "arena:";
 /// Longest name of a competition, bytes.
@@ -207,6 +210,26 @@ impl From<MergeCodec> for MergeWire {
     }
 }
 
+/// Columns of the tensors of a cut that can be predicted: bf16, and not too many; none if they cannot.
+pub(super) fn predictable_columns(cut: Cut, d_model: usize) -> Option<usize> {
+    let columns = match cut {
+        Cut::Bottleneck { width, .. } => width,
+        _ => d_model,
+    };
+    let fits = numbers_on_wire(cut) == Some(Dtype::Bf16) && columns <= limits::PREDICTOR_COLUMNS;
+    fits.then_some(columns)
+}
+
+impl RunSpec {
+    /// Columns of the tensors that miners of this run may predict; none if they do not.
+    pub fn predicted_columns(&self) -> Option<usize> {
+        let predicts =
+            |direction| matches!(self.codec.built_in(direction), TensorCodec::Predictive | TensorCodec::Auto);
+        let asked = self.stages() > 1 && (predicts(Direction::Forward) || predicts(Direction::Backward));
+        predictable_columns(self.cut, self.model.d_model).filter(|_| asked)
+    }
+}
+
 /// Type of the numbers that cross this cut; none where they cross packed, so that no lossless codec makes them fewer.
 pub fn numbers_on_wire(cut: Cut) -> Option<Dtype> {
     match cut {
@@ -217,7 +240,7 @@ pub fn numbers_on_wire(cut: Cut) -> Option<Dtype> {
 
 #[cfg(test)]
 mod tests {
-    use crate::spec::{RunSpec, TensorCodec};
+    use super::{RunSpec, TensorCodec};
 
     const MODEL: &str = "[model]\npreset = \"micro\"\n";
     const PLAIN: &str = "[cut]\nkind = \"plain\"\nwire = \"bf16\"\n";
@@ -258,6 +281,12 @@ mod tests {
                 "one competition",
             ),
             (format!("{PLAIN}[codec]\nbuilt_in = \"fast\""), "arena:"),
+            (format!("{PLAIN}[codec]\nweights = \"predictive\""), "carries activations and gradients only"),
+            ("[codec]\nactivations = \"predictive\"".to_owned(), "sends bf16 numbers"),
+            (
+                "[cut]\nkind = \"plain\"\nwire = \"f32\"\n[codec]\ngradients = \"predictive\"".to_owned(),
+                "codec.gradients = \"predictive\"",
+            ),
             ("[codec]\nactivations = \"arena:x\"".to_owned(), "plain"),
         ];
         for (text, words) in cases {

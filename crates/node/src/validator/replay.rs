@@ -1,9 +1,10 @@
 //! Replays: the stages of the model in one process, and the comparison with what a miner signed.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use codec::{Predictor, Shared};
+use codec::Shared;
 use model::config::Message;
 use model::stage::{CpuStage, Output, Stage, StageError};
 use net::Link;
@@ -16,6 +17,7 @@ use crate::champion::Champions;
 use crate::fetch::fetch;
 use crate::limits;
 use crate::miner::frames::{BadFrame, decode, tensor_hash};
+use crate::miner::predict;
 use crate::rpc::{self, Opened, OpenedFrame, Reply, Request, What};
 use crate::spec::RunSpec;
 use crate::tokens::Tokens;
@@ -30,8 +32,19 @@ pub(super) enum NotOpened {
     Version,
     /// The miner shows nothing, or nothing that holds.
     Reason(String),
-    /// A frame of a node that names a predictor by its id.
+}
+
+/// Why what was opened is no evidence, or not yet.
+enum Unchecked {
+    NotOpened(NotOpened),
+    /// A frame of a node names a predictor by its id.
     Predictor(NodeId, u64),
+}
+
+impl From<NotOpened> for Unchecked {
+    fn from(not_opened: NotOpened) -> Self {
+        Self::NotOpened(not_opened)
+    }
 }
 
 /// An opened item whose signatures hold.
@@ -42,12 +55,17 @@ pub(super) struct Evidence {
     opened: Opened,
 }
 
-/// Asks a miner to open an item, and checks what it shows; its tensors have at most `most` bytes.
+/// What frames are decoded by: components, and predictors by sender.
+type Means<'a> = (&'a Champions, &'a BTreeMap<NodeId, Shared>);
+
+/// Asks a miner to open an item, and checks what it shows; its tensors have at most `most` bytes, and `columns` if they
+/// are predicted.
 pub(super) async fn open(
     link: &Arc<dyn Link>,
     run: RunId,
     item: &Item,
     most: usize,
+    columns: usize,
     champions: &Arc<Champions>,
 ) -> Result<Evidence, NotOpened> {
     let reason = |words: String| NotOpened::Reason(words);
@@ -59,22 +77,32 @@ pub(super) async fn open(
         Reply::Opened(opened) => *opened,
         other => return Err(reason(format!("answered {}", other.name()))),
     };
-    let mut shared = Shared::new();
+    let mut shared: BTreeMap<NodeId, Shared> = BTreeMap::new();
     for _ in 0..=PREDICTORS_OF_ITEM {
         let (item, opened, champions) = (item.clone(), opened.clone(), Arc::clone(champions));
         let (payload, held) = (answer.payload.clone(), shared.clone());
         // Decoding takes a while, by a component above all.
         let check = move || check(run, &item, opened, &payload, most, (&champions, &held));
         let checked = tokio::task::spawn_blocking(check).await.map_err(|error| reason(error.to_string()))?;
-        let Err(NotOpened::Predictor(of, id)) = checked else { return checked };
+        let (of, id) = match checked {
+            Ok(evidence) => return Ok(evidence),
+            Err(Unchecked::NotOpened(not_opened)) => return Err(not_opened),
+            Err(Unchecked::Predictor(of, id)) => (of, id),
+        };
         // Whoever shows a frame can decode it. What it gives counts for this item only.
-        let bytes =
-            fetch(link.as_ref(), run, node, What::Predictor { of, id }, limits::PREDICTOR_BYTES).await;
+        let fetch = fetch(link.as_ref(), run, node, What::Predictor { of, id }, limits::PREDICTOR_BYTES);
+        let bytes = tokio::time::timeout(limits::OPEN_DEADLINE, fetch).await;
+        let bytes = bytes.map_err(|_| reason("no predictor in time".to_owned()))?;
         let bytes = bytes.map_err(|error| reason(error.to_string()))?;
-        let predictor = Predictor::from_bytes(&bytes).map_err(|error| reason(error.to_string()))?;
-        shared.add_predictor(Arc::new(predictor));
+        let parse = tokio::task::spawn_blocking(move || predict::parse(&bytes, columns)).await;
+        let predictor = parse.map_err(|error| reason(error.to_string()))?;
+        let predictor = predictor.map_err(|error| reason(error.to_string()))?;
+        if predictor.id() != id {
+            return Err(reason("another predictor than the one that its frame names".to_owned()));
+        }
+        shared.entry(of).or_default().add_predictor(Arc::new(predictor));
     }
-    Err(reason("predictors other than those that its frames name".to_owned()))
+    Err(reason("more predictors than it has frames".to_owned()))
 }
 
 /// Checks all frames of an opened item.
@@ -84,8 +112,8 @@ fn check(
     opened: Opened,
     payload: &Bytes,
     most: usize,
-    means: (&Champions, &Shared),
-) -> Result<Evidence, NotOpened> {
+    means: Means<'_>,
+) -> Result<Evidence, Unchecked> {
     let lengths: Vec<u64> = opened.frames().map(|frame| frame.len).collect();
     let mut payloads = rpc::split(payload, lengths).into_iter();
     let mut check = |frame: &Option<OpenedFrame>, role: Role| {
@@ -115,34 +143,37 @@ fn verify(
     payload: &Bytes,
     role: Role,
     most: usize,
-    (champions, shared): (&Champions, &Shared),
-) -> Result<Option<Message>, NotOpened> {
-    let reason = |words: &str| NotOpened::Reason(words.to_owned());
+    (champions, shared): Means<'_>,
+) -> Result<Option<Message>, Unchecked> {
+    let unfit = |words: &str| Unchecked::NotOpened(NotOpened::Reason(words.to_owned()));
     let header = &shown.frame.header;
     let (direction, node) = match role {
         Role::In(direction) => (direction, header.to),
         Role::Out(direction) => (direction, header.from),
     };
     if (header.epoch, header.micro_batch, header.direction) != (item.epoch, item.micro_batch, direction) {
-        return Err(reason("a frame of another item"));
+        return Err(unfit("a frame of another item"));
     }
     if node != item.node || header.run != run {
-        return Err(reason("a frame of another node or run"));
+        return Err(unfit("a frame of another node or run"));
     }
     if !shown.frame.signed() || !shown.receipt.verify(&header.to, &shown.frame) {
-        return Err(reason("a frame without both signatures"));
+        return Err(unfit("a frame without both signatures"));
     }
     if let Role::Out(_) = role {
-        return if header.version == 0 { Ok(None) } else { Err(NotOpened::Version) };
+        return if header.version == 0 { Ok(None) } else { Err(NotOpened::Version.into()) };
     }
     let holds = shown.frame.verify(&run, &item.node, &header.from, payload);
     holds.map_err(|error| NotOpened::Reason(error.to_string()))?;
-    match decode(header, payload, most, champions, shared) {
+    let none = Shared::new();
+    match decode(header, payload, most, champions, shared.get(&header.from).unwrap_or(&none)) {
         Ok(decoded) => Ok(Some(decoded.message)),
-        Err(BadFrame::NoPredictor(id)) => Err(NotOpened::Predictor(header.from, id)),
+        Err(BadFrame::NoPredictor(id)) => Err(Unchecked::Predictor(header.from, id)),
         // The validator's own lack is not the miner's.
-        Err(BadFrame::NotReady(_) | BadFrame::Champion { fault: false, .. }) => Err(NotOpened::Version),
-        Err(error) => Err(NotOpened::Reason(error.to_string())),
+        Err(BadFrame::NotReady(_) | BadFrame::Champion { fault: false, .. }) => {
+            Err(NotOpened::Version.into())
+        }
+        Err(error) => Err(NotOpened::Reason(error.to_string()).into()),
     }
 }
 

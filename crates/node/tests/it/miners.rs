@@ -126,7 +126,7 @@ impl Swarm {
     }
 
     /// Starts miner `seed`; a second one of that seed has the same key, folder and disk, as after a restart.
-    async fn miner(&self, seed: u8, stage: Option<u16>) -> Running {
+    pub(crate) async fn miner(&self, seed: u8, stage: Option<u16>) -> Running {
         let folder = self.folder.path().join(format!("miner-{seed}"));
         tokio::fs::create_dir_all(&folder).await.unwrap();
         let blobs = store::FolderBlobs::open(folder.join("blobs"), store::Durability::Cached).await.unwrap();

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use codec::{DType, Learner, TensorRef};
 use model::config::{Cut, Dtype};
 use net::{Link, PeerAddress};
-use shoal_node::miner::Keep;
+use shoal_node::miner::{End, Keep};
 use shoal_node::orchestrator::Shutdown;
 use shoal_node::progress::Progress;
-use shoal_node::rpc::{Request, code};
-use shoal_node::spec::{ClipScope, OuterSpec, TensorCodec};
+use shoal_node::rpc::{Reply, Request, code};
+use shoal_node::spec::{ClipScope, OuterSpec, RunSpec, TensorCodec};
 use shoal_node::validator;
 use swarm::record::{Outcome, Statement};
 use wire::MicroBatch;
@@ -25,17 +27,24 @@ struct Given {
     verdicts: Vec<Outcome>,
 }
 
-/// In lock-step, so that two runs give the same bits; one of its two miners is replayed by a validator.
+/// In lock-step, so that two runs give the same bits.
+fn predictive(spec: &mut RunSpec) {
+    spec.cut = Cut::Plain { wire: Dtype::Bf16 };
+    spec.set_stages(2).expect("enough blocks");
+    spec.inner.clip_scope = ClipScope::Model;
+    spec.outer = OuterSpec::Identity;
+    spec.batch.sequences = 4;
+    spec.phases.miners_min = 1;
+    spec.phases.epochs = 4;
+    spec.codec.activations = TensorCodec::Predictive.into();
+    spec.codec.gradients = TensorCodec::Predictive.into();
+}
+
+/// Trains beside a validator.
 async fn train(codec: TensorCodec, keep: Keep) -> Given {
     let mut swarm = Swarm::start(2, |spec| {
-        spec.cut = Cut::Plain { wire: Dtype::Bf16 };
-        spec.set_stages(2).expect("enough blocks");
-        spec.inner.clip_scope = ClipScope::Model;
-        spec.outer = OuterSpec::Identity;
-        spec.batch.sequences = 4;
-        spec.phases.miners_min = 1;
+        predictive(spec);
         spec.phases.validators_min = 1;
-        spec.phases.epochs = 4;
         spec.codec.activations = codec.into();
         spec.codec.gradients = codec.into();
     })
@@ -85,27 +94,67 @@ async fn predicted_tensors_give_the_same_bits_in_fewer_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_predictor_is_refused() {
-    let mut swarm = Swarm::start(2, |spec| spec.phases.epochs = 1).await;
+async fn a_receiver_that_comes_back_is_told_again() {
+    let mut swarm = Swarm::start(2, |spec| {
+        predictive(spec);
+        spec.phases.epochs = 5;
+    })
+    .await;
     swarm.miners(1).await;
-    let miner = key(10).node_id();
-    let link: Arc<dyn Link> = Arc::new(swarm.network.join(key(9).node_id(), Arc::new(Silent)));
-    let run = swarm.spec.run_id();
+    swarm.until(|event| matches!(event, Progress::Epoch { epoch: 1, .. })).await;
+    let killed = swarm.miners.remove(1);
+    killed.shutdown.stop.cancel();
+    assert_eq!(killed.task.await.expect("no panic").expect("a clean end"), End::Stopped);
+    let back = swarm.miner(11, Some(1)).await;
+    swarm.miners.push(back);
+    let (summary, ends) = swarm.end().await;
+    assert_eq!(summary.epochs, 5);
+    assert!(summary.loss_last < summary.loss_first);
+    assert!(ends.iter().all(|end| *end == End::Over), "{ends:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_predictor_or_comes_from_a_stranger_is_refused() {
+    let mut swarm = Swarm::start(2, |spec| {
+        predictive(spec);
+        spec.batch.micro_batches_per_epoch = 600;
+    })
+    .await;
+    swarm.miners(1).await;
     swarm.until(|event| matches!(event, Progress::Epoch { .. })).await;
+    let (run, columns, tail) = (swarm.spec.run_id(), swarm.spec.model.d_model, key(11).node_id());
     let said = statements(&swarm.log).await;
     let address = said.iter().find_map(|(who, said)| match said {
-        Statement::Join(join) if *who == miner => wire::from_bytes::<PeerAddress>(&join.address).ok(),
+        Statement::Join(join) if *who == tail => wire::from_bytes::<PeerAddress>(&join.address).ok(),
         _ => None,
     });
-    link.learn(miner, address.expect("it joined"));
-    for payload in [vec![], vec![7; 40], vec![0; 1 << 20]] {
+    let address = address.expect("it joined");
+    let tell = async |from: u8, payload: Vec<u8>| {
+        let link: Arc<dyn Link> = Arc::new(swarm.network.join(key(from).node_id(), Arc::new(Silent)));
+        link.learn(tail, address.clone());
         let message = Request::Predictor.with_payload(run, payload.into());
-        match link.call(&miner, message, std::time::Duration::from_secs(10)).await {
-            Err(net::LinkError::Refused { refusal, .. }) => {
-                assert_eq!(refusal.code, code::REFUSED, "{refusal}");
-            }
-            other => panic!("{other:?}"),
+        match link.call(&tail, message, Duration::from_secs(10)).await {
+            Ok(answer) => Ok(Reply::parse(&answer).expect("a reply")),
+            Err(net::LinkError::Refused { refusal, .. }) => Err(refusal.code),
+            Err(other) => panic!("{other}"),
         }
+    };
+    let good = predictor(columns);
+    assert_eq!(tell(9, good.clone()).await, Err(code::NOT_HERE), "no member");
+    // The head's key, in a second hand.
+    for bad in
+        [vec![], vec![7; 40], vec![0; 1 << 20], predictor(columns / 2), good[..good.len() / 4].to_vec()]
+    {
+        assert_eq!(tell(10, bad).await, Err(code::REFUSED));
     }
-    drop(swarm.end().await);
+    assert_eq!(tell(10, good).await, Ok(Reply::Held));
+}
+
+/// Of tensors with so many columns.
+fn predictor(columns: usize) -> Vec<u8> {
+    let bytes: Vec<u8> =
+        (0..64 * columns).flat_map(|i| (0x3f80 ^ (i * 37 % 512) as u16).to_le_bytes()).collect();
+    let mut learner = Learner::new(columns).expect("not too many");
+    learner.add(TensorRef::new(DType::Bf16, &[64, columns], &bytes).expect("it fits")).expect("it fits");
+    learner.predictor().expect("learned").to_bytes().to_vec()
 }

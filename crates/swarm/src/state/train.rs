@@ -178,30 +178,50 @@ impl State {
         Millis(median.0.saturating_mul(3)).clamp(merge.deadline_min, merge.deadline_max)
     }
 
-    /// Takes each member's rate from what it reported. What was known before counts as a few micro-batches more, so that a
-    /// whole epoch says nearly all, and a miner that became slow holds nobody up for longer than that.
+    /// Takes each member's rate from what it reported.
     fn measure(&mut self) {
         for work in &self.work.members {
-            let id = work.member.node;
             if work.busy.0 == 0 || work.thirds < 3 {
                 continue;
             }
-            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.stage == Some(work.member.stage))
-            else {
-                continue;
-            };
-            let (mut thirds, mut busy) = (u128::from(work.thirds), u128::from(work.busy.0));
-            if let Some(old) = node.measured {
-                let before = u128::from(limits::RATE_MEMORY_MICRO_BATCHES);
-                busy += before * 1_000_000 / u128::from(old);
-                thirds += 3 * before;
+            let node = self.nodes.get_mut(&work.member.node);
+            if let Some(node) = node.filter(|node| node.stage == Some(work.member.stage)) {
+                node.measured = Some(rate(work.thirds, work.busy, node.measured));
             }
-            let rate = u64::try_from(thirds * 1_000_000 / (3 * busy)).unwrap_or(u64::MAX);
-            node.measured = Some(rate.clamp(1, 1 << 40));
         }
     }
 
     pub(super) fn is_current(&self, epoch: Epoch) -> bool {
         self.work.epoch == epoch && matches!(self.phase, Phase::Training { .. } | Phase::Merging { .. })
+    }
+}
+
+/// Micro-batches per 1000 s of who did so many thirds of one in so much time. What was known before counts as a few
+/// micro-batches more, but for no more time than this, so that an epoch says nearly all and nobody stays what it was once.
+fn rate(thirds: u64, busy: Millis, known: Option<u64>) -> u64 {
+    // Millionths of thirds, in milliseconds.
+    let (mut done, mut time) = (u128::from(thirds) * 1_000_000, u128::from(busy.0));
+    if let Some(known) = known.map(|known| u128::from(known.max(1))) {
+        let before = (u128::from(limits::RATE_MEMORY_MICRO_BATCHES) * 1_000_000 / known).min(time);
+        (done, time) = (done + 3 * known * before, time + before);
+    }
+    u64::try_from(done / (3 * time.max(1))).unwrap_or(u64::MAX).clamp(1, 1 << 40)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_follows_who_becomes_slow_and_who_becomes_fast() {
+        // 16 micro-batches in 16 s: 1000 in 1000 s.
+        assert_eq!(rate(48, Millis(16_000), None), 1000);
+        assert_eq!(rate(48, Millis(16_000), Some(1000)), 1000);
+        assert_eq!(rate(48, Millis(64_000), Some(1000)), 272, "a quarter, nearly");
+        assert_eq!(rate(48, Millis(16_000), Some(250)), 750);
+        // One micro-batch of who had been a hundred times as slow.
+        assert_eq!(rate(3, Millis(1000), Some(10)), 505);
+        assert_eq!(rate(3, Millis(1), Some(u64::MAX)), 1_000_000);
+        assert_eq!(rate(0, Millis(0), None), 1);
     }
 }

@@ -71,8 +71,10 @@ impl App {
         check: impl FnOnce(u64) -> Result<(), ApiError>,
     ) -> Result<u64, ApiError> {
         let mut chunks = body.into_data_stream();
+        // More than that is not read on, so that nothing would be gained.
+        let short = upload.len.is_none_or(|len| len <= limits::LINGER_BYTES);
         let taken = self.take(&mut chunks, upload, limit, check).await;
-        if taken.is_err() {
+        if taken.is_err() && short {
             linger(&mut chunks).await;
         }
         taken
@@ -87,6 +89,10 @@ impl App {
     ) -> Result<u64, ApiError> {
         let (hash, key) = (upload.hash, upload.key);
         if let Some(len) = upload.len {
+            if len > limit {
+                return Err(ApiError::TooLarge { what: "the upload", found: len, limit });
+            }
+            self.room(len)?;
             self.announced(key, len)?;
         }
         let mut len = 0;

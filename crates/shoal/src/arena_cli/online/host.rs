@@ -38,7 +38,8 @@ pub(crate) struct HostArgs {
     /// Bytes of all blobs after which uploads are refused (`64G`).
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "64G")]
     blobs_max: u64,
-    /// Bytes that one key may upload in 24 hours; the host and the arena's owners may upload what there is room for.
+    /// Bytes that one key may upload in 24 hours, a judge's logs of verdicts too; the host and the arena's owners may upload
+    /// what there is room for.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "16G")]
     upload_quota: u64,
 }

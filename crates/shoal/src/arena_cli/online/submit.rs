@@ -109,7 +109,7 @@ async fn check(
     if spec.fee.amount > 0 && receipt.is_none() {
         let (amount, currency) = (spec.fee.amount, &spec.fee.currency);
         faults.push(format!(
-            "an entry costs {amount} {currency} and no payment of yours is left: pay, and ask the host to enter the payment"
+            "an entry costs {amount} {currency} and no unused payment of yours is enough: pay, and ask the host to enter the payment"
         ));
     }
     let found = client.competition(&spec.id().to_string()).await?;
