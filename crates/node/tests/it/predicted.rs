@@ -97,18 +97,21 @@ async fn predicted_tensors_give_the_same_bits_in_fewer_bytes() {
 async fn a_receiver_that_comes_back_is_told_again() {
     let mut swarm = Swarm::start(2, |spec| {
         predictive(spec);
-        spec.phases.epochs = 5;
+        spec.inner.clip_scope = ClipScope::Slice;
+        spec.phases.miners_min = 2;
+        spec.phases.epochs = 6;
     })
     .await;
-    swarm.miners(1).await;
+    swarm.miners(2).await;
     swarm.until(|event| matches!(event, Progress::Epoch { epoch: 1, .. })).await;
-    let killed = swarm.miners.remove(1);
+    let killed = swarm.miners.remove(3);
     killed.shutdown.stop.cancel();
     assert_eq!(killed.task.await.expect("no panic").expect("a clean end"), End::Stopped);
-    let back = swarm.miner(11, Some(1)).await;
+    let back = swarm.miner(13, Some(1)).await;
     swarm.miners.push(back);
+    swarm.until(|event| matches!(event, Progress::Epoch { epoch, members, .. } if *epoch >= 2 && members == &[2, 2])).await;
     let (summary, ends) = swarm.end().await;
-    assert_eq!(summary.epochs, 5);
+    assert_eq!(summary.epochs, 6);
     assert!(summary.loss_last < summary.loss_first);
     assert!(ends.iter().all(|end| *end == End::Over), "{ends:?}");
 }
