@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use net::{Handler, Link, Message, Refusal};
 use shoal_node::orchestrator::Shutdown;
-use shoal_node::validator;
+use shoal_node::validator::{self, ValidatorError};
 use swarm::record::Statement;
+use tokio::task::JoinHandle;
 use wire::{Epoch, NodeId};
 
 use super::alone::{Alone, statements};
@@ -31,6 +32,23 @@ impl Handler for Silent {
     }
 }
 
+/// Starts a validator.
+pub(crate) fn validate(swarm: &Swarm) -> JoinHandle<Result<(), ValidatorError>> {
+    let link: Arc<dyn Link> = Arc::new(swarm.network.join(key(2).node_id(), Arc::new(Silent)));
+    link.learn(key(1).node_id(), swarm.address.clone());
+    let parts = validator::Parts {
+        key: key(2),
+        link,
+        orchestrator: key(1).node_id(),
+        run: swarm.spec.run_id(),
+        blobs: Arc::new(store::MemoryBlobs::default()),
+        threads: 1,
+        child: super::champion::child(),
+        folder: None,
+    };
+    tokio::spawn(validator::serve(parts, Shutdown::default().stop))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_out_loss_falls_as_fast_as_in_one_process() {
     let preset = std::env::var(PRESET).ok();
@@ -51,19 +69,7 @@ async fn held_out_loss_falls_as_fast_as_in_one_process() {
         spec.batch.micro_batches_per_epoch = 96;
     })
     .await;
-    let link: Arc<dyn Link> = Arc::new(swarm.network.join(key(2).node_id(), Arc::new(Silent)));
-    link.learn(key(1).node_id(), swarm.address.clone());
-    let parts = validator::Parts {
-        key: key(2),
-        link,
-        orchestrator: key(1).node_id(),
-        run: swarm.spec.run_id(),
-        blobs: Arc::new(store::MemoryBlobs::default()),
-        threads: 1,
-        child: super::champion::child(),
-        folder: None,
-    };
-    let validating = tokio::spawn(validator::serve(parts, Shutdown::default().stop));
+    let validating = validate(&swarm);
     swarm.miners(2).await;
     let (spec, log, blobs) = (swarm.spec.clone(), swarm.log.clone(), swarm.blobs.clone());
     let (summary, _) = swarm.end_within(PATIENCE).await;

@@ -8,16 +8,14 @@ use codec::{DType, Learner, TensorRef};
 use model::config::{Cut, Dtype};
 use net::{Link, PeerAddress};
 use shoal_node::miner::{End, Keep};
-use shoal_node::orchestrator::Shutdown;
 use shoal_node::progress::Progress;
 use shoal_node::rpc::{Reply, Request, code};
 use shoal_node::spec::{ClipScope, OuterSpec, RunSpec, TensorCodec};
-use shoal_node::validator;
 use swarm::record::{Outcome, Statement};
 use wire::MicroBatch;
 
 use super::alone::{losses, statements};
-use super::learning::Silent;
+use super::learning::{Silent, validate};
 use super::miners::{Swarm, key};
 
 /// What a run gave.
@@ -50,19 +48,7 @@ async fn train(codec: TensorCodec, keep: Keep) -> Given {
     })
     .await;
     swarm.keep = keep;
-    let link: Arc<dyn Link> = Arc::new(swarm.network.join(key(2).node_id(), Arc::new(Silent)));
-    link.learn(key(1).node_id(), swarm.address.clone());
-    let parts = validator::Parts {
-        key: key(2),
-        link,
-        orchestrator: key(1).node_id(),
-        run: swarm.spec.run_id(),
-        blobs: Arc::new(store::MemoryBlobs::default()),
-        threads: 1,
-        child: super::champion::child(),
-        folder: None,
-    };
-    let validating = tokio::spawn(validator::serve(parts, Shutdown::default().stop));
+    let validating = validate(&swarm);
     swarm.miners(1).await;
     let log = swarm.log.clone();
     let (summary, _) = swarm.end().await;
