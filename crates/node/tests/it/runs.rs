@@ -116,7 +116,8 @@ async fn a_drain_ends_after_the_merge() {
     let mut log = scripts[0].log.clone();
     let (drain, before) = (running.shutdown.drain.clone(), summary.epochs);
     let watch = tokio::spawn(async move {
-        let trains = log.until(super::world::PATIENCE, |view| {
+        // Before the patience with the miners ends, so that it is said where it is stuck.
+        let trains = log.until(super::world::PATIENCE * 3 / 4, |view| {
             matches!(view.state.phase(), Phase::Training { epoch } if epoch.0 > before).then_some(())
         });
         let trains = trains.await.expect("the follower lives");
