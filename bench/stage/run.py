@@ -1,6 +1,6 @@
 """Runs our stage and PyTorch's in turns, step by step, and prints a Markdown table.
 
-    python run.py [--steps 15] [--long]
+    python run.py [--steps 15] [--long] [--parts]
 
 Needs torch in this Python. Build first: cargo build --release (CARGO_TARGET_DIR is honoured).
 """
@@ -16,9 +16,9 @@ BLOCK_WEIGHTS = 4 * 512 * 512 + 3 * 512 * 1376
 
 
 def start(name, sequence, batch, threads):
-    if name == "ours":
+    if name in ("bench-stage", "products"):
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
-        command = [target / "release" / "bench-stage"]
+        command = [target / "release" / name]
     else:
         command = [sys.executable, HERE / "peer.py", name]
     command += [str(sequence), str(batch), str(threads)]
@@ -37,7 +37,8 @@ def ask(process, line):
 
 def measure(sequence, batch, threads, steps):
     names = ["ours", "eager", "fused"]
-    processes = {name: start(name, sequence, batch, threads) for name in names}
+    programs = {"ours": "bench-stage", "eager": "eager", "fused": "fused"}
+    processes = {name: start(programs[name], sequence, batch, threads) for name in names}
     times = {name: [] for name in names}
     for step in range(steps + 2):
         for name in names:
@@ -65,13 +66,47 @@ def table(sequence, batch, threads, steps):
     return peaks
 
 
+def parts(sequence, batch, threads, steps):
+    """Where our time goes: each part measured apart, in turns with the whole."""
+    whole, flat = start("bench-stage", sequence, batch, threads), start("bench-stage", 1, batch * sequence, threads)
+    alone = start("products", sequence, batch, threads)
+    times = {"whole": [], "products": [], "adamw": [], "flat": []}
+    for step in range(steps + 2):
+        all_, forward, backward, _ = ask(whole, "step")
+        flat_all = ask(flat, "step")
+        products = ask(alone, "step")[0]
+        if step >= 2:
+            times["whole"].append(all_)
+            times["adamw"].append(all_ - forward - backward)
+            times["flat"].append(flat_all[1] + flat_all[2])
+            times["products"].append(products)
+    for process in (whole, flat, alone):
+        ask(process, "end")
+    median = {name: statistics.median(values) for name, values in times.items()}
+    attention = median["whole"] - median["adamw"] - median["flat"]
+    rest = median["flat"] - median["products"]
+    print(f"\nWhere our time goes at sequence {sequence}, batch {batch}, {steps} steps, each part in turns with the whole.\n")
+    print("| part | time, median | share | how it was measured |\n|---|---|---|---|")
+    for name, seconds, how in (
+        ("whole step", median["whole"], "as above"),
+        ("matrix products of the linear layers", median["products"], "the same products by `gemm` alone"),
+        ("attention", attention, f"forward and backward less those of {batch * sequence} sequences of 1 token"),
+        ("norms, RoPE, SwiGLU, residuals, and what products lose inside", rest, "those, less the products alone"),
+        ("AdamW", median["adamw"], "the step"),
+    ):
+        print(f"| {name} | {seconds * 1e3:.0f} ms | {100 * seconds / median['whole']:.0f} % | {how} |")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--long", action="store_true", help="also sequences 1024 and 2048, batch 1")
+    parser.add_argument("--parts", action="store_true", help="also where our time goes")
     options = parser.parse_args()
     table(256, 4, options.threads, options.steps)
+    if options.parts:
+        parts(256, 4, options.threads, options.steps)
     if options.long:
         for sequence in (1024, 2048):
             table(sequence, 1, options.threads, max(3, options.steps // 3))

@@ -32,7 +32,7 @@ fn wire() -> &'static Wire {
 }
 
 /// Any bytes as a payload: refused or decoded, and alike on every instruction set.
-pub fn codec_decode(input: &[u8]) {
+pub(crate) fn codec_decode(input: &[u8]) {
     decode_alike(input);
     // Once more with the length of the body put right, so that changes of length reach the decoders.
     let mut input = input.to_vec();
@@ -61,7 +61,7 @@ fn decode_alike(input: &[u8]) {
 }
 
 /// A tensor from the input through every codec: lossless ones give it back, lossy ones meet their target.
-pub fn codec_round_trip(input: &[u8]) {
+pub(crate) fn codec_round_trip(input: &[u8]) {
     let [dtype, cols, least, bytes @ ..] = input else { return };
     let dtype = DType::from_id(dtype % 5).expect("five types");
     let cols = usize::from(*cols) + 1;
@@ -95,7 +95,7 @@ pub fn codec_round_trip(input: &[u8]) {
 }
 
 /// Predictors and bases from any bytes, and payloads that name them.
-pub fn codec_shared(input: &[u8]) {
+pub(crate) fn codec_shared(input: &[u8]) {
     let _ = Predictor::from_bytes(input);
     let _ = Basis::from_bytes(input);
     let Wire { shared, payloads } = wire();

@@ -1,42 +1,55 @@
 //! Fuzz targets: one function each, which any bytes must not make panic, and the inputs to start from.
-//! It must never know how inputs are made: libFuzzer's binaries and `mutate` both call these functions.
+//! It must never know how inputs are made: libFuzzer's binary, `mutate` and the tests all call these functions.
 
+mod arena_targets;
 mod codec_targets;
-#[cfg(feature = "heavy")]
-mod heavy_targets;
+mod model_targets;
+pub mod mutate;
+mod net_targets;
+mod node_targets;
 mod seeds;
 mod wire_targets;
 
-pub use codec_targets::{codec_decode, codec_round_trip, codec_shared};
-#[cfg(feature = "heavy")]
-pub use heavy_targets::{model_tensors, model_tokenizer, net_frames, net_tickets};
-pub use wire_targets::{ledger_log, wire_messages};
+use std::path::{Path, PathBuf};
 
 /// A target: its name, what it does with an input, and inputs to start from.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
-    ("codec_decode", codec_decode, seeds::payloads),
-    ("codec_round_trip", codec_round_trip, seeds::tensors),
-    ("codec_shared", codec_shared, seeds::shared),
-    ("ledger_log", ledger_log, seeds::logs),
-    ("wire_messages", wire_messages, seeds::messages),
-    #[cfg(feature = "heavy")]
-    ("net_frames", net_frames, heavy_targets::heads),
-    #[cfg(feature = "heavy")]
-    ("net_tickets", net_tickets, heavy_targets::tickets),
-    #[cfg(feature = "heavy")]
-    ("model_tokenizer", model_tokenizer, heavy_targets::tokenizers),
-    #[cfg(feature = "heavy")]
-    ("model_tensors", model_tensors, heavy_targets::tensor_files),
+    ("arena_epistula", arena_targets::epistula, arena_targets::signed_requests),
+    ("arena_manifest", arena_targets::manifest, arena_targets::manifests),
+    ("arena_records", arena_targets::records, arena_targets::some_records),
+    ("arena_spec", arena_targets::spec, arena_targets::specs),
+    ("codec_decode", codec_targets::codec_decode, seeds::payloads),
+    ("codec_round_trip", codec_targets::codec_round_trip, seeds::tensors),
+    ("codec_shared", codec_targets::codec_shared, seeds::shared),
+    ("ledger_log", wire_targets::ledger_log, seeds::logs),
+    ("model_checkpoint", model_targets::checkpoint, model_targets::checkpoint_files),
+    ("model_cuts", model_targets::cuts, model_targets::messages),
+    ("model_data", model_targets::data, model_targets::data_files),
+    ("model_shards", model_targets::shards, model_targets::some_shards),
+    ("model_tensors", model_targets::tensors, model_targets::tensor_files),
+    ("model_tokenizer", model_targets::tokenizer, model_targets::tokenizers),
+    ("net_frames", net_targets::frames, net_targets::heads),
+    ("net_tickets", net_targets::tickets, net_targets::some_tickets),
+    ("node_frames", node_targets::frames, seeds::payloads),
+    ("node_rpc", node_targets::rpc, node_targets::calls),
+    ("node_spec", node_targets::spec, node_targets::specs),
+    ("swarm_records", wire_targets::swarm_records, seeds::swarm_records),
+    ("wire_messages", wire_targets::wire_messages, seeds::messages),
 ];
 
-/// Kept inputs of a target: what once found something.
+/// Folder of what is kept of a target: inputs that once found something, and such as reach what others do not.
+pub fn corpus(name: &str) -> PathBuf {
+    let home = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| Path::new("fuzz").into(), PathBuf::from);
+    home.join("corpus").join(name)
+}
+
+/// Kept inputs of a target.
 pub fn kept(name: &str) -> Vec<Vec<u8>> {
-    let home = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| ".".into(), std::path::PathBuf::from);
-    let Ok(entries) = std::fs::read_dir(home.join("corpus").join(name)) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    let Ok(entries) = std::fs::read_dir(corpus(name)) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
-    paths.iter().filter_map(|p| std::fs::read(p).ok()).collect()
+    paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
 }

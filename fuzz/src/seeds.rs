@@ -3,9 +3,13 @@
 use codec::{CodecId, DType, Level, Target, TensorRef, encode_at, encode_lossy};
 use ledger::Chain;
 use ledger::file::{LogHeader, block_bytes};
+use swarm::record::{
+    Control, HaveShard, HopReport, Join, Record, Role, ShardClaim, Statement, StepCommit, Traffic, Work,
+    WorkItem,
+};
 use wire::{
     Direction, Envelope, Epoch, FrameHeader, Hash, Head, LeaseId, MicroBatch, Millis, PROTOCOL_VERSION,
-    Receipt, RunId, Seq, SignedFrame, SigningKey, StageIndex,
+    Receipt, RunId, Seq, SignedFrame, SigningKey, StageIndex, Step,
 };
 
 /// A tensor with rows that resemble each other, as 16-bit words.
@@ -73,8 +77,7 @@ pub(crate) fn logs() -> Vec<Vec<u8>> {
     all
 }
 
-pub(crate) fn messages() -> Vec<Vec<u8>> {
-    let key = SigningKey::from_bytes(&[2; 32]);
+pub(crate) fn frame(key: &SigningKey) -> SignedFrame {
     let header = FrameHeader {
         run: RunId([7; 32]),
         epoch: Epoch(1),
@@ -95,8 +98,11 @@ pub(crate) fn messages() -> Vec<Vec<u8>> {
         loss: Some(2.5),
         head: Head { seq: Seq(9), hash: Hash::of(b"head") },
     };
-    let frame = SignedFrame::sign(&key, header.clone());
-    let envelope = Envelope {
+    SignedFrame::sign(key, header)
+}
+
+pub(crate) fn envelope(key: &SigningKey) -> Envelope {
+    Envelope {
         version: PROTOCOL_VERSION,
         run: RunId([7; 32]),
         sender: key.node_id(),
@@ -104,13 +110,76 @@ pub(crate) fn messages() -> Vec<Vec<u8>> {
         nonce: 2,
         kind: 3,
         body: vec![4; 20],
-        signature: frame.signature,
-    };
+        signature: frame(key).signature,
+    }
+}
+
+pub(crate) fn messages() -> Vec<Vec<u8>> {
+    let key = SigningKey::from_bytes(&[2; 32]);
+    let frame = frame(&key);
     vec![
-        wire::to_bytes(&header),
+        wire::to_bytes(&frame.header),
         wire::to_bytes(&Receipt::sign(&key, &frame)),
         wire::to_bytes(&frame),
-        wire::to_bytes(&envelope),
+        wire::to_bytes(&envelope(&key)),
         key.node_id().to_string().into_bytes(),
     ]
+}
+
+pub(crate) fn swarm_records() -> Vec<Vec<u8>> {
+    let orchestrator = SigningKey::from_bytes(&[255; 32]).node_id();
+    let spec = node::spec::RunSpec::preset("micro").expect("known");
+    let run_spec = spec.canonical().into_bytes();
+    let protocol = spec.swarm_spec();
+    let (epoch, stage, hash) = (Epoch(1), StageIndex(0), Hash::of(b"any"));
+    let join = Join {
+        role: Role::Miner,
+        address: vec![1, 2, 3],
+        agent: "shoal 0.1.0".into(),
+        device: "cpu".into(),
+        mflops: 1,
+        memory: 1 << 30,
+        stage: Some(stage),
+    };
+    let item = WorkItem {
+        micro_batch: MicroBatch(2),
+        lease: LeaseId(3),
+        direction: Direction::Backward,
+        version: 1,
+        loss: Some(2.5),
+    };
+    let work = Work {
+        epoch,
+        seq: 2,
+        items: vec![item],
+        steps: vec![StepCommit {
+            step: Step(0),
+            items: vec![(MicroBatch(2), LeaseId(3))],
+            clip: 1.0,
+            weights_root: Some(hash),
+        }],
+        evidence: hash,
+        busy: Millis(20),
+        hops: vec![HopReport { node: orchestrator, busy: 1, failed: 0 }],
+        traffic: Traffic::default(),
+        free: 2,
+    };
+    let statements = [
+        Statement::Join(join),
+        Statement::LeaseRequest { epoch, want: 3 },
+        Statement::Work(work),
+        Statement::Squares { epoch, step: Step(0), sums: vec![1.5, 2.0] },
+        Statement::Have {
+            epoch,
+            shards: vec![HaveShard { shard: 0, bitmap: 3, square_sums: vec![1.0, 2.0] }],
+        },
+        Statement::Claims {
+            epoch,
+            nonce: hash,
+            shards: vec![ShardClaim { shard: 0, result: hash, state: hash }],
+        },
+        Statement::Ready { epoch, states: vec![hash], traffic: Traffic::default() },
+    ];
+    let genesis = Record::Control(Control::Genesis { spec: protocol, run_spec, orchestrator });
+    statements.iter().map(wire::to_bytes).chain([wire::to_bytes(&genesis)]).collect()
 }

@@ -1,13 +1,14 @@
 //! Messages and the log.
 
-use ledger::{Block, LogReader};
+use ledger::{Block, Fold as _, LogReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::str::FromStr;
+use swarm::record::{Control, Record, Statement, run_id};
 use wire::{Envelope, FrameHeader, NodeId, Receipt, RunId, SignedFrame};
 
 /// What decodes must encode to the same bytes, or two nodes could hash one message differently.
-fn canonical<T: DeserializeOwned + Serialize>(input: &[u8]) -> Option<T> {
+pub(crate) fn canonical<T: DeserializeOwned + Serialize>(input: &[u8]) -> Option<T> {
     let value: T = wire::from_bytes(input).ok()?;
     let again = wire::to_bytes(&value);
     let value_again: T = wire::from_bytes(&again).expect("own bytes decode");
@@ -16,7 +17,7 @@ fn canonical<T: DeserializeOwned + Serialize>(input: &[u8]) -> Option<T> {
 }
 
 /// Any bytes as the messages that cross between nodes.
-pub fn wire_messages(input: &[u8]) {
+pub(crate) fn wire_messages(input: &[u8]) {
     if let Some(envelope) = canonical::<Envelope>(input) {
         let _ = envelope.signature.verify(&envelope.sender, &envelope.body);
     }
@@ -33,7 +34,7 @@ pub fn wire_messages(input: &[u8]) {
 }
 
 /// Any bytes as the file of a log, and as a block.
-pub fn ledger_log(input: &[u8]) {
+pub(crate) fn ledger_log(input: &[u8]) {
     if let Ok(reader) = LogReader::new(input) {
         let read = reader.count();
         assert!(read <= input.len() / 4, "a block has at least its length");
@@ -41,5 +42,18 @@ pub fn ledger_log(input: &[u8]) {
     if let Some(block) = canonical::<Block>(input) {
         let again = ledger::file::block_bytes(&block);
         assert_eq!(again.len(), wire::to_bytes(&block).len() + 4);
+    }
+}
+
+/// Any bytes as what stands in a run's log.
+pub(crate) fn swarm_records(input: &[u8]) {
+    canonical::<Statement>(input);
+    if let Some(Record::Control(control @ Control::Genesis { .. })) = canonical::<Record>(input) {
+        let Control::Genesis { run_spec, .. } = &control else { return };
+        if let Ok(mut state) = swarm::State::genesis(run_id(run_spec), &control) {
+            while let Some(due) = state.due() {
+                state.apply(&due);
+            }
+        }
     }
 }

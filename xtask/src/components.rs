@@ -2,7 +2,7 @@
 //!
 //! Needs the target `wasm32-unknown-unknown` (`rustup target add wasm32-unknown-unknown`) and, for zstd, clang that knows
 //! WebAssembly (`apt install clang lld`). Bytes are the same with the toolchain of `rust-toolchain.toml` and the clang
-//! that `components/HASHES` names; paths of this machine are mapped away.
+//! that `components/wasm/HASHES` names; paths of this machine are mapped away.
 
 use std::fmt::Write;
 use std::fs;
@@ -22,12 +22,16 @@ pub(crate) fn run(root: &Path, write: bool) -> Result<()> {
     build(root, &folder)?;
     let mut hashes = format!("# {}\n# {clang}\n", rustc()?);
     let mut differ = Vec::new();
+    let list = folder.join("wasm/HASHES");
+    let listed = fs::read_to_string(&list).unwrap_or_default();
     for name in NAMES {
         let component = encode(&folder, name)?;
         let hash = blake3::hash(&component);
         _ = writeln!(hashes, "{hash}  {name}.wasm");
         let committed = folder.join("wasm").join(format!("{name}.wasm"));
-        let same = fs::read(&committed).is_ok_and(|old| old == component);
+        let row = format!("{hash}  {name}.wasm");
+        let same =
+            fs::read(&committed).is_ok_and(|old| old == component) && listed.lines().any(|line| line == row);
         println!("{name}: {} bytes, {hash}{}", component.len(), if same { "" } else { ", differs" });
         if write {
             fs::write(&committed, &component).with_context(|| committed.display().to_string())?;
@@ -35,17 +39,34 @@ pub(crate) fn run(root: &Path, write: bool) -> Result<()> {
             differ.push(name);
         }
     }
-    let list = folder.join("wasm/HASHES");
     if write {
         fs::write(&list, hashes).with_context(|| list.display().to_string())?;
     } else if !differ.is_empty() {
-        let committed = fs::read_to_string(&list).unwrap_or_default();
         bail!(
-            "{} differ from the committed files, which were built with\n{committed}`cargo xtask components write` replaces them",
+            "{} differ from the committed files, which were built with\n{listed}`cargo xtask components write` replaces them",
             differ.join(", ")
         );
     }
     Ok(())
+}
+
+/// What the list of hashes says of the committed files, where it is wrong. Builds nothing.
+pub(crate) fn unlisted(root: &Path) -> Result<Vec<String>> {
+    let folder = root.join("components/wasm");
+    let list = fs::read_to_string(folder.join("HASHES")).context("components/wasm/HASHES")?;
+    let mut faults = Vec::new();
+    for name in NAMES {
+        let bytes = fs::read(folder.join(format!("{name}.wasm"))).with_context(|| name.to_owned())?;
+        let row = format!("{}  {name}.wasm", blake3::hash(&bytes));
+        if !list.lines().any(|line| line == row) {
+            faults.push(format!("components/wasm/HASHES has no row `{row}`"));
+        }
+    }
+    let rows = list.lines().filter(|line| !line.starts_with('#')).count();
+    if rows != NAMES.len() {
+        faults.push(format!("components/wasm/HASHES lists {rows} components, there are {}", NAMES.len()));
+    }
+    Ok(faults)
 }
 
 fn build(root: &Path, folder: &Path) -> Result<()> {

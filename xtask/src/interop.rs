@@ -1,5 +1,5 @@
-//! Checks against software of others, which PyPI has: `transformers`, in a virtual environment of its own, and a solution
-//! for Apex (fastapi, uvicorn, python-multipart, zstd), in the locked environment that a judge builds.
+//! Checks against software of others, which PyPI has: PyTorch and `transformers`, in a virtual environment of their own, and
+//! a solution for Apex (fastapi, uvicorn, python-multipart, zstd), in the locked environment that a judge builds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,11 @@ use anyhow::{Context, Result, bail};
 /// Pinned in the repository; the environment is made anew when this file changes.
 const REQUIREMENTS: &str = "crates/model/tests/interop/requirements.txt";
 
-/// Makes the environment if it is not in the cache, then holds our saved models against `transformers`, both ways; then
-/// judges a solution for Apex.
+/// Makes the fixtures of the kernels' tests.
+const FIXTURES: &str = "crates/model/tests/fixtures/make.py";
+
+/// Makes the environment if it is not in the cache, then holds the committed fixtures against PyTorch and our saved models
+/// against `transformers`, both ways; then judges a solution for Apex.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let requirements = root.join(REQUIREMENTS);
     let text = fs::read(&requirements).with_context(|| requirements.display().to_string())?;
@@ -28,6 +31,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         )?;
         fs::write(&complete, b"")?;
     }
+    execute(Command::new(&python).arg(root.join(FIXTURES)).arg("--check"))?;
     let cargo = ["build", "--release", "--package", "shoal-model", "--example", "interop"];
     execute(Command::new("cargo").args(cargo).current_dir(root))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);

@@ -17,7 +17,7 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
   tidy              hold the dependency rule and the documents against the code
-  interop           check kernels and exports against PyTorch and transformers (makes its own virtual environment)
+  interop           check exports against transformers, and an entry against Apex's contract (makes its own virtual environment)
   bench [NAME…]     run the benchmarks and write docs/benchmarks.md
   components        rebuild the codec components and compare them with the committed ones; `components write` replaces them";
 

@@ -22,13 +22,14 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     dependencies(&crates, &architecture, &mut faults)?;
     sources(root, &crates, &mut faults)?;
     documents(root, &mut faults)?;
+    faults.extend(crate::components::unlisted(root)?);
     for fault in &faults {
         println!("tidy: {fault}");
     }
     if !faults.is_empty() {
         bail!("{} faults", faults.len());
     }
-    println!("tidy: {} crates, dependency rule, sources and documents agree", crates.len());
+    println!("tidy: {} crates, dependency rule, sources, documents and components agree", crates.len());
     Ok(())
 }
 

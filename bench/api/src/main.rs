@@ -69,6 +69,7 @@ async fn measure(folder: &str, rate: u64, seconds: u64) {
         judges: Vec::new(),
         blobs_max: 1 << 40,
         upload_quota: 1 << 40,
+        log_quota: 1 << 40,
     };
     let host = Host::open(parts).await.expect("the log folds");
     let opened = start.elapsed();

@@ -3,9 +3,10 @@
 mod events;
 mod reads;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arena::Refusal;
 use arena::record::{STATEMENT_KIND, Statement};
 use bytes::Bytes;
 use reqwest::{Method, StatusCode, Url};
@@ -94,11 +95,20 @@ impl ClientError {
         }
     }
 
+    /// What the rules of the arena refused, if it was they: what was stated does not stand. After any other error it may.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let Self::Refused { problem, .. } = self else { return None };
+        serde_json::from_value(problem.refusal.clone()?).ok()
+    }
+
     /// Another try may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } => true,
-            Self::Refused { status, .. } => matches!(status, 429 | 503),
+            // A gateway's word for a host that is away, or a clock that was set since it was measured.
+            Self::Refused { status, problem } => {
+                matches!(status, 429 | 502 | 503 | 504) || problem.reason == "stale"
+            }
             _ => false,
         }
     }
@@ -112,11 +122,11 @@ pub struct Client {
     arena: ArenaInfo,
     run: RunId,
     clock: Clock,
-    /// How far the host's clock is ahead of ours, milliseconds.
-    ahead: i64,
+    /// How far the host's clock is ahead of ours, milliseconds; measured again when the host says to come again.
+    ahead: AtomicI64,
     nonce: AtomicU64,
-    /// One statement under way: the host takes them in the order of their times.
-    stating: Mutex<()>,
+    /// One statement under way: the host takes them in the order of their times. The time of the last.
+    stating: Mutex<Millis>,
 }
 
 /// Tries of a call that may be repeated.
@@ -141,6 +151,7 @@ impl Client {
             .connect_timeout(limits::CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
+            .tcp_keepalive(limits::KEEPALIVE)
             .build()
             .map_err(|error| ClientError::Unreachable {
                 address: address.to_owned(),
@@ -161,9 +172,9 @@ impl Client {
             key,
             run,
             clock,
-            ahead,
+            ahead: AtomicI64::new(ahead),
             nonce: AtomicU64::new(0),
-            stating: Mutex::new(()),
+            stating: Mutex::new(Millis(0)),
             arena,
         })
     }
@@ -201,7 +212,7 @@ impl Client {
 
     /// The host's clock, as far as is known here.
     pub fn now(&self) -> Millis {
-        Millis(self.clock.now().0.saturating_add_signed(self.ahead))
+        Millis(self.clock.now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed)))
     }
 
     fn url(&self, target: &str) -> Result<Url, ClientError> {
@@ -222,10 +233,30 @@ impl Client {
             asked = asked.header(reqwest::header::AUTHORIZATION, header);
         }
         if method != Method::GET {
-            asked = asked.body(body);
+            asked = asked.header(reqwest::header::CONTENT_LENGTH, body.len()).body(in_parts(body));
         }
         let answer = asked.send().await.map_err(|error| unreachable(&self.base, &error))?;
-        if answer.status().is_success() { Ok(answer) } else { Err(self.failure(answer).await) }
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let error = self.failure(answer).await;
+        if matches!(&error, ClientError::Refused { status: 401 | 503, .. }) && self.key.is_some() {
+            self.measure().await;
+        }
+        Err(error)
+    }
+
+    /// Asks for the host's clock again: one that drifted from ours is a reason for which it does not take what is signed.
+    async fn measure(&self) {
+        let asked = async {
+            let sent = self.http.get(self.url("/v1/arena")?).timeout(limits::REQUEST_TIMEOUT).send().await;
+            let answer = sent.map_err(|error| unreachable(&self.base, &error))?;
+            decode::<ArenaInfo>(&self.base, &body(&self.base, answer, limits::ANSWER_BYTES).await?)
+        };
+        // Where that fails, too, the last measurement stands.
+        if let Ok(arena) = asked.await {
+            self.ahead.store(arena.now.0.0 as i64 - self.clock.now().0 as i64, Ordering::Relaxed);
+        }
     }
 
     fn header(&self, method: &Method, url: &Url, body: &[u8]) -> Option<String> {
@@ -322,7 +353,7 @@ impl Client {
         statements: &[Statement],
     ) -> Result<Vec<Result<StatementAnswer, ClientError>>, ClientError> {
         let key = self.key()?;
-        let _one = self.stating.lock().await;
+        let mut stated = self.stating.lock().await;
         let mut answers = Vec::with_capacity(statements.len());
         let mut rest = statements;
         let mut anew = 0;
@@ -336,7 +367,9 @@ impl Client {
                     break;
                 }
                 let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
-                envelopes.push(Envelope::sign(key, self.run, STATEMENT_KIND, body, self.now(), nonce));
+                // The host's clock, measured anew, may be behind what was signed before.
+                *stated = self.now().max(*stated);
+                envelopes.push(Envelope::sign(key, self.run, STATEMENT_KIND, body, *stated, nonce));
             }
             let told = self.hand_in(&envelopes).await?;
             let stale = |answer: &Result<StatementAnswer, ClientError>| {
@@ -394,8 +427,20 @@ impl Client {
     /// # Errors
     /// The host refused or is away.
     pub async fn upload(&self, target: &str, bytes: Bytes) -> Result<UploadAnswer, ClientError> {
-        self.change(Method::PUT, target, bytes, limits::TRANSFER_TIMEOUT).await
+        // The host ends what comes too slowly; a line that is dead, the client itself.
+        let most = limits::UPLOAD_STALL * limits::UPLOAD_SPANS as u32;
+        self.change(Method::PUT, target, bytes, most).await
     }
+}
+
+/// A body that is sent part by part, so that an answer that comes before its end is seen: in one piece it would be written
+/// for as long as the host takes it, and a refusal behind which the host hangs up would be lost.
+fn in_parts(mut body: Bytes) -> reqwest::Body {
+    let parts = std::iter::from_fn(move || {
+        let len = body.len().min(limits::SENT_PART_BYTES);
+        (len > 0).then(|| Ok::<_, std::convert::Infallible>(body.split_to(len)))
+    });
+    reqwest::Body::wrap_stream(futures_util::stream::iter(parts))
 }
 
 fn unreachable(base: &Url, error: &reqwest::Error) -> ClientError {

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use wire::Millis;
+use wire::{Millis, NodeId};
 
 mod ss58;
 
@@ -24,7 +24,7 @@ pub const TIMESTAMP: &str = "epistula-timestamp";
 pub const SIGNED_BY: &str = "epistula-signed-by";
 /// Header with the signature: 0x and hexadecimal digits.
 pub const SIGNATURE: &str = "epistula-request-signature";
-/// Header that names a receiver.
+/// Header that names a receiver. It need not be there.
 pub const SIGNED_FOR: &str = "epistula-signed-for";
 
 /// Context of substrate's signatures.
@@ -47,6 +47,14 @@ pub enum EpistulaError {
     /// The signature does not verify.
     #[error("the hotkey's signature does not verify")]
     Signature,
+    /// Signed for another host.
+    #[error("signed for {theirs:.64}, this host is {ours}")]
+    Receiver {
+        /// Receiver in the header.
+        theirs: String,
+        /// This host's key, as ss58.
+        ours: String,
+    },
 }
 
 /// The headers.
@@ -80,6 +88,20 @@ impl Headers {
             .ok_or(EpistulaError::Header("Epistula-Request-Signature"))?;
         let signed_for = get(SIGNED_FOR).unwrap_or_default().to_owned();
         Ok(Some(Self { hotkey, time, signed_for, signature }))
+    }
+
+    /// Checks that the receiver, where one is named, is this host: its key as ss58 or in hexadecimal digits. What is signed
+    /// for another host would else count here, too.
+    ///
+    /// # Errors
+    /// Another receiver is named.
+    pub fn check_receiver(&self, host: &NodeId) -> Result<(), EpistulaError> {
+        let ours = to_ss58(&host.0);
+        let named = &self.signed_for;
+        if named.is_empty() || *named == ours || named.eq_ignore_ascii_case(&host.to_string()) {
+            return Ok(());
+        }
+        Err(EpistulaError::Receiver { theirs: named.clone(), ours })
     }
 
     /// Checks the signature over any of the bodies that the request may stand for; the message that it is over.
@@ -150,7 +172,8 @@ fn typed(text: &str) -> Value {
     }
 }
 
-fn decoded(text: &str) -> String {
+/// A part of a query without its escapes.
+pub(crate) fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

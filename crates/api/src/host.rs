@@ -4,7 +4,9 @@ mod custody;
 pub(crate) mod index;
 pub(crate) mod shared;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arena::record::{Control, Input, Record};
 use arena::spec::ArenaSpec;
@@ -70,6 +72,10 @@ pub struct Parts {
     /// Bytes that one key may upload in [`limits::UPLOAD_WINDOW`], in the long run and at once. The host and the arena's
     /// owners may upload what there is room for.
     pub upload_quota: u64,
+    /// Bytes of judgements' logs that one judge may upload in [`limits::UPLOAD_WINDOW`](crate::limits::UPLOAD_WINDOW).
+    pub log_quota: u64,
+    /// Time in which something of an upload must come ([`limits::UPLOAD_STALL`](crate::limits::UPLOAD_STALL)); else it ends.
+    pub upload_stall: Duration,
 }
 
 /// A host whose log is open, and which serves nobody yet.
@@ -87,8 +93,10 @@ impl Host {
         let Parts { key, spec, log, .. } = &parts;
         let genesis = || Control::Genesis { spec: spec.canonical(), host: key.node_id() };
         let mut index = Index::default();
-        let look = |state: &State, seq, records: &[Record]| index.note(state, seq, records);
+        let mut changed = BTreeSet::new();
+        let look = |state: &State, seq, records: &[Record]| index.follow(state, seq, records, &mut changed);
         let opened = leader::open(spec.run_id(), key.clone(), Arc::clone(log), genesis, look).await?;
+        index.refresh(opened.state(), changed);
         let view = View { state: opened.state().clone(), index };
         let shared = Arc::new(Shared::new(Arc::clone(log), opened.head(), view, opened.clock()));
         let (inputs, queue) = leader::queue();
@@ -145,10 +153,11 @@ impl Host {
     }
 }
 
-/// Hands an input to the leader and waits until its block is durable.
+/// Hands an input of the host's own to the leader, behind those that wait, and waits until its block is durable. None: the
+/// leader has ended.
 pub(crate) async fn submit(inputs: &Inputs, input: Input, len: usize) -> Option<Outcome> {
     let (answer, outcome) = oneshot::channel();
-    inputs.try_send(Pending { input, len, answer }).ok()?;
+    inputs.send(Pending { input, len, answer }).await.ok()?;
     outcome.await.ok()
 }
 

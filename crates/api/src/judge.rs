@@ -1,7 +1,10 @@
 //! The judge's loop: lease, evaluate, bind, show. Killed at any instruction it goes on: what it bound lies in a folder, its
 //! nonces follow from its key. A bound verdict that is lost costs the judge its lease, nobody else anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod desk;
+mod look;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{Hash, SigningKey};
 
+use self::desk::Desk;
+use self::look::Looks;
 use crate::client::{Client, ClientError};
 use crate::limits;
 use crate::model::{Due, EntryRole, FindingView, LeaseView, NonceDue, WorkAnswer};
@@ -36,7 +41,7 @@ pub struct Assignment {
     pub form: Form,
     /// The code.
     pub code: Bytes,
-    /// The baseline's code, but for the baseline itself.
+    /// The baseline's code.
     pub baseline: Option<(Form, Bytes)>,
     /// Generator or evaluator that the spec names.
     pub reference: Option<Bytes>,
@@ -63,8 +68,12 @@ pub struct EvaluateError(pub String);
 /// Runs entries and measures them.
 #[async_trait]
 pub trait Evaluate: Send + Sync + 'static {
-    /// Whether it can judge everything that a competition admits. Others' seeds it takes no part in.
-    fn covers(&self, spec: &CompetitionSpec) -> bool;
+    /// Whether it can judge everything that a competition admits, and measure it. Others' seeds it takes no part in.
+    /// `reference` is the generator or evaluator that the spec names.
+    ///
+    /// # Errors
+    /// What it lacks.
+    fn covers(&self, spec: &CompetitionSpec, reference: Option<&[u8]>) -> Result<(), EvaluateError>;
 
     /// Judges one entry. What is wrong with the entry is the verdict.
     ///
@@ -129,12 +138,15 @@ pub async fn run(
     std::fs::create_dir_all(&settings.folder).map_err(|source| files("making", &settings.folder, source))?;
     let lanes = settings.lanes.clamp(1, limits::JUDGE_LANES);
     let mut judge = Judge {
-        desk: Arc::new(Desk { client, evaluator, rounds: tokio::sync::Mutex::default() }),
+        desk: Arc::new(Desk::new(client, evaluator)),
         settings: Settings { lanes, ..settings },
         told,
         running: JoinSet::new(),
         busy: BTreeSet::new(),
         given_up: BTreeSet::new(),
+        stuck: BTreeSet::new(),
+        failing: false,
+        looks: Looks::default(),
         pause: limits::RETRY_MIN,
     };
     judge.work(&stop).await
@@ -147,30 +159,27 @@ struct Judge {
     running: JoinSet<(LeaseView, Result<String, String>)>,
     /// Leases that are evaluated.
     busy: BTreeSet<u64>,
-    /// Leases that this judge cannot serve.
+    /// Leases that this judge cannot serve: it gives them back.
     given_up: BTreeSet<u64>,
+    /// Those of them that the host did not take back: they run out, each in its lane.
+    stuck: BTreeSet<u64>,
+    /// The newest evaluation that ended had no verdict.
+    failing: bool,
+    /// What it found of competitions.
+    looks: Looks,
     pause: std::time::Duration,
 }
 
-/// What evaluations share.
-struct Desk {
-    client: Arc<Client>,
-    evaluator: Arc<dyn Evaluate>,
-    rounds: tokio::sync::Mutex<BTreeMap<(String, u32), Arc<RoundDesk>>>,
+/// What a turn came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Acted {
+    /// Nothing was due.
+    Not,
+    /// All that was stated was taken.
+    Stated,
+    /// Leases were given back, or the host did not take something: what is due next can wait a little.
+    Refused,
 }
-
-/// What all entries of a round share.
-struct RoundDesk {
-    spec: Arc<CompetitionSpec>,
-    seed: Hash,
-    items: Arc<Vec<(Hash, Bytes)>>,
-    baseline: Option<(Form, Bytes)>,
-    reference: Option<Bytes>,
-    environment: Option<Bytes>,
-}
-
-/// Rounds kept in memory.
-const ROUNDS_KEPT: usize = 4;
 
 impl Judge {
     async fn work(&mut self, stop: &CancellationToken) -> Result<(), ClientError> {
@@ -189,6 +198,13 @@ impl Judge {
                     mark = None;
                     continue;
                 }
+                words = self.looks.ended() => {
+                    if let Some(words) = words {
+                        self.trouble(words);
+                    }
+                    mark = None;
+                    continue;
+                }
                 answer = client.work(mark.as_deref(), wait) => answer,
             };
             let answer = match answer {
@@ -201,15 +217,22 @@ impl Judge {
                 }
                 Err(error) => return Err(error),
             };
-            let idle = answer.leases.is_empty() && answer.queued == 0 && answer.nonces.is_empty();
-            if self.settings.until_idle && idle && self.running.is_empty() {
+            if self.settings.until_idle && self.is_idle(&answer) {
                 return Ok(());
             }
             let acted = self.act(&answer).await;
             match acted {
+                Ok(Acted::Refused) => {
+                    // What is wrong here is wrong with the next entry as well: others have time to take it. A host that is
+                    // busy is left alone.
+                    self.rest(stop).await;
+                    mark = None;
+                }
                 Ok(acted) => {
-                    self.pause = limits::RETRY_MIN;
-                    mark = (!acted).then_some(answer.mark);
+                    if !self.failing {
+                        self.pause = limits::RETRY_MIN;
+                    }
+                    mark = (acted == Acted::Not).then_some(answer.mark);
                 }
                 Err(error) if error.is_transient() => {
                     self.trouble(error.to_string());
@@ -229,12 +252,12 @@ impl Judge {
         self.pause = (self.pause * 2).min(limits::RETRY_MAX);
     }
 
-    /// Does what is due. Whether anything was stated.
-    async fn act(&mut self, answer: &WorkAnswer) -> Result<bool, ClientError> {
+    /// Does what is due.
+    async fn act(&mut self, answer: &WorkAnswer) -> Result<Acted, ClientError> {
         let mut statements = Vec::new();
-        let mut shown = Vec::new();
+        let mut returned = false;
         for nonce in &answer.nonces {
-            if let Some(statement) = self.nonce(nonce).await? {
+            if let Some(statement) = self.nonce(nonce)? {
                 statements.push(statement);
             }
         }
@@ -243,37 +266,59 @@ impl Judge {
             let kept = self.kept(lease.lease);
             match (lease.finding, kept) {
                 (FindingView::ToJudge, Some(verdict)) => statements.push(self.judged(lease.lease, &verdict)),
+                // Others can do what this machine cannot: they get it at once, and the lane is free.
+                (FindingView::ToJudge, None) if self.given_up.contains(&lease.lease) => {
+                    returned = true;
+                    statements.push(Statement::Return { lease: LeaseId(lease.lease) });
+                }
+                // The host did not take it back: it runs out.
+                (FindingView::ToJudge, None) if self.stuck.contains(&lease.lease) => {}
                 (FindingView::ToJudge, None) => self.begin(lease),
                 (FindingView::ToShow, Some(verdict)) => {
                     let (id, nonce) = (LeaseId(lease.lease), self.seal_nonce(lease.lease));
                     statements.push(Statement::Show { lease: id, nonce, verdict });
-                    shown.push(lease.clone());
                 }
                 // Bound in a folder that is gone: the lease runs out.
                 (FindingView::ToShow, None) | (FindingView::Bound, _) => {}
             }
         }
-        let to_judge = answer.leases.iter().filter(|lease| lease.finding == FindingView::ToJudge).count();
+        let to_judge = |lease: &&LeaseView| {
+            lease.finding == FindingView::ToJudge && !self.given_up.contains(&lease.lease)
+        };
+        let to_judge = answer.leases.iter().filter(to_judge).count();
         let want = self.settings.lanes.saturating_sub(to_judge as u16);
-        if want != answer.wanted {
+        // Who gives back asks for nothing in the same breath.
+        if want != answer.wanted && !returned {
             statements.push(Statement::Lease { want });
         }
         self.forget(&held);
         if statements.is_empty() {
-            return Ok(false);
+            return Ok(Acted::Not);
         }
-        for outcome in self.desk.client.state_all(&statements).await? {
-            if let Err(error) = outcome {
-                self.trouble(error.to_string());
+        let outcomes = self.desk.client.state_all(&statements).await?;
+        let mut refused = returned;
+        for (statement, outcome) in statements.iter().zip(outcomes) {
+            match (statement, outcome) {
+                (Statement::Show { lease, .. }, Ok(_)) => {
+                    if let Some(held) = answer.leases.iter().find(|held| held.lease == lease.0) {
+                        self.tell(Told::Shown { lease: held.lease, entry: held.submission_id });
+                    }
+                }
+                (_, Ok(_)) => {}
+                (statement, Err(error)) => {
+                    if let (Statement::Return { lease }, false) = (statement, error.is_transient()) {
+                        self.given_up.remove(&lease.0);
+                        self.stuck.insert(lease.0);
+                    }
+                    refused = true;
+                    self.trouble(error.to_string());
+                }
             }
         }
-        for lease in shown {
-            self.tell(Told::Shown { lease: lease.lease, entry: lease.submission_id });
-        }
-        Ok(true)
+        Ok(if refused { Acted::Refused } else { Acted::Stated })
     }
 
-    async fn nonce(&self, due: &NonceDue) -> Result<Option<Statement>, ClientError> {
+    fn nonce(&mut self, due: &NonceDue) -> Result<Option<Statement>, ClientError> {
         let competition: CompetitionId = self.desk.parsed(&due.competition_id)?;
         let round = RoundNumber(due.round_number);
         let parts = [&competition.0.0[..], &round.0.to_le_bytes()];
@@ -281,14 +326,27 @@ impl Judge {
         if due.due == Due::Open {
             return Ok(Some(Statement::OpenNonce { competition, round, nonce }));
         }
-        let spec = self.desk.spec(&due.competition_id).await?;
+        // While that is not known the nonce waits, nothing else does.
+        let covers = self.looks.covers(&self.desk, competition, &due.competition_id) == Some(true);
         let commitment = ledger::beacon::commitment(&nonce);
-        Ok(self.desk.evaluator.covers(&spec).then_some(Statement::Nonce { competition, round, commitment }))
+        Ok(covers.then_some(Statement::Nonce { competition, round, commitment }))
+    }
+
+    /// Whether nothing is left to do: rounds of what cannot be judged here are others'.
+    fn is_idle(&self, answer: &WorkAnswer) -> bool {
+        let left = |due: &NonceDue| {
+            let competition: Option<CompetitionId> = due.competition_id.parse().ok();
+            due.due == Due::Bind && competition.and_then(|id| self.looks.known(id)) == Some(false)
+        };
+        answer.leases.is_empty()
+            && answer.queued == 0
+            && answer.nonces.iter().all(left)
+            && self.running.is_empty()
     }
 
     fn begin(&mut self, lease: &LeaseView) {
         let free = self.busy.len() < usize::from(self.settings.lanes);
-        if !free || self.given_up.contains(&lease.lease) || !self.busy.insert(lease.lease) {
+        if !free || !self.busy.insert(lease.lease) {
             return;
         }
         self.tell(Told::Leased { lease: lease.lease, entry: lease.submission_id });
@@ -302,6 +360,7 @@ impl Judge {
     /// An evaluation has ended; what it found lies in the folder and is bound in the next turn.
     fn finished(&mut self, lease: &LeaseView, found: Result<String, String>) {
         self.busy.remove(&lease.lease);
+        self.failing = found.is_err();
         match found {
             Ok(found) => self.tell(Told::Found { lease: lease.lease, entry: lease.submission_id, found }),
             Err(reason) => {
@@ -331,6 +390,7 @@ impl Judge {
     /// Forgets verdicts whose leases are over.
     fn forget(&mut self, held: &BTreeSet<u64>) {
         self.given_up.retain(|lease| held.contains(lease));
+        self.stuck.retain(|lease| held.contains(lease));
         let Ok(files) = std::fs::read_dir(&self.settings.folder) else { return };
         for file in files.flatten() {
             let name = file.file_name();
@@ -351,121 +411,30 @@ impl Judge {
     }
 }
 
-impl Desk {
-    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self, text: &str) -> Result<T, ClientError> {
-        text.parse().map_err(|error: T::Err| ClientError::Malformed {
-            address: self.client.address().to_owned(),
-            reason: format!("{text:?}: {error}"),
-        })
-    }
-
-    async fn spec(&self, competition: &str) -> Result<Arc<CompetitionSpec>, ClientError> {
-        let text = self.client.spec(competition).await?;
-        let malformed =
-            |reason: String| ClientError::Malformed { address: self.client.address().to_owned(), reason };
-        let spec = CompetitionSpec::parse(&text).map_err(|error| malformed(error.to_string()))?;
-        let good = spec.id() == self.parsed(competition)?;
-        good.then(|| Arc::new(spec)).ok_or_else(|| malformed("the spec is another competition's".to_owned()))
-    }
-
-    /// Evaluates an entry, uploads the log, keeps the verdict; what was found, for people.
-    async fn find(&self, lease: &LeaseView, path: &Path) -> Result<String, String> {
-        let Finding { verdict, log } = self.evaluate(lease).await?;
-        // The log first: a shown verdict names it. Without it the verdict still counts.
-        if let Err(error) = self.client.put_blob("log", log).await {
-            tracing::warn!(%error, entry = lease.submission_id, "a log was not uploaded");
-        }
-        write(path, &wire::to_bytes(&verdict)).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(found_words(&verdict))
-    }
-
-    async fn evaluate(&self, lease: &LeaseView) -> Result<Finding, String> {
-        let said = |error: ClientError| error.to_string();
-        let round = self.round(&lease.competition_id, lease.round_number).await.map_err(said)?;
-        let form = form(&lease.form).ok_or_else(|| format!("no form is called {:?}", lease.form))?;
-        let name = match form {
-            Form::Component => "code.wasm",
-            Form::Python => "code.py",
-            Form::Native => "code.bin",
-        };
-        let code = self.client.raw(lease.submission_id, name).await.map_err(said)?;
-        if Hash::of(&code).to_string() != lease.code {
-            return Err("the host gave other code than the entry's".to_owned());
-        }
-        let baseline = round.baseline.clone().filter(|_| lease.role != EntryRole::Baseline);
-        let assignment = Assignment {
-            lease: LeaseId(lease.lease),
-            entry: lease.submission_id,
-            spec: Arc::clone(&round.spec),
-            role: lease.role,
-            seed: round.seed,
-            form,
-            code,
-            baseline,
-            reference: round.reference.clone(),
-            environment: round.environment.clone(),
-            items: Arc::clone(&round.items),
-        };
-        self.evaluator.evaluate(assignment).await.map_err(|error| error.to_string())
-    }
-
-    async fn round(&self, competition: &str, number: u32) -> Result<Arc<RoundDesk>, ClientError> {
-        // Held while it is fetched: the round's other entries wait for it instead of fetching it as well.
-        let mut rounds = self.rounds.lock().await;
-        if let Some(found) = rounds.get(&(competition.to_owned(), number)) {
-            return Ok(Arc::clone(found));
-        }
-        let spec = self.spec(competition).await?;
-        let answer = self.client.round_inputs(competition, number).await?;
-        let mut items = Vec::with_capacity(answer.items.len());
-        for item in &answer.items {
-            let hash: Hash = self.parsed(item)?;
-            items.push((hash, self.client.blob(&hash).await?));
-        }
-        let blob = async |hash: Option<Hash>| match hash {
-            Some(hash) => self.client.blob(&hash).await.map(Some),
-            None => Ok(None),
-        };
-        let found = Arc::new(RoundDesk {
-            seed: self.parsed(&answer.seed)?,
-            items: Arc::new(items),
-            baseline: blob(spec.baseline.code).await?.map(|code| (spec.baseline.form, code)),
-            reference: blob(spec.inputs.code).await?,
-            environment: blob(spec.resources.environment).await?,
-            spec,
-        });
-        if rounds.len() >= ROUNDS_KEPT {
-            rounds.pop_first();
-        }
-        rounds.insert((competition.to_owned(), number), Arc::clone(&found));
-        Ok(found)
-    }
-}
-
 /// The form of a name.
 pub fn form(name: &str) -> Option<Form> {
     [Form::Component, Form::Python, Form::Native].into_iter().find(|form| form.name() == name)
-}
-
-fn found_words(verdict: &Verdict) -> String {
-    match &verdict.outcome {
-        arena::measure::Outcome::Failed(failure) => failure.to_string(),
-        arena::measure::Outcome::Measured { measures, .. } => format!("{} inputs measured", measures.len()),
-    }
 }
 
 fn files(doing: &'static str, place: &Path, source: std::io::Error) -> ClientError {
     ClientError::Files { doing, place: place.display().to_string(), source }
 }
 
-/// Writes a file aside and renames it into place.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file aside and renames it into place; durable when this returns.
+///
+/// # Errors
+/// The disk failed.
+pub fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let aside = path.with_extension("new");
     let mut file = std::fs::File::create(&aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(aside, path)
+    std::fs::rename(aside, path)?;
+    match path.parent() {
+        Some(folder) if cfg!(unix) => std::fs::File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 impl std::fmt::Debug for Settings {

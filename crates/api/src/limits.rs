@@ -15,12 +15,28 @@ pub const LOG_BYTES: u64 = 4 << 20;
 pub const BLOBS_TOTAL_BYTES: u64 = 256 << 30;
 /// Bytes that one key may upload in [`UPLOAD_WINDOW`], unless the host sets another bound.
 pub const UPLOAD_QUOTA_BYTES: u64 = 16 << 30;
+/// Bytes of judgements' logs that one judge may upload in [`UPLOAD_WINDOW`], unless the host sets another bound.
+pub const LOG_QUOTA_BYTES: u64 = 16 << 30;
 /// Window of the quota of uploads.
 pub const UPLOAD_WINDOW: Duration = Duration::from_hours(24);
 /// Bytes of a refused upload that are read all the same, so that its sender hears why.
 pub const LINGER_BYTES: u64 = 64 << 20;
 /// Time for that.
 pub const LINGER: Duration = Duration::from_secs(5);
+/// Refused uploads that are read on at a time; others see a broken line.
+pub const LINGERING: usize = 64;
+/// Requests that are brought to their end at a time, whether or not whoever asked is still there.
+pub const ENDING: usize = 64;
+/// Newest uploads of which a host knows who sent them.
+pub const BROUGHT_MAX: usize = 1 << 16;
+/// Time in which [`UPLOAD_LEAST_BYTES`] of an upload must come; else it ends, and what it counted is free again.
+pub const UPLOAD_STALL: Duration = Duration::from_secs(30);
+/// Bytes that must come in that time.
+pub const UPLOAD_LEAST_BYTES: u64 = 64 << 10;
+/// Such times that an upload may take in all; of a large one that announces its length more must come in each.
+pub const UPLOAD_SPANS: u64 = 480;
+/// Bytes of an upload that a client sends in one piece.
+pub const SENT_PART_BYTES: usize = 64 << 10;
 /// Bytes of a manifest of samples whose items everybody may read.
 pub const SAMPLES_LIST_BYTES: u64 = 4 << 20;
 /// Such manifests kept in memory.
@@ -33,7 +49,9 @@ pub const WRITE_LEAST_BYTES: usize = 64 << 10;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a whole request but uploads, streams and long polls.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for an upload or a download.
+/// Time after which a client asks whether a silent connection is still there.
+pub const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Time for a client's download, and for the host to begin to answer one.
 pub const TRANSFER_TIMEOUT: Duration = Duration::from_mins(10);
 /// Longest a long poll is held open.
 pub const LONG_POLL: Duration = Duration::from_secs(25);
@@ -63,6 +81,12 @@ pub const RATED_KEYS: usize = 16_384;
 pub const REQUEST_SKEW_MS: u64 = 60_000;
 /// Signed requests remembered per window against replay; beyond it clients are told to come again.
 pub const REPLAYS: usize = 1 << 20;
+/// Signed requests from ahead of the host's clock that are waited for rather than remembered on the disk, milliseconds.
+pub const AHEAD_WAIT_MS: u64 = 250;
+/// Signed requests from further ahead, other than reads, that are remembered on the disk per window; beyond it clients are told to come again.
+pub const AHEAD: usize = 1024;
+/// Those of one key.
+pub const AHEAD_OF_KEY: usize = 16;
 /// Longest `Authorization` header, bytes.
 pub const AUTHORIZATION_BYTES: usize = 2048;
 /// Longest head of a request, bytes.
@@ -91,12 +115,20 @@ pub const ANSWER_BYTES: u64 = 64 << 20;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest line of an event stream that a client reads, bytes.
 pub const EVENT_BYTES: usize = 1 << 20;
+/// Age from which a kept seal that the host does not know never became an entry.
+pub const SEAL_UNSETTLED: Duration = Duration::from_hours(1);
 /// Shortest pause before a failed call is tried again; doubles up to [`RETRY_MAX`].
 pub const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a failed call is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Entries that one judge works on at a time, at most.
 pub const JUDGE_LANES: u16 = 64;
+/// Competitions that one judge looks at at a time, before it binds a part of their seeds.
+pub const JUDGE_LOOKS: usize = 4;
+/// Longest pause before a competition at which a look failed is looked at again.
+pub const LOOK_AGAIN_MAX: Duration = Duration::from_mins(1);
+/// Largest generator or evaluator that a judge keeps for the next competition that names it, bytes.
+pub const REFERENCE_KEPT_BYTES: usize = 64 << 20;
 /// Largest code or input that a judge fetches into memory, bytes.
 pub const JUDGE_BLOB_BYTES: u64 = 1 << 30;
 /// Time given to requests under way when the host stops.

@@ -3,6 +3,7 @@
 //! Times are RFC 3339 in UTC, keys and hashes 64 hexadecimal digits, scores numbers that may be negative. What a gate hides
 //! is `null`, and `revealed` says so.
 
+mod account;
 mod board;
 mod competition;
 mod event;
@@ -10,13 +11,14 @@ mod judging;
 mod submission;
 mod time;
 
+pub use account::{MachineView, UsageView};
 pub use board::{
     ActivityDay, Announcement, EarningDay, GlobalBoard, JudgeRow, LeaderRow, Mode, Notes, Profile,
     ProfileCompetition, RateLimit, ReceiptRow, Receipts, Weight, WeightsAnswer,
 };
 pub use competition::{
-    ArenaInfo, Board, BoardEntry, Competition, CompetitionPage, InputFile, Inputs, Limits, Pareto,
-    PointsAnswer, Round, RoundPage, ScorePointRow, ToBeat, TopScore,
+    ArenaInfo, Board, BoardEntry, Bounty, Competition, CompetitionPage, InputFile, Inputs, Limits, Pareto,
+    Payee, PointsAnswer, RegisteredPage, Round, RoundPage, ScorePointRow, ToBeat, TopScore,
 };
 pub use event::{Event, EventKind};
 pub use judging::{
@@ -24,8 +26,8 @@ pub use judging::{
     StatementAnswer, UploadAnswer, WorkAnswer,
 };
 pub use submission::{
-    CodePage, EntryRole, Failed, FileKind, FileList, FilePage, FileRow, Filter, JudgementView, Lines, Metric,
-    Sort, Submission, SubmissionDetail, SubmissionPage, Submitted, Unit,
+    About, CodePage, EntryRole, Failed, FileKind, FileList, FilePage, FileRow, Filter, JudgementView, Lines,
+    Metric, Sort, Submission, SubmissionDetail, SubmissionPage, Submitted, Unit,
 };
 pub use time::Time;
 

@@ -40,11 +40,7 @@ impl Uploads {
         self.spent.get(&key).map_or(0, |spent| spent.left_over(self.limit, now))
     }
 
-    /// Whether so many bytes of a key would be counted.
-    ///
-    /// # Errors
-    /// They are more than is left.
-    pub(crate) fn check(&self, key: NodeId, bytes: u64, now: Millis) -> Result<(), UploadQuota> {
+    fn check(&self, key: NodeId, bytes: u64, now: Millis) -> Result<(), UploadQuota> {
         let used = self.used(key, now);
         if used.saturating_add(bytes) > self.limit { Err(self.status(used, bytes)) } else { Ok(()) }
     }
@@ -61,6 +57,14 @@ impl Uploads {
         }
         self.spent.insert(key, Spent { bytes: used + bytes, at: now });
         Ok(())
+    }
+
+    /// Takes back what was counted and did not come after all.
+    pub(crate) fn give_back(&mut self, key: NodeId, bytes: u64, now: Millis) {
+        let used = self.used(key, now).saturating_sub(bytes);
+        if let Some(spent) = self.spent.get_mut(&key) {
+            *spent = Spent { bytes: used, at: now };
+        }
     }
 
     fn status(&self, used: u64, wanted: u64) -> UploadQuota {
@@ -114,6 +118,21 @@ mod tests {
         uploads.check(key, 6000, early).unwrap_err();
         uploads.check(key, 6000, Millis(refused.free_in_s * 1000)).unwrap();
         assert_eq!(uploads.check(key, 10_001, Millis(0)).unwrap_err().free_in_s, 0, "never");
+    }
+
+    #[test]
+    fn what_did_not_come_is_free_at_once() {
+        let (key, now) = (NodeId([1; 32]), Millis(5));
+        let mut uploads = Uploads::of(1000);
+        uploads.spend(key, 800, now).unwrap();
+        uploads.spend(key, 800, now).unwrap_err();
+        uploads.give_back(key, 500, now);
+        uploads.spend(key, 700, now).unwrap();
+        assert_eq!(uploads.spend(key, 1, now).unwrap_err().used_bytes, 1000);
+        // Never more than there was, also for a key that is not known any more.
+        uploads.give_back(key, 5000, now);
+        uploads.give_back(NodeId([2; 32]), 5000, now);
+        assert_eq!(uploads.spend(key, 1001, now).unwrap_err().used_bytes, 0);
     }
 
     #[test]

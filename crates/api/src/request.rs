@@ -1,7 +1,8 @@
 //! Signed requests: an envelope over method, path with query, and the hash of the body, in the `Authorization` header.
 //!
 //! `Authorization: Shoal BASE64URL(envelope)`; the envelope's body is a [`Request`], its kind [`REQUEST_KIND`]. The
-//! signature holds for one arena, one request and a short time; the host remembers each until it is stale, so it holds once.
+//! signature holds for one arena, one request and a short time; the host remembers each until it is stale, so it holds once:
+//! also across a restart of the host, but for reads that were signed ahead of its clock, which change nothing.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};

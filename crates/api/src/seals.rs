@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use arena::Refusal;
 use arena::record::{EntryId, Statement, entry_seal};
 use arena::spec::{CompetitionId, Form};
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use wire::Hash;
 
 use crate::client::{Client, ClientError};
 use crate::judge::{form, write};
+use crate::limits;
 use crate::model::StatementAnswer;
 
 /// What opens one seal.
@@ -75,7 +77,7 @@ pub enum Opened {
         /// State of the entry.
         state: String,
     },
-    /// It never became an entry.
+    /// It is no entry, or none yet.
     Unknown,
 }
 
@@ -115,7 +117,7 @@ impl Seals {
         match client.state(&statement).await {
             Ok(answer) => Ok((answer, kept)),
             Err(error) => {
-                if !error.is_transient() {
+                if error.refusal().is_some_and(|refusal| !matches!(refusal, Refusal::Repeated { .. })) {
                     self.forget(&kept.seal);
                 }
                 Err(error)
@@ -172,7 +174,14 @@ impl Seals {
         client.upload(&target, code.into()).await.map(|_| ())
     }
 
-    /// Opens a seal if its round asks for it; what is over is forgotten.
+    /// Whether a seal was kept so long ago that the statement that names it has come by now, or never will.
+    fn is_settled(&self, kept: &Kept) -> bool {
+        let changed = fs::metadata(self.path(&kept.seal, "json")).and_then(|file| file.modified());
+        changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > limits::SEAL_UNSETTLED))
+    }
+
+    /// Opens a seal if its round asks for it; what is over is forgotten, and what never became an entry, after a while: it may
+    /// be on its way.
     ///
     /// # Errors
     /// The files failed, or the host refused.
@@ -181,14 +190,23 @@ impl Seals {
             kept.seal.parse().map_err(|_| self.failed("reading", std::io::ErrorKind::InvalidData.into()))?;
         let entry = match client.submission_of_seal(&seal).await {
             Ok(entry) => entry,
-            Err(ClientError::Refused { status: 404, .. }) => return Ok(Opened::Unknown),
+            Err(error) if error.reason() == Some("not_found") => {
+                if self.is_settled(kept) {
+                    self.forget(&kept.seal);
+                }
+                return Ok(Opened::Unknown);
+            }
             Err(error) => return Err(error),
         };
+        if entry.state != "pending" {
+            self.forget(&kept.seal);
+            return Ok(Opened::Over { entry: entry.id, state: entry.state });
+        }
         let round = client.round(&entry.competition_id, &entry.round_number.to_string()).await?;
-        if entry.state == "pending" && matches!(round.state.as_str(), "open" | "pooling") {
+        if matches!(round.state.as_str(), "open" | "pooling") {
             return Ok(Opened::Waits { entry: entry.id });
         }
-        if entry.state != "pending" || round.state != "opening" {
+        if round.state != "opening" {
             self.forget(&kept.seal);
             return Ok(Opened::Over { entry: entry.id, state: entry.state });
         }

@@ -3,9 +3,14 @@
 #[cfg(test)]
 mod it {
     mod blobs;
+    mod custody;
     mod documents;
+    mod entrants;
     mod events;
+    mod gate;
+    mod judges;
     mod pages;
+    mod pools;
     mod queue;
     mod rounds;
     mod signatures;

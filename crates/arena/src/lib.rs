@@ -119,6 +119,8 @@
 //! # Ok::<(), shoal_arena::spec::SpecError>(())
 //! ```
 
+pub mod about;
+pub mod account;
 pub mod calendar;
 pub mod limits;
 pub mod measure;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wire::{Hash, NodeId};
 
+use crate::account::Account;
 use crate::limits;
 use crate::number::PPB;
 
@@ -15,6 +16,8 @@ pub struct Verdict {
     pub wall: Option<Wall>,
     /// Blob with the log of the run; not compared.
     pub log: Hash,
+    /// What the judge tells besides; not compared.
+    pub account: Box<Account>,
 }
 
 /// What was found.
@@ -301,11 +304,15 @@ mod tests {
 
     #[test]
     fn a_seal_binds_judge_nonce_and_verdict() {
-        let verdict = Verdict { outcome: Outcome::Failed(Failure::Trap), wall: None, log: Hash([0; 32]) };
+        let account = Box::default();
+        let verdict =
+            Verdict { outcome: Outcome::Failed(Failure::Trap), wall: None, log: Hash([0; 32]), account };
         let (judge, nonce) = (NodeId([1; 32]), Hash([2; 32]));
         let seal = verdict.seal(&judge, &nonce);
         assert_ne!(seal, verdict.seal(&NodeId([2; 32]), &nonce));
         assert_ne!(seal, verdict.seal(&judge, &Hash([3; 32])));
-        assert_ne!(seal, Verdict { log: Hash([1; 32]), ..verdict }.seal(&judge, &nonce));
+        assert_ne!(seal, Verdict { log: Hash([1; 32]), ..verdict.clone() }.seal(&judge, &nonce));
+        let account = Box::new(Account { reason: "another".to_owned(), ..Account::default() });
+        assert_ne!(seal, Verdict { account, ..verdict }.seal(&judge, &nonce));
     }
 }

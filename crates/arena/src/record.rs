@@ -9,6 +9,7 @@ use ledger::Fact;
 use serde::{Deserialize, Serialize};
 use wire::{Hash, Millis, NodeId};
 
+use crate::about::About;
 use crate::measure::{Failure, Verdict};
 use crate::rule::{Comparison, Scoring};
 use crate::spec::{CompetitionId, Form};
@@ -179,6 +180,27 @@ pub enum Statement {
         /// The verdict.
         verdict: Verdict,
     },
+    /// Lets keys enter a competition by registration, or lets them enter no more. Said by those in charge of it.
+    Register {
+        /// Where.
+        competition: CompetitionId,
+        /// Whose.
+        keys: Vec<NodeId>,
+        /// Whether they may enter from here on.
+        enter: bool,
+    },
+    /// Says what an entry of one's own is, in place of what was said before.
+    Describe {
+        /// Which entry.
+        entry: EntryId,
+        /// What it is.
+        about: About,
+    },
+    /// A judge gives a lease back that it cannot serve: the entry goes to another judge at once.
+    Return {
+        /// Its lease; nothing is bound under it yet.
+        lease: LeaseId,
+    },
 }
 
 /// One item of a pool.
@@ -241,7 +263,7 @@ pub enum Derived {
         /// Until when the judge must bind its verdict.
         expires: Millis,
     },
-    /// A lease ran out: the entry may be leased again.
+    /// A lease ran out or was given back: the entry may be leased again.
     Expired {
         /// Lease.
         lease: LeaseId,

@@ -158,6 +158,24 @@ pub enum Refusal {
         /// Named.
         node: NodeId,
     },
+    /// The competition is by registration, and this key is not on its list.
+    #[error(
+        "{competition} takes entries of registered keys only, and {key} is not one: ask the opener, {opener}, for `shoal arena register {competition} {key}`"
+    )]
+    NotRegistered {
+        /// Name of the competition.
+        competition: String,
+        /// Who wanted to enter.
+        key: NodeId,
+        /// Who opened the competition.
+        opener: NodeId,
+    },
+    /// What an entry says of itself cannot be shown.
+    #[error("{what}")]
+    About {
+        /// What is wrong.
+        what: String,
+    },
     /// A genesis in the middle of a log.
     #[error("the arena has begun already")]
     Begun,

@@ -1,9 +1,11 @@
 //! What an arena and a competition are, in TOML: read once, checked in full, immutable; the id is the hash.
 //!
-//! The canonical text has every key with its value, so two texts that mean the same have one id. It is what a
-//! competition's opener signs and what the log holds.
+//! The canonical text has every key with its value, so two texts that mean the same have one id, and a later build with other
+//! defaults means the same by it. It is what a competition's opener signs and what the log holds.
 
 mod reader;
+mod reward;
+mod screening;
 mod section;
 
 use std::fmt;
@@ -15,9 +17,11 @@ use wire::{Hash, Millis, NodeId, RunId};
 
 use self::reader::Reader;
 pub use self::reader::SpecError;
+pub use self::reward::{Bounty, Rewards};
+pub use self::screening::{Architecture, Screening};
 pub use self::section::{
-    Baseline, Fee, Form, Inputs, JudgeRules, Kind, Links, Resources, Reveal, Rewards, RuleChoice, Schedule,
-    Source, SubmissionRules,
+    Baseline, Fee, Form, Inputs, JudgeRules, Kind, Links, Resources, Reveal, RuleChoice, Schedule, Source,
+    SubmissionRules,
 };
 use crate::limits;
 use crate::rule::{Rule, Takeover};
@@ -69,6 +73,8 @@ pub struct CompetitionSpec {
     pub inputs: Inputs,
     /// What may be entered.
     pub submission: SubmissionRules,
+    /// What is looked for in an entry before it is run.
+    pub screening: Screening,
     /// What an entry may use while it runs.
     pub resources: Resources,
     /// Who judges, and how many must agree.
@@ -116,6 +122,18 @@ impl CompetitionSpec {
         Takeover { margin_ppm: self.takeover.margin_ppm, alpha_ppm: self.takeover.alpha_ppm }
     }
 
+    /// Files that the spec names by their hash, each with its key.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, Hash)> {
+        let all = [
+            ("inputs.code", self.inputs.code),
+            ("inputs.samples", self.inputs.samples),
+            ("resources.environment", self.resources.environment),
+            ("baseline.code", self.baseline.code),
+            ("baseline.template", self.baseline.template),
+        ];
+        all.into_iter().filter_map(|(key, hash)| Some((key, hash?)))
+    }
+
     fn read(reader: &mut Reader) -> Result<Self, SpecError> {
         let name = reader.name("name", None)?;
         let title = reader.text("title", &name, limits::NAME_BYTES)?;
@@ -135,6 +153,7 @@ impl CompetitionSpec {
             schedule: reader.section("schedule", Schedule::read)?,
             inputs: reader.section("inputs", Inputs::read)?,
             submission: reader.section("submission", SubmissionRules::read)?,
+            screening: reader.section("screening", Screening::read)?,
             resources: reader.section("resources", Resources::read)?,
             judges: reader.section("judges", |section| JudgeRules::read(section, kind))?,
             reveal: reader.section("reveal", Reveal::read)?,
@@ -152,6 +171,14 @@ impl CompetitionSpec {
                 limits::PAIRED_ITEMS_MIN
             );
             return Err(SpecError::value("inputs.items", &self.inputs.items, allowed));
+        }
+        if self.kind == Kind::Program && self.inputs.code.is_none() {
+            let allowed = "the hash of the evaluator, which measures what a program answers";
+            return Err(SpecError::Missing { key: "inputs.code".to_owned(), allowed: allowed.to_owned() });
+        }
+        if self.baseline.code.is_none() && !self.baseline.name.is_empty() {
+            let allowed = "the hash of the baseline's code; a name alone sets none";
+            return Err(SpecError::Missing { key: "baseline.code".to_owned(), allowed: allowed.to_owned() });
         }
         // A round is judged before the next one closes, so that the incumbent of each is known.
         let schedule = &self.schedule;

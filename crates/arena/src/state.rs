@@ -16,6 +16,7 @@ mod job;
 mod judge;
 mod lease;
 mod queue;
+mod registry;
 mod reward;
 mod round;
 mod takeover;
@@ -27,7 +28,7 @@ use ledger::fold::{Last, Tip};
 use wire::{Hash, Millis, NodeId, RunId};
 
 pub use self::board::{Leader, LeaderMode, ParetoPoint, Profile, ScorePoint, ScoreToBeat, rank_leaders};
-pub use self::competition::{BoardRow, Champion, Competition, Note, RoundSummary, Status};
+pub use self::competition::{BoardRow, Champion, Claim, Competition, Note, RoundSummary, Status};
 pub use self::entry::{Code, Entrant, Entry, EntryState, Receipt, Role};
 pub use self::gate::{Artefact, Gate, GateReason, RateStatus};
 pub use self::job::{Job, Slot};

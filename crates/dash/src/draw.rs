@@ -1,7 +1,9 @@
 //! Cells: every screen fits 80 × 24, and uses what a larger terminal gives.
 
+mod board;
 mod competition;
 mod home;
+mod reader;
 mod submission;
 
 use ratatui::Frame;
@@ -10,7 +12,10 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
 
-use crate::{Asked, Dash, Modal, Scene, Screen};
+pub(crate) use self::reader::room as reader_room;
+pub(crate) use self::submission::file_room;
+use crate::highlight::Part;
+use crate::{Asked, Modal, Scene, Screen};
 
 /// Colours that carry no meaning of their own.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +36,17 @@ impl Look {
             selected: base.add_modifier(Modifier::REVERSED),
         }
     }
+
+    /// A part of a source. Its own signs say what it is, too.
+    fn part(self, part: Part) -> Style {
+        match part {
+            Part::Comment => self.quiet.add_modifier(Modifier::ITALIC),
+            Part::Text => self.base.fg(Color::Green),
+            Part::Number => self.base.fg(Color::Magenta),
+            Part::Word => self.strong,
+            Part::Name => self.base.fg(Color::Blue),
+        }
+    }
 }
 
 /// Draws the dashboard.
@@ -46,18 +62,26 @@ pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
         Span::styled(format!(" {}{busy}", dash.host), look.quiet),
     ]);
     frame.render_widget(title, head);
-    let keys = match dash.screen {
-        Screen::Home => {
+    let keys = match (&dash.reader, dash.screen) {
+        (Some(reader), _) => {
+            reader::draw(frame, body, dash, reader, look);
+            "j/k move  n/p page  Home/End  r refresh  Esc back  ? keys  q quit"
+        }
+        (None, Screen::Home) => {
             home::draw(frame, body, scene, look);
-            "Enter open  j/k move  n/p page  c completed  r refresh  l light  ? keys  q quit"
+            "Enter open  b board  a news  l log  c completed  r refresh  ? keys  q quit"
         }
-        Screen::Competition => {
+        (None, Screen::Competition) => {
             competition::draw(frame, body, scene, look);
-            "Enter open  f find  m mine  t top  s sort  n/p page  Esc back  ? keys  q quit"
+            "Enter open  l log  b board  a news  f find  m mine  t top  s sort  ? keys"
         }
-        Screen::Submission => {
+        (None, Screen::Board) => {
+            board::draw(frame, body, scene, look);
+            "Enter open  j/k move  n/p page  r refresh  Esc back  ? keys  q quit"
+        }
+        (None, Screen::Submission) => {
             submission::draw(frame, body, scene, look);
-            "Enter read/close  j/k move  n/p page  d download  Esc back  ? keys  q quit"
+            "Enter read/close  l log  j/k move  n/p page  d download  Esc back  ? keys"
         }
     };
     let line = match &dash.trouble {
@@ -66,11 +90,11 @@ pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
     };
     frame.render_widget(line, foot);
     if let Some(modal) = &dash.modal {
-        draw_modal(frame, area, dash, modal, look);
+        draw_modal(frame, area, modal, look);
     }
 }
 
-fn draw_modal(frame: &mut Frame<'_>, area: Rect, _dash: &Dash, modal: &Modal, look: Look) {
+fn draw_modal(frame: &mut Frame<'_>, area: Rect, modal: &Modal, look: Look) {
     let (title, text) = match modal {
         Modal::Alert(words) => ("note", Text::from(format!("{words}\n\nany key closes"))),
         Modal::Ask(Asked::Find, input) => (
@@ -100,15 +124,22 @@ fn draw_modal(frame: &mut Frame<'_>, area: Rect, _dash: &Dash, modal: &Modal, lo
 
 const HELP: &str = "\
 everywhere    q quit  Esc/Backspace back  r refresh
-              l light or dark  ? these keys
+              L light or dark  ? these keys
 lists         j/k or arrows move  Enter open
               n/p or PgDn/PgUp page  Home/End
-competitions  c show those that are over
+competitions  c show those that are over  b board
+              a news of the arena  l what happened
 competition   f find (an id, or a part of a key)
               m mine  t those that took the lead
               s sort by score or by time
+              l read the submission's log
+              b board, with the Pareto front  a news
+              sees: c its code is shown to you, l its log
+board         Enter open the submission; ◆: on the front
 submission    Enter read a file, or close it
+              l log, again: the next judge's
               d download the file
+texts         arrows move by row, n/p by page
 
 any key closes";
 

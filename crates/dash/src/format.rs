@@ -1,11 +1,20 @@
 //! Numbers, times and keys as a person reads them.
 
-use api::model::Time;
+use api::model::{EntryRole, Time};
 use wire::Millis;
 
 /// The first digits of a key.
 pub(crate) fn short(key: &str) -> String {
     key.chars().take(8).collect()
+}
+
+/// The maker's counter, or what an automatic entry is.
+pub(crate) fn version(role: EntryRole, version: u32) -> String {
+    match role {
+        EntryRole::Baseline => "base".to_owned(),
+        EntryRole::Incumbent => "auto".to_owned(),
+        EntryRole::Challenger => version.to_string(),
+    }
 }
 
 /// A score; also a negative one.
@@ -32,6 +41,11 @@ pub(crate) fn span(ms: u64) -> String {
         3600..86_400 => format!("{} h {:02} min", s / 3600, s / 60 % 60),
         _ => format!("{} d {:02} h", s / 86_400, s / 3600 % 24),
     }
+}
+
+/// How long judging took.
+pub(crate) fn took(seconds: f64) -> String {
+    if seconds < 60.0 { format!("{seconds:.1} s") } else { span((seconds * 1000.0) as u64) }
 }
 
 /// Time until a moment, or since.
@@ -65,6 +79,11 @@ pub(crate) fn figure(value: f64, unit: &str) -> String {
     if unit.is_empty() { number } else { format!("{number} {unit}") }
 }
 
+/// Text without control characters, which must not reach the terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace('\t', "    ").chars().filter(|c| !c.is_control()).collect()
+}
+
 /// A size.
 pub(crate) fn bytes(len: u64) -> String {
     match len {
@@ -96,6 +115,7 @@ mod tests {
         assert_eq!(score(None), "–");
         assert_eq!(span(90_000), "1 min 30 s");
         assert_eq!(span(90_000_000), "1 d 01 h");
+        assert_eq!((took(0.44), took(61.0)), ("0.4 s".to_owned(), "1 min 01 s".to_owned()));
         assert_eq!(until(Millis(5000), Time(Millis(2000))), "3 s ago");
         assert_eq!(bar(0.5, 8), "████░░░░");
         assert_eq!(bar(2.0, 4), "████");

@@ -1,150 +1,40 @@
 //! The arena's terminal dashboard: screens, keys, what is asked for, what is drawn.
 //!
-//! It must never know a terminal, a socket or a clock: keys, answers and the time go in, wishes and cells come out.
+//! It must never know a terminal, a socket or a clock: keys, answers, a size and the time go in, wishes and cells come out.
 
 #![cfg_attr(test, recursion_limit = "512")]
 
+mod ask;
+mod board;
 mod detail;
 mod draw;
 mod files;
 mod format;
+mod highlight;
 mod home;
 mod input;
+mod reader;
+mod text;
 
-use api::model::{
-    Competition, CompetitionPage, FilePage, Filter, RoundPage, Sort, SubmissionDetail, SubmissionPage,
-};
+use std::collections::VecDeque;
+
+use api::model::{EntryRole, Event, SubmissionDetail};
 use wire::Millis;
 
+pub use ask::{Answer, BOARD, COMPETITIONS, Key, LINES, PAGE, Wanted, Wish};
 pub use draw::draw;
 pub use input::Input;
+use reader::{Reader, Topic};
 
-/// Rows of a page of submissions.
-pub const PAGE: u32 = 10;
-/// Rows of a page of competitions.
-pub const COMPETITIONS: u32 = 50;
-/// Lines of a file that are asked for at a time.
-pub const LINES: u32 = 500;
-
-/// What the dashboard wants to know or to have done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// A page of competitions.
-    Competitions {
-        /// Also those that are over.
-        completed: bool,
-        /// First row.
-        start: u64,
-    },
-    /// One competition with its rounds.
-    Competition {
-        /// Its id.
-        id: String,
-    },
-    /// A page of a competition's submissions.
-    Submissions(Wanted),
-    /// One submission.
-    Submission {
-        /// Its id.
-        id: u64,
-    },
-    /// Lines of a file.
-    File {
-        /// Submission.
-        id: u64,
-        /// Name.
-        name: String,
-        /// First line.
-        start: u64,
-    },
-    /// A whole file, onto the disk.
-    Download {
-        /// Submission.
-        id: u64,
-        /// Name.
-        name: String,
-        /// Where to.
-        path: String,
-        /// It may replace a file.
-        overwrite: bool,
-    },
-    /// End.
-    Quit,
-}
-
-/// Which submissions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Competition.
-    pub competition: String,
-    /// Part of an entrant's key.
-    pub entrant: Option<String>,
-    /// Which.
-    pub filter: Filter,
-    /// In which order.
-    pub sort: Sort,
-    /// First row.
-    pub start: u64,
-}
-
-/// What was asked for.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// A page of competitions.
-    Competitions(Box<CompetitionPage>),
-    /// A competition and its newest rounds.
-    Competition(Box<Competition>, Box<RoundPage>),
-    /// A page of submissions, and what it answers.
-    Submissions(Wanted, Box<SubmissionPage>),
-    /// A submission.
-    Submission(Box<SubmissionDetail>),
-    /// Lines of a file.
-    File(u64, Box<FilePage>),
-    /// A file lies on the disk.
-    Downloaded(String),
-    /// The file is there already.
-    Exists {
-        /// Submission.
-        id: u64,
-        /// Name.
-        name: String,
-        /// Where.
-        path: String,
-    },
-    /// Something went wrong.
-    Failed(String),
-}
-
-/// A key, as far as the dashboard knows keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
-    /// A character.
-    Char(char),
-    /// Enter.
-    Enter,
-    /// Escape.
-    Escape,
-    /// Backspace.
-    Backspace,
-    /// Up.
-    Up,
-    /// Down.
-    Down,
-    /// Page up.
-    PageUp,
-    /// Page down.
-    PageDown,
-    /// Home.
-    Home,
-    /// End.
-    End,
-}
+/// Columns and rows of a terminal that says nothing of itself.
+const SIZE: (u16, u16) = (80, 24);
 
 /// Screens, one above the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Screen {
     Home,
     Competition,
+    Board,
     Submission,
 }
 
@@ -175,8 +65,15 @@ pub struct Dash {
     screen: Screen,
     home: home::Home,
     one: Option<detail::One>,
+    board: Option<board::Standing>,
     entry: Option<files::Entry>,
+    /// A text above the screen.
+    reader: Option<Reader>,
     modal: Option<Modal>,
+    /// What happened, oldest first.
+    happened: VecDeque<String>,
+    /// Columns and rows.
+    size: (u16, u16),
     /// Light on dark, or dark on light.
     light: bool,
     /// What is under way.
@@ -195,8 +92,12 @@ impl Dash {
             screen: Screen::Home,
             home,
             one: None,
+            board: None,
             entry: None,
+            reader: None,
             modal: None,
+            happened: VecDeque::new(),
+            size: SIZE,
             light: false,
             busy: true,
             trouble: None,
@@ -204,13 +105,35 @@ impl Dash {
         (dash, vec![wish])
     }
 
+    /// Says how large the terminal is, in columns and rows: page keys move by what is seen of a text.
+    pub fn resize(&mut self, width: u16, height: u16) {
+        self.size = (width, height);
+    }
+
+    /// Takes note of an event.
+    pub fn happened(&mut self, event: &Event) {
+        let id = event.competition_id.as_deref();
+        let name = self.home.rows.iter().find(|row| Some(row.id.as_str()) == id).map(|row| row.name.as_str());
+        let line = reader::line(event, name);
+        self.log_line(&line);
+    }
+
+    fn log_line(&mut self, line: &str) {
+        reader::keep(&mut self.happened, line);
+        if let Some(reader) = &mut self.reader {
+            reader.log(&self.happened);
+        }
+    }
+
     /// What to ask for again, because something happened or time has passed.
     pub fn refresh(&mut self) -> Vec<Wish> {
-        let wishes = match (self.screen, &self.one, &self.entry) {
-            (Screen::Competition, Some(one), _) => one.wishes(),
-            (Screen::Submission, _, Some(entry)) => vec![Wish::Submission { id: entry.id }],
+        let mut wishes = match (self.screen, &self.one, &self.entry, &self.board) {
+            (Screen::Competition, Some(one), ..) => one.wishes(),
+            (Screen::Submission, _, Some(entry), _) => vec![Wish::Submission { id: entry.id }],
+            (Screen::Board, _, _, Some(board)) => vec![board.wish()],
             _ => vec![self.home.wish()],
         };
+        wishes.extend(self.reader.as_ref().and_then(Reader::wish));
         self.busy = true;
         wishes
     }
@@ -234,19 +157,40 @@ impl Dash {
                     one.list(*page);
                 }
             }
+            Answer::Board { competition, start, board } => {
+                if let Some(standing) = &mut self.board {
+                    standing.show(&competition, start, *board);
+                }
+            }
+            Answer::News { competition, own, arena } => {
+                if let Some(reader) = &mut self.reader {
+                    reader.news(competition.as_deref(), &own, &arena);
+                }
+            }
             Answer::Submission(found) => {
                 if let Some(entry) = self.entry.as_mut().filter(|entry| entry.id == found.submission.id) {
-                    return entry.show(*found);
+                    return if entry.show(*found) { self.log() } else { Vec::new() };
                 }
             }
             Answer::File(id, page) => {
                 if let Some(entry) = self.entry.as_mut().filter(|entry| entry.id == id) {
-                    entry.file(*page);
+                    entry.file(&page);
+                }
+            }
+            Answer::Gated { id, name, gate } => {
+                if let Some(entry) = self.entry.as_mut().filter(|entry| entry.id == id) {
+                    entry.close(name, *gate);
                 }
             }
             Answer::Downloaded(path) => self.modal = Some(Modal::Alert(format!("saved {path}"))),
             Answer::Exists { id, name, path } => self.modal = Some(Modal::Confirm { id, name, path }),
-            Answer::Failed(words) => self.trouble = Some(words),
+            Answer::Failed(words) => {
+                if let Some(entry) = &mut self.entry {
+                    entry.failed();
+                }
+                self.log_line(&format!("! {words}"));
+                self.trouble = Some(words);
+            }
         }
         Vec::new()
     }
@@ -259,13 +203,18 @@ impl Dash {
         match key {
             Key::Char('q') => return vec![Wish::Quit],
             Key::Char('?') => self.modal = Some(Modal::Help),
-            Key::Char('l') => self.light = !self.light,
+            Key::Char('L') => self.light = !self.light,
             Key::Char('r') => return self.refresh(),
             Key::Escape | Key::Backspace => return self.back(),
             other => {
+                if let Some(reader) = &mut self.reader {
+                    reader.text.key(other, draw::reader_room(self.size));
+                    return Vec::new();
+                }
                 let wishes = match self.screen {
                     Screen::Home => self.home_key(other),
                     Screen::Competition => self.competition_key(other),
+                    Screen::Board => self.board_key(other),
                     Screen::Submission => self.submission_key(other),
                 };
                 self.busy |= !wishes.is_empty();
@@ -276,18 +225,37 @@ impl Dash {
     }
 
     fn back(&mut self) -> Vec<Wish> {
-        self.screen = match self.screen {
-            Screen::Submission => {
-                self.entry = None;
-                // Whoever came by id from the list of competitions goes back there.
-                if self.one.is_some() { Screen::Competition } else { Screen::Home }
-            }
-            Screen::Competition | Screen::Home => {
-                self.one = None;
-                Screen::Home
-            }
+        if self.reader.take().is_some() || self.entry.as_mut().is_some_and(files::Entry::shut) {
+            return Vec::new();
+        }
+        match self.screen {
+            Screen::Submission => self.entry = None,
+            Screen::Board => self.board = None,
+            Screen::Competition | Screen::Home => self.one = None,
+        }
+        // Back to where one came from: a board and a submission may be opened from two screens.
+        self.screen = match (&self.board, &self.one) {
+            (Some(_), _) => Screen::Board,
+            (None, Some(_)) => Screen::Competition,
+            (None, None) => Screen::Home,
         };
         self.refresh()
+    }
+
+    /// A text above the screen, and what it asks for.
+    fn read(&mut self, topic: Topic) -> Vec<Wish> {
+        let mut reader = Reader::new(topic);
+        reader.log(&self.happened);
+        let wish = reader.wish();
+        self.reader = Some(reader);
+        wish.into_iter().collect()
+    }
+
+    fn stand(&mut self, competition: String, name: String) -> Vec<Wish> {
+        let board = board::Standing::new(competition, name);
+        let wish = board.wish();
+        (self.board, self.screen) = (Some(board), Screen::Board);
+        vec![wish]
     }
 
     fn home_key(&mut self, key: Key) -> Vec<Wish> {
@@ -300,18 +268,42 @@ impl Dash {
             self.screen = Screen::Competition;
             return wishes;
         }
-        self.home.key(key)
+        match (key, self.home.selected()) {
+            (Key::Char('b'), Some(found)) => self.stand(found.id.clone(), found.name.clone()),
+            (Key::Char('a'), _) => self.read(Topic::News { competition: None }),
+            (Key::Char('l'), _) => self.read(Topic::Log),
+            _ => self.home.key(key),
+        }
+    }
+
+    fn board_key(&mut self, key: Key) -> Vec<Wish> {
+        let Some(board) = &mut self.board else { return Vec::new() };
+        match (key, board.selected()) {
+            (Key::Enter, Some(id)) => self.open(id),
+            _ => board.key(key),
+        }
     }
 
     fn competition_key(&mut self, key: Key) -> Vec<Wish> {
         let Some(one) = &mut self.one else { return Vec::new() };
+        let (id, name) = (one.competition.id.clone(), one.competition.name.clone());
         match key {
+            Key::Char('b') => self.stand(id, name),
+            Key::Char('a') => self.read(Topic::News { competition: Some((id, name)) }),
             Key::Char('f') => {
                 self.modal = Some(Modal::Ask(Asked::Find, Input::new(one.needle())));
                 Vec::new()
             }
             Key::Enter => match one.selected().map(|row| row.id) {
                 Some(id) => self.open(id),
+                None => Vec::new(),
+            },
+            Key::Char('l') => match one.selected().map(|row| row.id) {
+                Some(id) => {
+                    let wishes = self.open(id);
+                    self.log();
+                    wishes
+                }
                 None => Vec::new(),
             },
             other => one.key(other),
@@ -324,20 +316,36 @@ impl Dash {
         vec![Wish::Submission { id }]
     }
 
+    /// The log of the next judge.
+    fn log(&mut self) -> Vec<Wish> {
+        match self.entry.as_mut().map(files::Entry::log) {
+            Some(Ok(wishes)) => wishes,
+            Some(Err(words)) => {
+                self.modal = Some(Modal::Alert(words.to_owned()));
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
     fn submission_key(&mut self, key: Key) -> Vec<Wish> {
+        if key == Key::Char('l') {
+            return self.log();
+        }
         let Some(entry) = &mut self.entry else { return Vec::new() };
         if key == Key::Char('d') {
             match entry.selected().filter(|file| file.revealed) {
                 Some(file) => {
                     let (id, name) = (entry.id, file.name.clone());
-                    let path = Input::new(&format!("submissions/{id}-{name}"));
+                    let path = Input::new(&proposed_path(id, &name));
                     self.modal = Some(Modal::Ask(Asked::Download { id, name }, path));
                 }
                 None => self.modal = Some(Modal::Alert("this file is not shown yet".to_owned())),
             }
             return Vec::new();
         }
-        entry.key(key)
+        let size = self.size;
+        entry.key(key, |total| draw::file_room(size, total))
     }
 
     fn modal_key(&mut self, modal: Modal, key: Key) -> Vec<Wish> {
@@ -371,6 +379,32 @@ impl Dash {
                 _ => self.one.as_mut().map_or_else(Vec::new, |one| one.find(text)),
             },
         }
+    }
+}
+
+/// Where a submission's file is proposed to be saved.
+pub fn proposed_path(id: u64, name: &str) -> String {
+    format!("submissions/{id}-{name}")
+}
+
+/// Name of a submission's file once its bytes are here. The host names code by its form alone, and a program may be a zip
+/// archive.
+pub fn file_name<'a>(name: &'a str, bytes: &[u8]) -> &'a str {
+    match name {
+        "code.py" | "code.bin" if bytes.starts_with(b"PK\x03\x04") => "code.zip",
+        name => name,
+    }
+}
+
+/// When results that are hidden from whoever asked are shown to it. Before its round is completed only its maker sees
+/// an entry's code; an automatic entry's may be older than the round.
+pub fn results_shown(found: &SubmissionDetail) -> &'static str {
+    match found.submission.role {
+        EntryRole::Challenger if found.submission.code_revealed => "once judges have settled it",
+        EntryRole::Incumbent if found.submission.code_revealed => {
+            "when the round is completed; to its maker once judges have settled it"
+        }
+        _ => "when the round is completed",
     }
 }
 

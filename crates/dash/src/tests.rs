@@ -1,10 +1,14 @@
 //! Pictures of every screen, and the defects that this dashboard must not have (arena specs §12 row 12).
 
+use api::model::{Filter, Gated, Sort};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use serde_json::{Value, json};
 
 use super::*;
+
+mod boards;
+mod reading;
 
 const NOW: &str = "2026-11-21T12:00:00.000Z";
 
@@ -27,7 +31,8 @@ fn competition(name: &str, id: u8, raw: f64) -> Value {
         "id": key(id), "name": name, "title": "Smaller activations", "description": "", "kind": "codec",
         "state": "active", "opener": key(9), "rule": "shoal-link-1", "formula": "", "score_direction": "higher_is_better",
         "takeover_percent": 0.2, "takeover_alpha_percent": 1.0, "start_at": "2026-11-01T11:00:00Z", "end_at": null,
-        "created_at": "2026-10-30T11:00:00Z", "next_round_at": "2026-11-22T11:00:00Z",
+        "created_at": "2026-10-30T11:00:00Z", "updated_at": "2026-11-21T10:00:00Z",
+        "score_scale": "raw", "round_length_in_days": 2.0, "baseline_valid": true, "next_round_at": "2026-11-22T11:00:00Z",
         "curr_round": round(10, "open", "2026-11-20T11:00:00Z", "2026-11-22T11:00:00Z", 0),
         "score_to_beat": { "raw_score": raw * 1.002, "round_number": 9, "provisional": true },
         "top": { "submission_id": 41, "entrant": key(0xab), "score": 0.71, "raw_score": raw, "round_number": 7,
@@ -57,7 +62,7 @@ fn submission(id: u64, state: &str, raw: Option<f64>) -> Value {
         "id": id, "competition_id": key(1), "competition": "matrix-compression", "round_number": 9, "state": state,
         "entrant": key(0xab), "version": id % 4, "form": "component",
         "role": if id.is_multiple_of(4) { "incumbent" } else { "challenger" },
-        "submitted_at": "2026-11-20T09:30:00Z", "eval_at": raw.map(|_| "2026-11-20T12:10:00Z"),
+        "submitted_at": "2026-11-20T09:30:00Z", "eval_at": raw.map(|_| "2026-11-20T12:10:00Z"), "eval_time_in_seconds": raw.map(|_| 12.25),
         "score": raw.map(|raw| raw / 6.0), "raw_score": raw, "rank": raw.map(|_| 3), "top_score": id == 41,
         "takeover": id == 42, "eval_error": (state == "failed").then_some("ran out of fuel"),
         "compression_ratio": null, "similarity": null, "task_time_s": null, "revealed": state != "evaluating",
@@ -119,6 +124,8 @@ fn detailed() -> Dash {
     assert_eq!(dash.key(Key::Enter), [Wish::Submission { id: 42 }]);
     let mut found = submission(42, "scored", Some(-3.5));
     let more = json!({
+        "about": { "title": "rows from rows", "note": "First try.\nNo tables.", "language": "Rust",
+            "licence": "Apache-2.0", "link": "" },
         "seal": key(5), "code_hash": key(6), "code_bytes": 48_211, "origin": null, "parents": [41],
         "lineage": [42, 41], "echo_of": null, "copy_of": null, "round_state": "completed",
         "round_end_at": "2026-11-20T11:00:00Z", "schema_version": 1, "entrusted": false, "capabilities": [],
@@ -159,6 +166,8 @@ fn pictures() {
     insta::assert_snapshot!("competition_narrow", picture(&opened(), 80, 24));
     insta::assert_snapshot!("submission", picture(&detailed(), 100, 24));
     insta::assert_snapshot!("submission_narrow", picture(&detailed(), 80, 24));
+    insta::assert_snapshot!("home_wide", picture(&home(), 120, 12));
+    insta::assert_snapshot!("competition_wide", picture(&opened(), 120, 40));
     let mut dash = detailed();
     dash.key(Key::Char('j'));
     dash.key(Key::Char('j'));
@@ -186,6 +195,25 @@ fn eighty_columns_are_enough() {
     {
         assert!(submission.contains(whole), "{whole:?} is not in\n{submission}");
     }
+}
+
+#[test]
+fn what_a_judge_tells_besides_is_shown() {
+    let mut dash = detailed();
+    let found = dash.entry.as_mut().and_then(|entry| entry.found.as_mut()).unwrap();
+    let told = &mut found.judgements[0];
+    told.usage.cpu_s = 1.5;
+    told.usage.fuel = 2_000_000_000;
+    (told.machine.cores, told.machine.cpu_model) = (3, "Test CPU".to_owned());
+    let shown = picture(&dash, 160, 30);
+    for words in ["1.50 s of processor time", "2.000 G fuel", "3 × Test CPU"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let failure =
+        json!({ "kind": "Forbidden", "message": "forbidden", "reason": "solution.py:3: imports ctypes" });
+    let found = dash.entry.as_mut().and_then(|entry| entry.found.as_mut()).unwrap();
+    found.judgements[0].failure = serde_json::from_value(failure).unwrap();
+    assert!(picture(&dash, 160, 30).contains("forbidden: solution.py:3: imports ctypes"));
 }
 
 #[test]
@@ -271,7 +299,6 @@ fn find_takes_an_id_or_a_part_of_a_key() {
 fn a_long_file_is_read_to_its_end() {
     let mut dash = detailed();
     dash.key(Key::Char('j'));
-    assert_eq!(dash.key(Key::Enter), [], "hidden code is not asked for");
     dash.key(Key::Char('j'));
     let name = "judgement-7.log".to_owned();
     assert_eq!(dash.key(Key::Enter), [Wish::File { id: 42, name: name.clone(), start: 0 }]);
@@ -283,6 +310,104 @@ fn a_long_file_is_read_to_its_end() {
     dash.answer(file(1000, 200, 1200));
     assert_eq!(dash.key(Key::End), []);
     assert!(picture(&dash, 100, 24).contains("1200 line 1199"));
+}
+
+fn gate(reason: &str, reveal_at: Option<&str>) -> Gated {
+    let gate = json!({ "reason": reason, "message": "the code is not shown yet", "round_state": "completed",
+        "round_end_at": "2026-11-20T11:00:00Z", "reveal_at": reveal_at });
+    serde_json::from_value(gate).unwrap()
+}
+
+#[test]
+fn what_is_hidden_says_why_and_until_when() {
+    let mut dash = detailed();
+    dash.key(Key::Char('j'));
+    let name = "code.wasm".to_owned();
+    assert_eq!(dash.key(Key::Enter), [Wish::File { id: 42, name: name.clone(), start: 0 }]);
+    dash.answer(Answer::Gated {
+        id: 42,
+        name,
+        gate: Box::new(gate("code_not_revealed", Some("2026-11-22T09:30:00Z"))),
+    });
+    insta::assert_snapshot!("gate", picture(&dash, 80, 24));
+    // Enter or Escape closes it; the screen stays.
+    assert_eq!(dash.key(Key::Enter), []);
+    assert!(picture(&dash, 80, 24).contains("Raw score"));
+    assert_eq!(dash.screen, Screen::Submission);
+}
+
+#[test]
+fn logs_are_one_key_away_and_wrap() {
+    // From the list: the submission opens with its log.
+    let mut dash = opened();
+    dash.key(Key::Char('j'));
+    assert_eq!(dash.key(Key::Char('l')), [Wish::Submission { id: 42 }]);
+    let found = detailed().entry.unwrap().found.unwrap();
+    let log = Wish::File { id: 42, name: "judgement-7.log".to_owned(), start: 0 };
+    assert_eq!(dash.answer(Answer::Submission(Box::new(found.clone()))), std::slice::from_ref(&log));
+    let long = "x".repeat(150);
+    let page = json!({ "name": "judgement-7.log", "data": format!("one\n{long}end\n\u{1b}[31mthree\n"), "is_binary": false,
+        "download_url": "", "pagination": { "start_idx": 0, "end_idx": 3, "lines": 3, "next_start_idx": null } });
+    dash.answer(Answer::File(42, serde_json::from_value(page).unwrap()));
+    insta::assert_snapshot!("log", picture(&dash, 80, 12));
+    let wide = picture(&dash, 120, 40);
+    assert!(wide.contains("submission 42") && wide.contains("3 [31mthree"), "{wide}");
+    // One judge: there is no other log. Escape goes back to the numbers, then to the list.
+    assert_eq!(dash.key(Key::Char('l')), []);
+    assert_eq!(dash.key(Key::Escape), []);
+    assert_eq!(dash.screen, Screen::Submission);
+    dash.key(Key::Escape);
+    assert_eq!(dash.screen, Screen::Competition);
+    // Several: the key goes round.
+    let mut two = found.clone();
+    let mut other = two.files[2].clone();
+    other.name = "judgement-9.log".to_owned();
+    two.files.push(other);
+    let mut dash = detailed();
+    dash.answer(Answer::Submission(Box::new(two)));
+    assert_eq!(dash.key(Key::Char('l')), std::slice::from_ref(&log));
+    dash.answer(file(0, 5, 5));
+    assert_eq!(
+        dash.key(Key::Char('l')),
+        [Wish::File { id: 42, name: "judgement-9.log".to_owned(), start: 0 }]
+    );
+    // Hidden: the host is asked, and says why.
+    let mut hidden = found.clone();
+    hidden.submission.revealed = false;
+    hidden.files.truncate(2);
+    let mut dash = detailed();
+    dash.answer(Answer::Submission(Box::new(hidden)));
+    assert!(matches!(&dash.key(Key::Char('l'))[..], [Wish::File { id: 42, .. }]));
+    dash.answer(Answer::Gated {
+        id: 42,
+        name: "judgement.log".to_owned(),
+        gate: Box::new(gate("round_not_completed", None)),
+    });
+    assert!(picture(&dash, 80, 24).contains("round_not_completed"));
+    // Shown, and nobody judged it.
+    let mut none = found;
+    none.files.truncate(2);
+    let mut dash = detailed();
+    dash.answer(Answer::Submission(Box::new(none)));
+    assert_eq!(dash.key(Key::Char('l')), []);
+    assert!(picture(&dash, 80, 24).contains("no judge has shown a log"));
+}
+
+#[test]
+fn registration_says_where_the_viewer_s_key_stands() {
+    for (may, words) in [
+        (json!(true), "● active, you may enter"),
+        (json!(false), "● active, not registered"),
+        (Value::Null, "● active, by registration"),
+    ] {
+        let mut dash = opened();
+        let mut found = competition("matrix-compression", 1, 4.2);
+        found["by_registration"] = json!(true);
+        found["may_enter"] = may;
+        let rounds = serde_json::from_value(json!({ "rounds": [], "pagination": page(&[], 0, 0) })).unwrap();
+        dash.answer(Answer::Competition(Box::new(serde_json::from_value(found).unwrap()), Box::new(rounds)));
+        assert!(picture(&dash, 80, 24).contains(words), "{}", picture(&dash, 80, 24));
+    }
 }
 
 #[test]

@@ -3,10 +3,13 @@
 mod component;
 mod program;
 
+use std::time::{Duration, Instant};
+
+use arena::account::Usage;
 use arena::measure::Failure;
 
-pub(crate) use self::component::{Clock, ComponentCoder, in_time};
-pub(crate) use self::program::{Contract, ProgramCoder};
+pub(crate) use self::component::{Clock, ComponentCoder};
+pub(crate) use self::program::{Contract, InJail, ProgramCoder, unpack};
 use crate::error::JudgeError;
 use crate::input::Direction;
 use crate::judge::failure;
@@ -87,6 +90,23 @@ impl Stop {
         Self::Judge(JudgeError::Sandbox(error.to_string()))
     }
 
+    /// The same for a baseline or an evaluator beside an entry. If the evaluation's time is over, it was the entry that left it
+    /// too little.
+    pub(crate) fn beside(self, what: &'static str, deadline: Instant) -> Self {
+        match self {
+            Self::Entry(Failure::Time | Failure::Startup, _) if Instant::now() >= deadline => {
+                Self::out_of_time()
+            }
+            other => Self::Judge(other.into_reference(what)),
+        }
+    }
+
+    /// All calls together were too much.
+    pub(crate) fn out_of_time() -> Self {
+        let reason = "all calls together took longer than a judge's lease allows (judges.lease_s)";
+        Self::Entry(Failure::Time, reason.to_owned())
+    }
+
     /// The same for code that is not an entry.
     pub(crate) fn into_reference(self, what: &'static str) -> JudgeError {
         match self {
@@ -98,6 +118,23 @@ impl Stop {
     }
 }
 
+/// Nanoseconds, as verdicts have them.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Gives up once a deadline has passed. `coders` are those whose calls took the time, the entry first: where one of them was
+/// kept waiting it is nobody's fault but the machine's.
+pub(crate) fn in_time(deadline: Instant, coders: &[&dyn Coder]) -> Result<(), Stop> {
+    if Instant::now() < deadline {
+        return Ok(());
+    }
+    if coders.iter().any(|coder| coder.starved()) {
+        return Err(JudgeError::Busy { what: "all calls of an entry" }.into());
+    }
+    Err(Stop::out_of_time())
+}
+
 /// An entry, ready to be called.
 pub(crate) trait Coder {
     /// Calls one function on `data`; more than `most` bytes back are a failure.
@@ -106,8 +143,14 @@ pub(crate) trait Coder {
     /// Whether its time is counted in fuel.
     fn has_fuel(&self) -> bool;
 
-    /// What it wrote, for the log.
+    /// Whether it had to wait for other work on this machine for a good part of its calls until now.
+    fn starved(&self) -> bool;
+
+    /// What it wrote, for the log. Ends it.
     fn written(&mut self) -> String {
         String::new()
     }
+
+    /// What it took; of a program, once it has ended.
+    fn usage(&self) -> Usage;
 }

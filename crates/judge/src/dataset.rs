@@ -5,8 +5,8 @@
 //! | column | what | if missing |
 //! |---|---|---|
 //! | `file` | name below the folder, without `..` | – |
-//! | `blake3` | hash of the content, 64 hex digits | the content is not checked |
-//! | `bytes` | its length | not checked |
+//! | `blake3` | hash of the file, 64 hex digits | the content is not checked; pools and published samples must have it |
+//! | `bytes` | length of the file | not checked |
 //! | `rows`, `cols` | shape | one row |
 //! | `dtype` | `bf16`, little-endian and row-major: the only one | `bf16` |
 //! | `direction` | `forward` or `backward` | `forward` |
@@ -19,6 +19,7 @@
 mod manifest;
 mod remote;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,6 +44,8 @@ pub struct Dataset {
     store: Arc<dyn ObjectStore>,
     prefix: Location,
     manifest: Manifest,
+    /// What helps where the store refuses.
+    hint: Option<&'static str>,
 }
 
 impl Dataset {
@@ -50,18 +53,27 @@ impl Dataset {
     pub async fn open(store: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self, JudgeError> {
         let place = if prefix.is_empty() { store.to_string() } else { format!("{store}/{prefix}") };
         let prefix = Location::parse(prefix).map_err(|error| fault(&place, error.to_string()))?;
-        Self::open_at(place, store, prefix).await
+        Self::open_at(place, store, prefix, None).await
     }
 
-    /// Opens what an address names: `http://`, `https://` and `s3://BUCKET/PREFIX` are prefixes of object stores (for S3
-    /// the usual `AWS_…` variables hold key, region and endpoint), anything else is a folder.
+    /// Opens what an address names: `http://`, `https://`, `s3://BUCKET/PREFIX` and `gs://BUCKET/PREFIX` are prefixes of
+    /// object stores (the usual `AWS_…` and `GOOGLE_…` variables hold key, region and endpoint; without a key they are asked
+    /// unsigned, with `AWS_SKIP_SIGNATURE=false` or `GOOGLE_SKIP_SIGNATURE=false` as the machine's role), anything else is
+    /// a folder.
     pub async fn at(place: &str) -> Result<Self, JudgeError> {
+        let text = |value: OsString| value.into_string().ok();
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+        Self::at_with(place, &variables.collect::<Vec<_>>()).await
+    }
+
+    /// The same with given settings in place of the process's variables.
+    pub async fn at_with(place: &str, settings: &[(String, String)]) -> Result<Self, JudgeError> {
         if !place.contains("://") {
             return Self::folder(Path::new(place)).await;
         }
-        let (store, prefix) = remote::store(place).map_err(|reason| fault(place, reason))?;
+        let (store, prefix) = remote::store(place, settings).map_err(|reason| fault(place, reason))?;
         let shown = place.trim_end_matches('/').to_owned();
-        Self::open_at(shown, store, prefix).await
+        Self::open_at(shown, store, prefix, remote::unsigned_hint(place, settings)).await
     }
 
     /// Opens a folder.
@@ -69,20 +81,21 @@ impl Dataset {
         let place = folder.display().to_string();
         let store =
             LocalFileSystem::new_with_prefix(folder).map_err(|error| fault(&place, error.to_string()))?;
-        Self::open_at(place, Arc::new(store), Location::default()).await
+        Self::open_at(place, Arc::new(store), Location::default(), None).await
     }
 
     async fn open_at(
         place: String,
         store: Arc<dyn ObjectStore>,
         prefix: Location,
+        hint: Option<&'static str>,
     ) -> Result<Self, JudgeError> {
-        let bytes = read(&store, &prefix.clone().join(MANIFEST), limits::MANIFEST_BYTES_MAX)
+        let bytes = read(&store, &prefix.clone().join(MANIFEST), limits::MANIFEST_BYTES_MAX, hint)
             .await
             .map_err(|reason| fault(&format!("{place}/{MANIFEST}"), reason))?;
         let manifest =
             Manifest::parse(&bytes).map_err(|reason| fault(&format!("{place}/{MANIFEST}"), reason))?;
-        Ok(Self { place, store, prefix, manifest })
+        Ok(Self { place, store, prefix, manifest, hint })
     }
 
     /// What it lists.
@@ -95,22 +108,30 @@ impl Dataset {
         &self.place
     }
 
-    /// Reads and checks one item.
-    pub async fn input(&self, item: &Item) -> Result<Input, JudgeError> {
+    /// Reads one item as it is stored, checked against length and hash where the manifest has them.
+    pub async fn bytes(&self, item: &Item) -> Result<Vec<u8>, JudgeError> {
         let place = format!("{}/{}", self.place, item.file);
         let location = Location::parse(&item.file).map_err(|error| fault(&place, error.to_string()))?;
         let location = self.prefix.parts().chain(location.parts()).collect();
-        let bytes = read(&self.store, &location, limits::INPUT_BYTES_MAX + 64)
+        let bytes = read(&self.store, &location, limits::INPUT_BYTES_MAX + 64, self.hint)
             .await
             .map_err(|reason| fault(&place, reason))?;
-        let input = Input::of_blob(item.file.clone(), &bytes, item.shape.clone(), item.direction)
-            .map_err(|error| fault(&place, error.to_string()))?;
-        match item.hash {
-            Some(expected) if expected != input.hash => {
-                Err(JudgeError::Mismatch { place, expected, found: input.hash })
-            }
-            _ => Ok(input),
+        if let Some(expected) = item.bytes.filter(|expected| *expected != bytes.len() as u64) {
+            let found = bytes.len();
+            return Err(fault(&place, format!("the manifest says {expected} bytes, the file has {found}")));
         }
+        let found = Hash::of(&bytes);
+        match item.hash {
+            Some(expected) if expected != found => Err(JudgeError::Mismatch { place, expected, found }),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Reads and checks one item.
+    pub async fn input(&self, item: &Item) -> Result<Input, JudgeError> {
+        let bytes = self.bytes(item).await?;
+        Input::of_blob(item.file.clone(), &bytes, item.shape.clone(), item.direction)
+            .map_err(|error| fault(&format!("{}/{}", self.place, item.file), error.to_string()))
     }
 
     /// Reads and checks everything, in the order of the manifest.
@@ -175,9 +196,18 @@ fn fault(place: &str, reason: String) -> JudgeError {
     JudgeError::Dataset { place: place.to_owned(), reason }
 }
 
-async fn read(store: &Arc<dyn ObjectStore>, location: &Location, most: usize) -> Result<Vec<u8>, String> {
+async fn read(
+    store: &Arc<dyn ObjectStore>,
+    location: &Location,
+    most: usize,
+    hint: Option<&str>,
+) -> Result<Vec<u8>, String> {
     let found = store.get(location).await.map_err(|error| match error {
         object_store::Error::NotFound { .. } => "not there".to_owned(),
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
+            format!("{error}{hint}")
+        }
         other => other.to_string(),
     })?;
     if found.meta.size > most as u64 {

@@ -47,6 +47,22 @@ pub enum JudgeError {
         /// Here.
         ours: Hash,
     },
+    /// Native programs are made for another processor than this machine's.
+    #[error("native programs are made for {asked} here, this machine is {ours}")]
+    Architecture {
+        /// In the spec.
+        asked: &'static str,
+        /// Here.
+        ours: &'static str,
+    },
+    /// A time limit was missed while something else used this machine's processors.
+    #[error(
+        "{what} took too long while other work kept this machine busy: that is no fault of the entry; judge on a machine with less to do, or in fewer lanes"
+    )]
+    Busy {
+        /// What was under way.
+        what: &'static str,
+    },
     /// Programs cannot be contained on this machine.
     #[error("this machine cannot judge programs: {0}")]
     NoJail(String),

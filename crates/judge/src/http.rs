@@ -4,6 +4,7 @@
 //! One connection per request. Head, body and time of an answer are bounded before they are believed: what answers here
 //! is the entry.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
@@ -66,8 +67,12 @@ impl std::fmt::Display for HttpError {
     }
 }
 
-/// Separates the parts of a request. Fixed: a body that holds it is an input that we made.
-const BOUNDARY: &str = "shoal-5d1f0c3a9b7e4286-boundary";
+/// Separates the parts of a request; nobody knows it before. An evaluator is sent what an entry answered, and an answer that
+/// held the boundary could bring parts of its own.
+fn boundary() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("shoal-{:016x}{:016x}", random(), random())
+}
 
 fn bad(what: impl Into<String>) -> HttpError {
     HttpError::Answer(what.into())
@@ -99,20 +104,21 @@ pub(crate) fn post(
     most: usize,
     until: Instant,
 ) -> Result<Vec<u8>, HttpError> {
+    let boundary = boundary();
     let heads: Vec<String> = parts
         .iter()
         .map(|(name, _)| {
             format!(
-                "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"data\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"data\"\r\nContent-Type: application/octet-stream\r\n\r\n"
             )
         })
         .collect();
-    let end = format!("--{BOUNDARY}--\r\n");
+    let end = format!("--{boundary}--\r\n");
     let length: usize =
         heads.iter().zip(parts).map(|(head, (_, body))| head.len() + body.len() + 2).sum::<usize>()
             + end.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: entry\r\nConnection: close\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {length}\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: entry\r\nConnection: close\r\nContent-Type: multipart/form-data; boundary={boundary}\r\nContent-Length: {length}\r\n\r\n"
     );
     let mut pieces: Vec<&[u8]> = vec![head.as_bytes()];
     for (head, (_, body)) in heads.iter().zip(parts) {
@@ -267,8 +273,7 @@ mod tests {
         let server = thread::spawn(move || {
             let mut request = Vec::new();
             let mut chunk = [0; 4096];
-            let end = format!("--{BOUNDARY}--\r\n");
-            while !request.ends_with(end.as_bytes()) {
+            while !request.ends_with(b"--\r\n") {
                 let read = theirs.read(&mut chunk).unwrap();
                 request.extend_from_slice(&chunk[..read]);
             }
@@ -291,6 +296,13 @@ mod tests {
         assert!(request.starts_with("POST /compress HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("name=\"file\""), "{request}");
         found
+    }
+
+    #[test]
+    fn no_boundary_comes_twice() {
+        let (one, two) = (boundary(), boundary());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), 38, "at most 70 characters (RFC 2046 section 5.1.1)");
     }
 
     #[test]

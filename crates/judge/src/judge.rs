@@ -10,6 +10,7 @@ use arena::measure::{Failure, Outcome, Verdict, Wall};
 use arena::spec::{CompetitionSpec, Form, Source};
 use wire::Hash;
 
+use crate::blame::GivenBack;
 use crate::coder::{Coder, ComponentCoder, Contract, ProgramCoder, Stop};
 use crate::environment::Environment;
 use crate::error::JudgeError;
@@ -18,6 +19,7 @@ use crate::input::Input;
 use crate::kind::{self, Measured};
 use crate::limits;
 use crate::log::RunLog;
+use crate::machine;
 
 /// Code of an entry, a baseline, an evaluator or a generator.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +112,8 @@ pub struct Judge {
     compiled: Mutex<BTreeMap<Hash, sandbox::Codec>>,
     machine: OnceLock<Result<sandbox::Machine, String>>,
     building: Mutex<()>,
+    /// How often an entry, under a spec, was given back since this machine was busy.
+    given_back: Mutex<GivenBack>,
 }
 
 impl Judge {
@@ -124,6 +128,7 @@ impl Judge {
             compiled: Mutex::default(),
             machine: OnceLock::new(),
             building: Mutex::default(),
+            given_back: Mutex::default(),
         })
     }
 
@@ -147,10 +152,8 @@ impl Judge {
     /// # Errors
     /// What is wrong with this judge or with the competition. What is wrong with the entry is the verdict.
     pub fn evaluate(&self, case: &Case<'_>, inputs: &[Input]) -> Result<Evaluation, JudgeError> {
-        let ours = Self::runtime_hash();
-        if let Some(pinned) = case.spec.resources.runtime.filter(|pinned| *pinned != ours) {
-            return Err(JudgeError::Runtime { pinned, ours });
-        }
+        let deadline = case.deadline();
+        Self::has_runtime(case.spec)?;
         let mut log = RunLog::default();
         log.line(&format!(
             "{} {} of {} bytes, {} inputs",
@@ -160,7 +163,12 @@ impl Judge {
             inputs.len()
         ));
         let kind = kind::of(case.spec.kind);
-        let (outcome, wall, cost) = match kind.measure(self, case, inputs, &mut log) {
+        let screened = self.screen(case, deadline, &mut log);
+        let measured = screened.and_then(|()| {
+            let measured = kind.measure(self, case, inputs, deadline, &mut log);
+            measured.map_err(|stop| self.busy_again(case, stop))
+        });
+        let (outcome, wall, cost) = match measured {
             Ok(Measured { outputs, measures, wall, cost }) => {
                 let hashes: Vec<Hash> = inputs.iter().map(|input| input.hash).collect();
                 let inputs = arena::state::inputs_hash(&hashes);
@@ -169,14 +177,25 @@ impl Judge {
             Err(Stop::Entry(failure, reason)) => {
                 log.line(&format!("failed: {failure}"));
                 log.entry("entry", &reason);
+                if failure.is_screening() {
+                    log.account.reason =
+                        plain(reason.lines().next().unwrap_or_default(), arena::limits::REASON_BYTES);
+                }
                 // Where entries are timed by the clock a verdict has a time; here there is none to tell.
                 let wall = Wall { task_time_ns: 0, over_baseline_ppm: 0 };
                 (Outcome::Failed(failure), Some(wall), Cost::default())
             }
             Err(Stop::Judge(error)) => return Err(error),
         };
-        let log = log.into_bytes();
-        Ok(Evaluation { verdict: Verdict { outcome, wall, log: Hash::of(&log) }, log, cost })
+        let jail = if case.entry.form == Form::Component { None } else { self.machine().ok() };
+        log.account.machine = machine::describe(jail);
+        log.closing();
+        let (log, account) = log.into_parts();
+        Ok(Evaluation {
+            verdict: Verdict { outcome, wall, log: Hash::of(&log), account: Box::new(account) },
+            log,
+            cost,
+        })
     }
 
     /// An entry, ready to be called.
@@ -185,11 +204,32 @@ impl Judge {
         case: &Case<'_>,
         code: Code<'_>,
         contract: Contract,
+        deadline: Instant,
     ) -> Result<Box<dyn Coder>, Stop> {
         match code.form {
-            Form::Component => Ok(Box::new(self.component(case.spec, code.bytes)?)),
-            Form::Python | Form::Native => Ok(Box::new(ProgramCoder::new(self, case, code, contract)?)),
+            Form::Component => Ok(Box::new(self.component(case.spec, code.bytes, deadline)?)),
+            Form::Python | Form::Native => {
+                Ok(Box::new(ProgramCoder::new(self, case, code, contract, deadline)?))
+            }
         }
+    }
+
+    /// An entry that a busy machine stopped is given back [`limits::BUSY_RETURNS`] times in a round; then its time is what
+    /// it took here: what the kernel tells is not exact, and an entry that looks starved wherever it goes would never be
+    /// judged. The competition's own baseline is always given back.
+    fn busy_again(&self, case: &Case<'_>, stop: Stop) -> Stop {
+        let Stop::Judge(JudgeError::Busy { what }) = stop else { return stop };
+        let code = Hash::of(case.entry.bytes);
+        if case.spec.baseline.code == Some(code) {
+            return stop;
+        }
+        let parts = [&case.spec.id().0.0[..], &code.0, &case.seed.0];
+        let key = Hash::of_parts("shoal 2026-11 arena given back", &parts);
+        if self.given_back.lock().unwrap_or_else(PoisonError::into_inner).again(key) {
+            return stop;
+        }
+        let times = limits::BUSY_RETURNS;
+        Stop::Entry(Failure::Time, format!("{what} took too long, as at {times} attempts before"))
     }
 
     /// What programs are jailed with; found out at the first program.
@@ -223,12 +263,18 @@ impl Judge {
         case: &Case<'_>,
         code: Code<'_>,
         what: &'static str,
+        deadline: Instant,
     ) -> Result<Box<dyn Coder>, JudgeError> {
         let contract = if what == "baseline" { Contract::Codec } else { Contract::Evaluator };
-        self.coder(case, code, contract).map_err(|stop| stop.into_reference(what))
+        self.coder(case, code, contract, deadline).map_err(|stop| stop.into_reference(what))
     }
 
-    fn component(&self, spec: &CompetitionSpec, bytes: &[u8]) -> Result<ComponentCoder, Stop> {
+    fn component(
+        &self,
+        spec: &CompetitionSpec,
+        bytes: &[u8],
+        deadline: Instant,
+    ) -> Result<ComponentCoder, Stop> {
         let hash = Hash::of(bytes);
         let known = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).cloned();
         let codec = if let Some(codec) = known {
@@ -243,13 +289,14 @@ impl Judge {
             codec
         };
         let resources = &spec.resources;
+        let cpu = Duration::from_secs(resources.call_s);
         let limits = sandbox::CallLimits {
             fuel: resources.fuel,
-            wall: Duration::from_secs(resources.call_s),
+            wall: cpu * limits::PATIENCE,
             memory_bytes: resources.memory_bytes,
             output_bytes: 0,
         };
-        Ok(ComponentCoder::new(codec, limits))
+        Ok(ComponentCoder::new(codec, limits, cpu, deadline))
     }
 }
 
@@ -268,6 +315,13 @@ impl Case<'_> {
     pub(crate) fn order(&self) -> Hash {
         Hash::of_parts("shoal 2026-11 arena call order", &[&self.seed.0, &Hash::of(self.entry.bytes).0])
     }
+}
+
+/// A text without control characters, `most` bytes of it: what a verdict may hold.
+pub(crate) fn plain(text: &str, most: usize) -> String {
+    let mut plain: String = text.chars().filter(|c| !c.is_control()).collect();
+    plain.truncate(plain.floor_char_boundary(most));
+    plain
 }
 
 /// Names of kinds for logs.

@@ -3,6 +3,8 @@
 mod codec;
 mod program;
 
+use std::time::Instant;
+
 use arena::measure::{Measures, Wall};
 use wire::Hash;
 
@@ -27,12 +29,13 @@ pub(crate) trait Kind {
     /// Inputs of a round from its seed, where the spec says that a generator makes them.
     fn generate(&self, judge: &Judge, case: &Case<'_>) -> Result<Vec<Input>, JudgeError>;
 
-    /// Runs an entry on all inputs.
+    /// Runs an entry on all inputs, until `deadline` at most.
     fn measure(
         &self,
         judge: &Judge,
         case: &Case<'_>,
         inputs: &[Input],
+        deadline: Instant,
         log: &mut RunLog,
     ) -> Result<Measured, Stop>;
 }

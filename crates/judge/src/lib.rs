@@ -4,7 +4,9 @@
 
 mod archive;
 pub mod baseline;
+mod blame;
 mod coder;
+mod covers;
 pub mod dataset;
 pub mod docket;
 pub mod environment;
@@ -17,9 +19,11 @@ mod kind;
 pub mod limits;
 pub mod local;
 mod log;
+mod machine;
 pub mod pack;
 mod pair;
 mod plan;
+mod screening;
 pub mod synthetic;
 
 pub use archive::ArchiveError;

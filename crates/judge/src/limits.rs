@@ -1,5 +1,7 @@
 //! Every bound of the crate, in one place.
 
+use std::time::Duration;
+
 /// Longest manifest of a data set, bytes.
 pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
 /// Most inputs of a data set.
@@ -44,6 +46,8 @@ pub const HTTP_HEAD_BYTES: usize = 16 << 10;
 pub const LOCK_FILE_BYTES: usize = 1 << 20;
 /// Time that building an environment of programs may take, seconds.
 pub const ENVIRONMENT_BUILD_S: u64 = 900;
+/// Pause between two looks whether a step of that is over, milliseconds.
+pub const ENVIRONMENT_LOOK_MS: u64 = 50;
 /// Compiled components that a judge keeps in memory.
 pub const COMPILED_KEPT: usize = 64;
 /// Most files and folders in an entry's archive.
@@ -52,6 +56,24 @@ pub const ARCHIVE_FILES_MAX: usize = 1024;
 pub const ARCHIVE_BYTES_MAX: u64 = 256 << 20;
 /// Most folders in each other in an entry's archive, the file included.
 pub const ARCHIVE_DEPTH_MAX: usize = 12;
+/// Largest Python source of an entry, bytes: parsing takes a few hundred times as much memory.
+pub const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// Memory for parsing an entry's sources, bytes.
+pub const SCREENING_MEMORY_BYTES: u64 = 1 << 30;
+/// Processor time for that.
+pub const SCREENING_CPU: Duration = Duration::from_secs(30);
+/// Time by the clock for that, if the lease lasts so long. Beyond it the machine is to blame, not the entry.
+pub const SCREENING_WALL: Duration = Duration::from_mins(5);
+/// All Python sources of an entry together, bytes.
+pub const SOURCES_BYTES_MAX: usize = 4 << 20;
+/// Findings of screening that a judge keeps; beyond that the folder is emptied.
+pub const SCREENED_KEPT: usize = 4096;
+/// How often an entry is given back by one judge since its machine was busy; then its time counts.
+pub const BUSY_RETURNS: u32 = 2;
+/// Entries of which a judge remembers that.
+pub const GIVEN_BACK_KEPT: usize = 4096;
+/// A component's call is ended by the clock only after so many times its time limit: until then its processor time counts.
+pub const PATIENCE: u32 = 8;
 /// Time to reach an object store, seconds.
 pub const CONNECT_S: u64 = 10;
 /// Time for one object of a data set, retries included, seconds.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use arena::account::Account;
+
 use crate::limits;
 
 /// A bounded text.
@@ -9,6 +11,8 @@ use crate::limits;
 pub(crate) struct RunLog {
     text: String,
     dropped: u64,
+    /// What the verdict tells besides.
+    pub(crate) account: Account,
 }
 
 impl RunLog {
@@ -31,12 +35,35 @@ impl RunLog {
         }
     }
 
-    /// The log as it is stored.
-    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+    /// The last lines: what the entry took, and where.
+    pub(crate) fn closing(&mut self) {
+        let Account { metrics, usage, machine, .. } = self.account.clone();
+        for metric in &metrics {
+            let value = metric.nano as f64 / 1e9;
+            self.line(format!("metric {}: {value} {}", metric.name, metric.unit).trim_end());
+        }
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        self.line(&format!(
+            "took: {:.3} s of processor time, {:.3} s by the clock, at most {} bytes of memory, {} processes, {} bytes on disk; fuel {}",
+            seconds(usage.cpu_ns),
+            seconds(usage.wall_ns),
+            usage.memory_peak_bytes,
+            usage.processes_peak,
+            usage.disk_peak_bytes,
+            usage.fuel
+        ));
+        self.line(&format!(
+            "on: {}, {} cores, {} bytes of memory; {}",
+            machine.cpu_model, machine.cores, machine.memory_bytes, machine.sandbox
+        ));
+    }
+
+    /// The log as it is stored, and what is told besides.
+    pub(crate) fn into_parts(mut self) -> (Vec<u8>, Account) {
         if self.dropped > 0 {
             _ = writeln!(self.text, "… and {} lines more", self.dropped);
         }
-        self.text.into_bytes()
+        (self.text.into_bytes(), self.account)
     }
 }
 
@@ -51,7 +78,7 @@ mod tests {
         for _ in 0..10_000 {
             log.entry("stderr", &"x".repeat(10_000));
         }
-        let text = String::from_utf8(log.into_bytes()).unwrap();
+        let text = String::from_utf8(log.into_parts().0).unwrap();
         assert!(text.len() < limits::LOG_BYTES_MAX + 100);
         assert!(text.starts_with("stderr| red \u{fffd}[31m\nstderr| next\n"));
         assert!(text.lines().all(|line| line.chars().count() < limits::LOG_LINE_CHARS + 20));

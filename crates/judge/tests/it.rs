@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod it {
     mod bench;
+    mod busy;
     mod codec;
     mod datasets;
     mod evaluators;
     mod hostile;
     mod programs;
     mod rounds;
+    mod screening;
 }

@@ -7,7 +7,7 @@ use crate::block::Block;
 use crate::limits;
 
 /// First bytes of every log file: name and version.
-pub const MAGIC: [u8; 10] = *b"shoal-log\x01";
+pub const MAGIC: [u8; 10] = *b"shoal-log\x02";
 /// Length of the file's header: magic, run, orchestrator.
 pub const HEADER_BYTES: usize = MAGIC.len() + 64;
 
@@ -23,9 +23,18 @@ pub struct LogHeader {
 /// Why bytes are not a log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// Another kind of file, or another version.
-    #[error("not a log of this version: the first {HEADER_BYTES} bytes are not its header")]
+    /// Another kind of file.
+    #[error("not a log: the first {HEADER_BYTES} bytes are not its header")]
     Header,
+    /// A log whose records say other things.
+    #[error(
+        "a log of format {found}, made by another version of shoal; this one reads format {reads}: verify it with the version that made it, or start a new one",
+        reads = MAGIC[MAGIC.len() - 1]
+    )]
+    Version {
+        /// The version byte of the file.
+        found: u8,
+    },
     /// The last block is torn: everything before `at` is whole. A writer that died leaves this; truncate to `at`.
     #[error("torn at byte {at}: {missing} bytes of the last block are missing")]
     Torn {
@@ -60,7 +69,12 @@ impl LogHeader {
 
     /// Reads the first bytes of a file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LogError> {
-        let rest = bytes.strip_prefix(&MAGIC).ok_or(LogError::Header)?;
+        let (magic, rest) = bytes.split_first_chunk::<{ MAGIC.len() }>().ok_or(LogError::Header)?;
+        if *magic != MAGIC {
+            let known = magic[..MAGIC.len() - 1] == MAGIC[..MAGIC.len() - 1];
+            let found = magic[MAGIC.len() - 1];
+            return Err(if known { LogError::Version { found } } else { LogError::Header });
+        }
         let (run, rest) = rest.split_first_chunk().ok_or(LogError::Header)?;
         let (orchestrator, _) = rest.split_first_chunk().ok_or(LogError::Header)?;
         Ok(Self { run: RunId(*run), orchestrator: NodeId(*orchestrator) })
@@ -171,7 +185,7 @@ mod tests {
     #[test]
     fn golden_file() {
         let (bytes, _, _) = file(3);
-        assert_eq!(Hash::of(&bytes).short(), "2fd2f03d9c");
+        assert_eq!(Hash::of(&bytes).short(), "0b4f835ee6");
     }
 
     #[test]
@@ -189,6 +203,11 @@ mod tests {
                 assert_eq!(read.len(), whole + 1);
             }
         }
+        let mut old = bytes.clone();
+        old[MAGIC.len() - 1] = 1;
+        let error = LogReader::new(&old).unwrap_err();
+        assert_eq!(error, LogError::Version { found: 1 });
+        assert!(error.to_string().contains("start a new one"), "{error}");
         for len in 0..HEADER_BYTES {
             assert_eq!(LogReader::new(&bytes[..len]).unwrap_err(), LogError::Header);
         }

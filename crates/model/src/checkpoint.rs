@@ -131,6 +131,9 @@ struct ShoalJson {
     /// Blocks before each cut.
     ends: Vec<usize>,
     seed: BlobHash,
+    /// Hash of the file of weights; older checkpoints have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weights: Option<BlobHash>,
 }
 
 /// A trained model, ready to be saved.
@@ -191,9 +194,6 @@ impl Export<'_> {
         } else {
             (first.cut, self.stages[1..].iter().map(|stage| stage.blocks.start).collect())
         };
-        let model = first.model.clone();
-        let about = ShoalJson { format: FORMAT.to_owned(), model, cut, ends, seed: BlobHash(first.seed) };
-        write_json(&folder.join(SHOAL_JSON), &about)?;
         let layouts: Vec<_> = self.stages.iter().map(StageSpec::layout).collect();
         let tensors: Vec<_> = layouts
             .iter()
@@ -207,6 +207,15 @@ impl Export<'_> {
             })
             .collect();
         write_tensors(&folder.join(WEIGHTS), &tensors, self.dtype)?;
+        let about = ShoalJson {
+            format: FORMAT.to_owned(),
+            model: first.model.clone(),
+            cut,
+            ends,
+            seed: BlobHash(first.seed),
+            weights: Some(hash_of(&folder.join(WEIGHTS))?),
+        };
+        write_json(&folder.join(SHOAL_JSON), &about)?;
         write_file(&folder.join(TOKENIZER_JSON), &self.tokenizer.to_tokenizer_json())?;
         if let Tokenizer::Bytes = self.tokenizer {
             write_file(&folder.join(TOKENIZER_SHOAL), self.tokenizer.to_bytes())?;
@@ -220,7 +229,12 @@ impl Export<'_> {
     }
 }
 
-/// A model on disk. Only headers are read until weights are asked for.
+fn hash_of(path: &Path) -> Result<BlobHash, CheckpointError> {
+    let hash = fs::File::open(path).and_then(BlobHash::of_reader);
+    hash.map_err(|source| read_error(path, source))
+}
+
+/// A model on disk. Its own format is read once to compare its hash; of others only headers are read until weights are asked for.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
@@ -239,6 +253,15 @@ impl Checkpoint {
         let (shoal, config) = (folder.join(SHOAL_JSON), folder.join(CONFIG_JSON));
         let (model, split, tied) = if shoal.exists() {
             let about = read_shoal_json(&shoal)?;
+            let weights = folder.join(WEIGHTS);
+            if about.weights.is_some_and(|hash| hash_of(&weights).is_ok_and(|found| found != hash)) {
+                return Err(CheckpointError::Tensors {
+                    path: weights.display().to_string(),
+                    reason: format!(
+                        "its bytes are not those that {SHOAL_JSON} names (where other software changed them, delete {SHOAL_JSON})"
+                    ),
+                });
+            }
             (about.model, Some((about.cut, about.ends, about.seed.0)), false)
         } else if config.exists() {
             let (model, tied) = hugging_face::read_config(&config)?;
@@ -278,23 +301,30 @@ impl Checkpoint {
             .split
             .as_ref()
             .is_some_and(|(cut, ends, _)| *cut == stage.cut && ends.len() + 1 == stage.count);
-        let mut weights = if stage.count == 1 || same_split {
-            vec![0.0; stage.parameters()]
-        } else {
-            stage.initial_weights()
-        };
-        for parameter in stage.layout() {
+        let layout = stage.layout();
+        let mut there = Vec::with_capacity(layout.len());
+        // Before room is made for what a broken file may only claim to have.
+        for parameter in &layout {
             let mut name = parameter.name.as_str();
             if self.tied && name == "lm_head.weight" && !self.places.contains_key(name) {
                 name = "model.embed_tokens.weight";
             }
             match self.places.get(name) {
                 Some(&file) => {
-                    self.files[file].read_into(name, &parameter.shape, &mut weights[parameter.range()])?;
+                    self.files[file].check_shape(name, &parameter.shape)?;
+                    there.push((&self.files[file], name, parameter));
                 }
                 None if name.starts_with("cut.") && !same_split => {}
                 None => return Err(self.tensor_error(name, "is missing; save the model again")),
             }
+        }
+        let mut weights = if stage.count == 1 || same_split {
+            vec![0.0; stage.parameters()]
+        } else {
+            stage.initial_weights()
+        };
+        for (file, name, parameter) in there {
+            file.read_into(name, &parameter.shape, &mut weights[parameter.range()])?;
         }
         Ok(weights)
     }

@@ -179,9 +179,7 @@ pub enum DataError {
     #[error("the data manifest is not valid: {0}")]
     Manifest(&'static str),
     /// Storing a shard failed.
-    #[error(
-        "cannot store a shard of {bytes} bytes: {source}; check the free space and rights of the run's folder"
-    )]
+    #[error("cannot store a shard of {bytes} bytes: {source}")]
     Store {
         /// Its size.
         bytes: usize,

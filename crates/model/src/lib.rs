@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 mod cut;
 pub mod data;
+mod guard;
 pub mod hash;
 mod kernels;
 pub mod limits;

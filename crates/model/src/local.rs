@@ -28,6 +28,14 @@ pub enum LocalError {
         /// Which number.
         key: &'static str,
     },
+    /// A codec under measurement did not carry a message.
+    #[error("micro-batch {micro_batch}: {reason}")]
+    Crossing {
+        /// Which.
+        micro_batch: u64,
+        /// Why.
+        reason: String,
+    },
     /// A stage refused.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -50,10 +58,29 @@ pub enum LocalClip {
     Model(f32),
 }
 
+/// Which way a message goes through a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Activations, to the next stage.
+    Forward,
+    /// Gradients, to the stage before.
+    Backward,
+}
+
+/// What becomes of messages between two stages: a codec whose effect on training is measured.
+pub trait Crossing: std::fmt::Debug + Send + Sync {
+    /// The message that arrives, and the bytes that crossed for it.
+    ///
+    /// # Errors
+    /// Words on why it cannot cross.
+    fn cross(&self, way: Way, message: Message) -> Result<(Message, u64), String>;
+}
+
 /// A model in this process. Stages hold weights, gradients and optimiser.
 #[derive(Debug)]
 pub struct LocalModel {
     stages: Vec<CpuStage>,
+    crossing: Option<Arc<dyn Crossing>>,
     wire_bytes: [u64; 2],
 }
 
@@ -74,7 +101,14 @@ impl LocalModel {
             .zip(weights)
             .map(|(spec, weights)| CpuStage::new(spec.clone(), weights, optimiser, Arc::clone(pool)))
             .collect();
-        Ok(Self { stages: stages?, wire_bytes: [0; 2] })
+        Ok(Self { stages: stages?, crossing: None, wire_bytes: [0; 2] })
+    }
+
+    /// The same model; in training its messages go through `crossing`.
+    #[must_use]
+    pub fn through(mut self, crossing: Option<Arc<dyn Crossing>>) -> Self {
+        self.crossing = crossing;
+        self
     }
 
     /// The stages, head first.
@@ -89,21 +123,31 @@ impl LocalModel {
 
     /// Forward and backward of one micro-batch, `[batch, sequence + 1]`, added to the gradients. Returns the loss.
     pub fn accumulate(&mut self, micro_batch: u64, tokens: &[u32]) -> Result<f32, LocalError> {
-        let mut message: Option<Message> = None;
+        let (mut message, mut gradient) = (None, None);
         let mut loss = None;
-        for stage in &mut self.stages {
-            match stage.forward(micro_batch, tokens, message.as_ref())? {
-                Output::Message(sent) => {
-                    self.wire_bytes[0] += sent.bytes.len() as u64;
-                    message = Some(sent);
+        let Self { stages, crossing, wire_bytes } = self;
+        let mut cross = |way: Way, message: Message| {
+            let (message, bytes) = match crossing {
+                None => {
+                    let bytes = message.bytes.len() as u64;
+                    (message, bytes)
                 }
+                Some(crossing) => crossing
+                    .cross(way, message)
+                    .map_err(|reason| LocalError::Crossing { micro_batch, reason })?,
+            };
+            wire_bytes[way as usize] += bytes;
+            Ok::<_, LocalError>(message)
+        };
+        for stage in stages.iter_mut() {
+            match stage.forward(micro_batch, tokens, message.as_ref())? {
+                Output::Message(sent) => message = Some(cross(Way::Forward, sent)?),
                 Output::Loss(value) => loss = Some(value),
             }
         }
-        let mut gradient: Option<Message> = None;
-        for stage in self.stages.iter_mut().rev() {
-            gradient = stage.backward(micro_batch, gradient.as_ref(), true)?;
-            self.wire_bytes[1] += gradient.as_ref().map_or(0, |sent| sent.bytes.len() as u64);
+        for stage in stages.iter_mut().rev() {
+            let sent = stage.backward(micro_batch, gradient.as_ref(), true)?;
+            gradient = sent.map(|sent| cross(Way::Backward, sent)).transpose()?;
         }
         loss.ok_or(LocalError::Stages)
     }

@@ -3,11 +3,7 @@
 //! Byte-level ids: 0 to 255 are the bytes of the UTF-8 text, 256 is the end of a text. It needs no file, suits
 //! small models, and every text round-trips.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-};
+use std::{fmt, path::Path};
 
 use serde_json::json;
 use tokenizers::{
@@ -16,6 +12,7 @@ use tokenizers::{
 };
 
 use crate::{
+    guard,
     hash::BlobHash,
     limits::{MAX_ENCODE_PIECE_BYTES, MAX_TOKENIZER_BYTES, MAX_VOCAB},
 };
@@ -45,6 +42,14 @@ pub enum TokenizerError {
         path: String,
         /// Why.
         source: std::io::Error,
+    },
+    /// A file that is no tokenizer.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: Box<TokenizerError>,
     },
     /// Larger than `MAX_TOKENIZER_BYTES`.
     #[error("the tokenizer has {bytes} bytes; at most {MAX_TOKENIZER_BYTES} are taken")]
@@ -113,10 +118,15 @@ impl Tokenizer {
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
         let read = |source| TokenizerError::Read { path: path.display().to_string(), source };
         let bytes = std::fs::metadata(path).map_err(read)?.len();
-        if bytes > MAX_TOKENIZER_BYTES {
-            return Err(TokenizerError::TooLarge { bytes });
-        }
-        Self::from_bytes(&std::fs::read(path).map_err(read)?)
+        let opened = if bytes > MAX_TOKENIZER_BYTES {
+            Err(TokenizerError::TooLarge { bytes })
+        } else {
+            Self::from_bytes(&std::fs::read(path).map_err(read)?)
+        };
+        opened.map_err(|source| TokenizerError::File {
+            path: path.display().to_string(),
+            source: Box::new(source),
+        })
     }
 
     /// The tokenizer whose [`Tokenizer::to_bytes`] are `bytes`.
@@ -268,9 +278,9 @@ impl JsonTokenizer {
 
 /// Runs the library, which panics on some broken files where it could return an error.
 fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the file contradicts itself".to_owned()),
+    match guard::guarded(run) {
+        Some(result) => result.map_err(|error| error.to_string()),
+        None => Err("the file contradicts itself".to_owned()),
     }
 }
 

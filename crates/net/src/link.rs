@@ -114,6 +114,8 @@ impl Refusal {
     pub const BUSY: u16 = 0xff04;
     /// The receiver's handler did not finish within the caller's deadline.
     pub const TOO_LATE: u16 = 0xff05;
+    /// The handler has nothing to do with such a message at all: the connection is closed, where there is one.
+    pub const FOREIGN: u16 = 0xff06;
 
     /// A refusal of the protocol that uses the link.
     pub fn new(code: u16, reason: impl Into<String>) -> Self {

@@ -38,7 +38,7 @@ pub enum TicketError {
         found: char,
     },
     /// Something was lost or changed on the way.
-    #[error("the ticket is incomplete or mistyped (its check sum is wrong): copy the whole line again")]
+    #[error("the ticket is incomplete or mistyped (its check sum is wrong)")]
     CheckSum,
     /// From another version of the program.
     #[error(

@@ -54,9 +54,24 @@ impl RunFolder {
         self.root.join("codec.wish")
     }
 
+    /// The wish that the orchestrator is granting.
+    pub fn codec_taken(&self) -> PathBuf {
+        self.root.join("codec.taken")
+    }
+
     /// What became of the last such wish.
     pub fn codec_answer(&self) -> PathBuf {
         self.root.join("codec.answer")
+    }
+
+    /// The competition whose champions the run takes; the program around the orchestrator looks there.
+    pub fn codec_arena(&self) -> PathBuf {
+        self.root.join("codec.arena")
+    }
+
+    /// Whoever holds this file's lock may change the wish and what is followed.
+    pub fn codec_lock(&self) -> PathBuf {
+        self.root.join("codec.lock")
     }
 
     /// Folder of a node that runs on the same machine.

@@ -136,6 +136,8 @@ pub const FRAME_DEADLINE: Duration = Duration::from_secs(20);
 pub const FETCH_MIN: Duration = Duration::from_secs(2);
 /// Fetches of a merge at a time.
 pub const FETCH_LANES: usize = 16;
+/// Forwards in a row whose tokens a miner cannot get before it gives up.
+pub const STARVED_MAX: u32 = 64;
 /// How long a miner that leaves waits for its farewell to be heard.
 pub const LEAVE: Duration = Duration::from_secs(10);
 /// With `--keep-frames` a miner keeps one in so many frames that it sends.

@@ -127,6 +127,18 @@ pub enum MinerError {
     Task(String),
 }
 
+impl MinerError {
+    /// Starting again is of no use until somebody has done what the words say.
+    pub fn is_for_hands(&self) -> bool {
+        match self {
+            Self::Key(_) | Self::Folder { .. } | Self::NoStage { .. } | Self::Memory { .. } => true,
+            Self::Store(error) => error.is_for_hands(),
+            Self::Tokens(error) => error.is_for_hands(),
+            _ => false,
+        }
+    }
+}
+
 /// How a miner ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -249,9 +261,9 @@ impl Miner {
         let settings = pipeline::Settings {
             node: key.node_id(),
             in_flight: stages.len() * 2,
-            queue: stages.len() * 2 + limits::QUEUE_BEYOND,
+            queue: memory::queue(&spec),
         };
-        let needs = memory(&spec, settings.queue, threads, keep);
+        let needs = memory(&spec, threads, keep);
         need(&needs);
         memory::check(&needs, stage, allowed)?;
         let tokens = TokenSource::new(&spec, Arc::clone(&blobs), Arc::clone(&link), run, orchestrator)?;

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::{Epoch, NodeId, Seq, SigningKey};
+use wire::{Epoch, Hash, NodeId, Seq, SigningKey};
 
 use crate::checkpoint::{self, Checkpoints, ExportError};
 use crate::clock::Clock;
@@ -81,9 +81,37 @@ pub enum OrchestratorError {
     /// The checkpoint could not be written.
     #[error("the checkpoint could not be written: {0}")]
     Checkpoint(#[from] ExportError),
+    /// A shard of the run's data is damaged.
+    #[error("a shard of the run's data is of no use ({source}): put back a copy of {}, or make the run anew", folder.display())]
+    Shard {
+        /// Where the run's blobs are.
+        folder: PathBuf,
+        /// What is wrong.
+        source: BlobError,
+    },
     /// A task ended in a panic: a defect.
     #[error("a part of the orchestrator failed ({0}): please report it; the log is safe, start again")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl OrchestratorError {
+    /// Starting again is of no use until somebody has done what the words say.
+    pub fn is_for_hands(&self) -> bool {
+        match self {
+            Self::Folder { .. }
+            | Self::Spec { .. }
+            | Self::Key(_)
+            | Self::Shard { .. }
+            | Self::Lead(LeaderError::Log(_) | LeaderError::Genesis(_)) => true,
+            Self::Lead(LeaderError::Store(error))
+            | Self::Keep(KeepError::Store(error))
+            | Self::Store(error) => error.is_for_hands(),
+            Self::Blobs(error)
+            | Self::Keep(KeepError::Blob(error))
+            | Self::Checkpoint(ExportError::Blob(error)) => error.is_for_hands(),
+            _ => false,
+        }
+    }
 }
 
 /// How it is told to stop.
@@ -206,10 +234,19 @@ impl Orchestrator {
         let (writer, wholes, stop) = (Arc::clone(&checkpoints), whole.subscribe(), end.clone());
         tasks.spawn(async move { Ok(writer.run(wholes, stop).await?) });
 
+        tasks.spawn(check_data(
+            parts.spec.clone(),
+            Arc::clone(&parts.blobs),
+            parts.folder.blobs(),
+            end.clone(),
+        ));
+
+        // Of a run that was over before, everybody is likely to know.
+        let patience = if over(&shared.state()) { limits::FAREWELL_SILENCE } else { limits::FAREWELL };
         let outcome = supervise(&mut tasks, &shared, &inputs, &shutdown).await;
         let checkpoint = match &outcome {
             Ok(End::Over) => {
-                farewell(&shared, whole.subscribe(), &shutdown.stop).await;
+                farewell(&shared, whole.subscribe(), patience, &shutdown.stop).await;
                 checkpoints.newest().await?
             }
             Ok(End::Stopped) | Err(_) => checkpoint::present(&parts.folder),
@@ -278,8 +315,13 @@ async fn control(inputs: &Inputs, control: Control) {
 }
 
 /// After the end: until the last state is kept, the last held-out loss is in, and every node has seen the end.
-async fn farewell(shared: &Shared, mut whole: watch::Receiver<Option<Epoch>>, stop: &CancellationToken) {
-    let deadline = Instant::now() + limits::FAREWELL;
+async fn farewell(
+    shared: &Shared,
+    mut whole: watch::Receiver<Option<Epoch>>,
+    patience: Duration,
+    stop: &CancellationToken,
+) {
+    let deadline = Instant::now() + patience;
     let mut states = shared.states();
     let last = shared.state().epoch();
     let kept = async { drop(whole.wait_for(|whole| last == Epoch(0) || *whole >= Some(last)).await) };
@@ -318,6 +360,33 @@ fn everyone_saw(shared: &Shared) -> bool {
     // The end stands in one of the newest blocks; losses and farewells may follow it.
     let end = Seq(head.seq.0.saturating_sub(1));
     state.nodes().iter().filter_map(present).all(|id| shared.has_seen(&id, end))
+}
+
+/// Reads every shard of the run's data once, beside everything else: who asks for a damaged one would only be refused.
+async fn check_data(
+    spec: RunSpec,
+    blobs: Arc<dyn Blobs>,
+    folder: PathBuf,
+    stop: CancellationToken,
+) -> Result<(), OrchestratorError> {
+    let manifest = spec.manifest();
+    let read_all = async {
+        for shard in manifest.train.iter().chain(&manifest.held_out) {
+            match blobs.open(Hash(shard.hash.0)).await {
+                Ok(mut reader) => while reader.next().await?.is_some() {},
+                // Whoever asks for it is told; nodes may have it from before.
+                Err(BlobError::Missing(hash)) => {
+                    tracing::warn!(shard = hash.short(), "a shard of the run's data is missing");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<_, BlobError>(())
+    };
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        read = read_all => read.map_err(|source| OrchestratorError::Shard { folder, source }),
+    }
 }
 
 async fn drain(tasks: &mut JoinSet<Result<(), OrchestratorError>>) -> Result<(), OrchestratorError> {

@@ -240,8 +240,6 @@ impl Opened {
 pub mod code {
     /// Another protocol version, or not a request at all.
     pub const BAD_REQUEST: u16 = 1;
-    /// Of another run.
-    pub const WRONG_RUN: u16 = 2;
     /// Not available from this node (now).
     pub const NOT_HERE: u16 = 3;
     /// Not something this role answers.
@@ -296,7 +294,7 @@ impl Request {
         }
         if ask.run != *run {
             let reason = format!("for run {}, this is run {}", ask.run.short(), run.short());
-            return Err(Refusal::new(code::WRONG_RUN, reason));
+            return Err(Refusal::new(Refusal::FOREIGN, reason));
         }
         let carries = matches!(ask.request, Request::Frame(_) | Request::Predictor);
         if !carries && !message.payload.is_empty() {
@@ -428,7 +426,7 @@ mod tests {
     fn requests_of_another_run_version_or_shape_are_refused() {
         assert_eq!(Request::parse(&ask().message(RUN), &RUN).unwrap(), ask());
         let wrong = Request::parse(&ask().message(RunId([8; 32])), &RUN).unwrap_err();
-        assert_eq!(wrong.code, code::WRONG_RUN);
+        assert_eq!(wrong.code, Refusal::FOREIGN);
         let old = Ask { version: 0, run: RUN, request: ask() };
         let old = Request::parse(&Message::new(wire::to_bytes(&old)), &RUN).unwrap_err();
         assert_eq!(old.code, code::BAD_REQUEST);

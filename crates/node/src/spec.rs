@@ -5,6 +5,7 @@
 
 mod check;
 mod codec;
+mod cut;
 mod place;
 mod section;
 
@@ -83,7 +84,7 @@ struct Draft {
     #[serde(default)]
     init: Vec<BlobHash>,
     #[serde(default)]
-    cut: Option<Cut>,
+    cut: Option<cut::CutDraft>,
     #[serde(default)]
     data: DataSpec,
     #[serde(default)]
@@ -92,7 +93,7 @@ struct Draft {
     inner: InnerSpec,
     #[serde(default)]
     outer: OuterSpec,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "codec::section")]
     codec: CodecSpec,
     #[serde(default)]
     phases: PhaseSpec,
@@ -286,7 +287,7 @@ impl Draft {
     fn complete(self) -> Result<RunSpec, SpecError> {
         let model = self.model.complete()?;
         model.check()?;
-        let cut = self.cut.unwrap_or_else(|| Cut::anchored(model.d_model));
+        let cut = self.cut.map_or_else(|| Ok(Cut::anchored(model.d_model)), cut::CutDraft::complete)?;
         cut.check(&model)?;
         let cuts = match (self.cuts, self.stages) {
             (Some(cuts), None) => cuts,

@@ -37,6 +37,13 @@ pub enum TokensError {
     Stopped,
 }
 
+impl TokensError {
+    /// Trying again is of no use until somebody has done what the words say.
+    pub fn is_for_hands(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_for_hands())
+    }
+}
+
 /// Tokens of one micro-batch.
 #[derive(Clone, Debug)]
 pub struct Tokens {

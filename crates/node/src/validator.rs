@@ -98,6 +98,19 @@ pub enum ValidatorError {
     Stopped(#[from] Stopped),
 }
 
+impl ValidatorError {
+    /// Starting again is of no use until somebody has done what the words say.
+    pub fn is_for_hands(&self) -> bool {
+        match self {
+            Self::Key(_) | Self::Folder { .. } => true,
+            Self::Blobs(error) => error.is_for_hands(),
+            Self::Store(error) => error.is_for_hands(),
+            Self::Tokens(error) => error.is_for_hands(),
+            _ => false,
+        }
+    }
+}
+
 /// What a validator is made of.
 pub struct Parts {
     /// Its key.

@@ -130,6 +130,11 @@ pub struct Usage {
     pub memory_peak_bytes: u64,
     /// Bytes printed.
     pub output_bytes: u64,
+    /// Most processes and threads at one time, the jail's own five or so included: by the kernel's count, or where it keeps
+    /// none as seen every [`limits::POLL`].
+    pub processes_peak: u64,
+    /// Most bytes that lay in `/tmp` and `/dev/shm` together, as seen every two [`limits::POLL`].
+    pub disk_peak_bytes: u64,
 }
 
 /// What is left of a run.
@@ -222,6 +227,18 @@ impl Jail {
     /// What the run took until now.
     pub fn usage(&self) -> Usage {
         self.shared.usage()
+    }
+
+    /// How long the threads that live in the jail now have waited for a processor while they could have run, all together.
+    /// `None` where the kernel does not tell, or the run has ended.
+    pub fn waited(&self) -> Option<Duration> {
+        self.shared.waited()
+    }
+
+    /// How long the jail's own quota ([`JailLimits::cpus`]) held it back until now, over all processors. Zero where the kernel
+    /// does not tell, or the run has ended.
+    pub fn throttled(&self) -> Duration {
+        self.shared.throttled()
     }
 
     /// How it ended, if it has.

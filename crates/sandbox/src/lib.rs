@@ -6,7 +6,6 @@
 //! supervised, by children that are the same binary.
 
 pub mod child;
-pub mod entry;
 pub mod fault;
 pub mod jail;
 pub mod limits;
@@ -14,7 +13,6 @@ mod restrict;
 pub mod wasm;
 
 pub use child::Child;
-pub use entry::EntryLimits;
 pub use fault::{Error, Failed, Fault, HostError};
 pub use jail::{End, Enforcement, Jail, JailLimits, Machine, Mount, Program, Report, Usage};
 pub use wasm::{Call, CallLimits, Codec, DType, Direction, Meta, Runtime, Task};

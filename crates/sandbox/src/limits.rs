@@ -51,10 +51,3 @@ pub const CONNECT_ONCE: Duration = Duration::from_secs(1);
 pub const OWN_PROCESSES: u64 = 8;
 /// Memory that belongs to the jail itself, bytes.
 pub const OWN_MEMORY_BYTES: u64 = 24 << 20;
-
-// Entries.
-
-/// Longest path of a file in an entry, bytes.
-pub const PATH_BYTES_MAX: usize = 512;
-/// Deepest folder in an entry.
-pub const DEPTH_MAX: usize = 16;

@@ -111,6 +111,10 @@ pub struct Call {
     pub fuel: u64,
     /// Wall-clock time, instantiation included.
     pub wall: Duration,
+    /// Processor time of the calling thread, on which all of it runs.
+    pub cpu: Duration,
+    /// Most memory of the instance, bytes.
+    pub memory_bytes: u64,
 }
 
 /// Compiles components and keeps running calls to their deadlines. Cheap to clone.
@@ -214,6 +218,22 @@ impl Codec {
         meta: &Meta,
         limits: &CallLimits,
     ) -> Result<Call, HostError> {
-        call::run(self, task, input, meta, limits)
+        call::run(self, task, input, meta, limits, None)
+    }
+
+    /// As [`Codec::call`], but ended by `cpu`, processor time of the calling thread: a call does not run out of time while
+    /// the machine is busy with something else. `wall` still ends it; [`Call::cpu`] then tells that it was not the call.
+    ///
+    /// # Errors
+    /// As [`Codec::call`].
+    pub fn call_patiently(
+        &self,
+        task: Task,
+        input: &[u8],
+        meta: &Meta,
+        limits: &CallLimits,
+        cpu: Duration,
+    ) -> Result<Call, HostError> {
+        call::run(self, task, input, meta, limits, Some(cpu))
     }
 }

@@ -3,12 +3,12 @@
 
 mod it {
     mod component;
-    mod entry_files;
     mod hostile_files;
     mod hostile_kernel;
     mod hostile_limits;
     mod hostile_server;
     mod hostile_wasm;
+    mod listeners;
     mod outside;
     mod wasm;
 

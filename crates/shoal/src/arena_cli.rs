@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use arena::calendar::Moment;
 use arena::rule::{Figures, RULES, RuleInfo, info};
-use arena::spec::CompetitionSpec;
+use arena::spec::{CompetitionSpec, Form};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -78,7 +78,7 @@ struct CheckArgs {
     spec: PathBuf,
 }
 
-pub(crate) use eval::cache_folder;
+pub(crate) use eval::{cache_folder, code};
 pub(crate) use online::{Untrue, Where, create_encrypted, load_any};
 
 pub(crate) fn run(args: &ArenaArgs, json: bool) -> Result<ExitCode> {
@@ -163,10 +163,21 @@ fn score(args: &ScoreArgs, json: bool) -> Result<String> {
     Ok(format!("raw score {}\nscore {}", score.raw, score.score))
 }
 
+/// Pins this build's runtime where components run and the spec pins none: judges with another would count other fuel.
+fn pin_runtime(spec: &mut CompetitionSpec) {
+    let baseline = spec.baseline.code.map(|_| spec.baseline.form);
+    let components =
+        spec.submission.forms.iter().copied().chain(baseline).any(|form| form == Form::Component);
+    if components && spec.resources.runtime.is_none() {
+        spec.resources.runtime = Some(judge::Judge::runtime_hash());
+    }
+}
+
 fn check(args: &CheckArgs, json: bool) -> Result<String> {
     let shown = args.spec.display();
     let text = std::fs::read_to_string(&args.spec).map_err(|error| bad_input(format!("{shown}: {error}")))?;
-    let spec = CompetitionSpec::parse(&text).with_context(|| shown.to_string())?;
+    let mut spec = CompetitionSpec::parse(&text).with_context(|| shown.to_string())?;
+    pin_runtime(&mut spec);
     let end = if spec.schedule.rounds > 0 { spec.schedule.rounds } else { u32::MAX };
     let rounds: Vec<(String, String)> = (0..ROUNDS_SHOWN.min(end))
         .map(|round| {

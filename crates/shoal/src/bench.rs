@@ -2,16 +2,17 @@
 
 mod alone;
 mod log;
+mod through;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use model::config::{Cut, ModelConfig, StageSpec};
+use model::config::{ModelConfig, StageSpec};
 use model::data::{self, Dataset};
 use model::hash::BlobHash;
-use model::local::cuts::{self, CutsPlan, markdown, standard_cuts};
+use model::local::cuts::{self, Contender, CutsPlan, markdown, standard_cuts};
 use model::optim::OptimiserConfig;
 
 use crate::cli::{BenchArgs, BenchCommand, BenchCutsArgs, ShapeArgs};
@@ -46,8 +47,11 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
         ))
     })?;
     model.vocab = prepare::vocab_of(&tokenizer);
-    let cuts = wanted_cuts(&model, &args.only)?;
-    let first = cuts[0].1;
+    let mut cuts = wanted_cuts(&model, &args.only)?;
+    if let Some(codec) = &args.codec {
+        cuts = through::contenders(cuts, codec)?;
+    }
+    let first = cuts[0].cut;
     let plan = match args.behind.as_slice() {
         [] => StageSpec::plan(&model, first, args.stages, [0; 32]),
         behind => StageSpec::plan_at(&model, first, behind, [0; 32]),
@@ -96,16 +100,16 @@ fn bench_cuts(args: &BenchCutsArgs, json: bool) -> Result<ExitCode> {
 }
 
 /// The first cut, and those whose names have one of these words; all, without words.
-fn wanted_cuts(model: &ModelConfig, only: &[String]) -> Result<Vec<(String, Cut)>> {
+fn wanted_cuts(model: &ModelConfig, only: &[String]) -> Result<Vec<Contender>> {
     let mut cuts = standard_cuts(model);
-    let has = |word: &String| cuts.iter().any(|(name, _)| name.contains(word.as_str()));
+    let has = |word: &String| cuts.iter().any(|one| one.name.contains(word.as_str()));
     if let Some(word) = only.iter().find(|word| !has(word)) {
-        let names = cuts.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let names = cuts.iter().map(|one| format!("\"{}\"", one.name)).collect::<Vec<_>>().join(", ");
         return Err(bad_input(format!("--only {word:?} is in no cut's name: {names}")));
     }
     let others = cuts.split_off(1).into_iter();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word.as_str()));
-    cuts.extend(others.filter(|(name, _)| wanted(name)));
+    cuts.extend(others.filter(|one| wanted(&one.name)));
     Ok(cuts)
 }
 

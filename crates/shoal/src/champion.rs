@@ -1,17 +1,21 @@
 //! Champions of the arena for a run: found, tried on golden tensors, left in the run's folder for its orchestrator.
 
+mod follow;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use api::Client;
+use api::model::TopScore;
 use bytes::Bytes;
 use clap::Args;
 use node::folder::RunFolder;
 use node::orchestrator::{Granted, Wish};
 use node::spec::RunSpec;
 use serde_json::json;
-use store::Blobs;
+use store::Blobs as _;
 use swarm::record::CodecPin;
 use wire::Hash;
 
@@ -19,6 +23,8 @@ use crate::arena_cli::Where;
 use crate::failure::bad_input;
 use crate::up::read_spec;
 use crate::watch::print;
+use follow::Lock;
+pub(crate) use follow::{Followed, follow};
 
 /// How long a running orchestrator has to take a wish.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -37,6 +43,9 @@ pub(crate) struct ChampionArgs {
     /// Address of the arena that judges the spec's "arena:" competition. Default: as for `shoal arena`.
     #[arg(long, value_name = "URL", conflicts_with = "champion")]
     pub(crate) arena: Option<String>,
+    /// Stay with the competition's present champion: without this (and without FILE) the orchestrator takes later ones too.
+    #[arg(long, conflicts_with = "champion")]
+    pub(crate) once: bool,
 }
 
 /// `shoal run codec`.
@@ -49,16 +58,25 @@ pub(crate) struct CodecArgs {
     /// Competition whose champion is taken. Default: the one that the spec names.
     #[arg(short, long, value_name = "NAME", conflicts_with = "champion")]
     competition: Option<String>,
-    /// Take the pinned champion away instead.
-    #[arg(long, conflicts_with_all = ["champion", "arena", "competition"])]
+    /// Take the pinned champion away instead, and follow no competition.
+    #[arg(long, conflicts_with_all = ["champion", "arena", "competition", "once"])]
     off: bool,
 }
 
 /// A component that a run can use.
 #[derive(Debug)]
-pub(crate) struct Found {
+struct Champion {
     component: Bytes,
     pin: CodecPin,
+}
+
+/// What is found for a run.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// None: nobody leads the competition yet.
+    champion: Option<Champion>,
+    /// The competition whose later champions are taken too.
+    followed: Option<Followed>,
 }
 
 /// `shoal run fault`.
@@ -127,6 +145,9 @@ pub(crate) fn find(args: &ChampionArgs, spec: &RunSpec) -> Result<Option<Found>>
             "--arena needs a spec that names a competition, like [codec] activations = \"arena:matrix-compression\"",
         ));
     }
+    if args.once && competition.is_none() {
+        return Err(bad_input("--once is of use with a spec that names a competition"));
+    }
     if args.champion.is_none() && competition.is_none() {
         return Ok(None);
     }
@@ -134,15 +155,21 @@ pub(crate) fn find(args: &ChampionArgs, spec: &RunSpec) -> Result<Option<Found>>
 }
 
 fn look(args: &ChampionArgs, competition: Option<&str>, spec: &RunSpec) -> Result<Found> {
-    let (component, source) = match (&args.champion, competition) {
+    let (code, followed) = match (&args.champion, competition) {
         (Some(path), _) => {
             let component = std::fs::read(path)
                 .map_err(|error| bad_input(format!("cannot read {}: {error}", path.display())))?;
-            (Bytes::from(component), format!("file {}", path.display()))
+            (Some((Bytes::from(component), format!("file {}", path.display()))), None)
         }
         (None, Some(name)) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(of_arena(args.arena.clone(), name))?
+            let (code, followed) = runtime.block_on(of_arena(args.arena.clone(), name))?;
+            if code.is_none() && args.once {
+                return Err(bad_input(format!(
+                    "competition {name} has no champion yet: leave --once out to take its first, or say --champion FILE"
+                )));
+            }
+            (code, (!args.once).then_some(followed))
         }
         (None, None) => {
             return Err(bad_input(
@@ -150,53 +177,73 @@ fn look(args: &ChampionArgs, competition: Option<&str>, spec: &RunSpec) -> Resul
             ));
         }
     };
-    let found = Hash::of(&component);
-    if let Some(expected) = args.champion_hash.filter(|expected| *expected != found) {
-        return Err(bad_input(format!("{source} has hash {found}, not {expected}")));
+    if let (Some((component, source)), Some(expected)) = (&code, args.champion_hash) {
+        let found = Hash::of(component);
+        if expected != found {
+            return Err(bad_input(format!("{source} has hash {found}, not {expected}")));
+        }
     }
-    let child = sandbox::Child::this_binary()?;
-    let runtime = sandbox::Runtime::new(child, crate::arena_cli::cache_folder())?;
-    let pin = node::champion::pin(&runtime, &component, spec, &source)
-        .map_err(|error| bad_input(format!("{source} ({}): {error}", found.short())))?;
-    Ok(Found { component, pin })
+    let champion = code.map(|(component, source)| Champion::try_out(component, &source, spec)).transpose()?;
+    Ok(Found { champion, followed })
 }
 
-/// The component that leads a competition, and where it was found.
-async fn of_arena(server: Option<String>, name: &str) -> Result<(Bytes, String)> {
+/// The component that leads a competition, and where it was found; and what is followed from here on.
+async fn of_arena(server: Option<String>, name: &str) -> Result<(Option<(Bytes, String)>, Followed)> {
     let client = Where::at(server).client().await?;
     let competition = client.competition(name).await.with_context(|| format!("competition {name}"))?;
-    let top = competition.top.ok_or_else(|| {
-        bad_input(format!("competition {name} has no champion yet: use a built-in codec, or --champion FILE"))
-    })?;
-    let detail = client.submission(top.submission_id, false).await?;
-    let code = detail.files.iter().find(|file| file.kind == api::model::FileKind::Code);
-    let file = code.map_or("code.wasm", |file| file.name.as_str());
-    let component = client
-        .raw(top.submission_id, file)
-        .await
-        .with_context(|| format!("code of entry {}, which leads {name}", top.submission_id))?;
-    if Hash::of(&component).to_string() != top.code {
-        return Err(bad_input(format!("the host gave other bytes than entry {} has", top.submission_id)));
-    }
-    if !component.starts_with(b"\0asm") {
-        return Err(bad_input(format!(
-            "entry {} leads {name} with a program; a run takes WebAssembly components only",
-            top.submission_id
-        )));
-    }
-    Ok((component, format!("arena:{name} entry {} at {}", top.submission_id, client.address())))
+    let followed = |tried: Option<String>| Followed {
+        arena: client.address().to_owned(),
+        competition: name.to_owned(),
+        tried: Vec::from_iter(tried),
+    };
+    let Some(top) = competition.top else { return Ok((None, followed(None))) };
+    Ok((Some(component_of(&client, name, &top).await?), followed(Some(top.code))))
 }
 
-impl Found {
-    /// Lays component and wish into a run's folder.
-    pub(crate) async fn leave(&self, folder: &RunFolder, blobs: &dyn Blobs) -> Result<()> {
+/// The code of the entry that leads a competition, and words for where it comes from.
+async fn component_of(client: &Client, name: &str, top: &TopScore) -> Result<(Bytes, String)> {
+    let id = top.submission_id;
+    let detail = client.submission(id, false).await?;
+    let code = detail.files.iter().find(|file| file.kind == api::model::FileKind::Code);
+    let file = code.map_or("code.wasm", |file| file.name.as_str());
+    let component =
+        client.raw(id, file).await.with_context(|| format!("code of entry {id}, which leads {name}"))?;
+    if Hash::of(&component).to_string() != top.code {
+        return Err(bad_input(format!("the host gave other bytes than entry {id} has")));
+    }
+    Ok((component, format!("arena:{name} entry {id} at {}", client.address())))
+}
+
+impl Champion {
+    /// Compiles a component and has it do the golden tensors. Takes seconds.
+    fn try_out(component: Bytes, source: &str, spec: &RunSpec) -> Result<Self> {
+        if source.starts_with("arena:") && !component.starts_with(b"\0asm") {
+            return Err(bad_input(format!("{source} is a program; a run takes WebAssembly components only")));
+        }
+        let child = sandbox::Child::this_binary()?;
+        let runtime = sandbox::Runtime::new(child, crate::arena_cli::cache_folder())?;
+        let pin = node::champion::pin(&runtime, &component, spec, source).map_err(|error| match error {
+            node::champion::PinError::Host(error) => anyhow::Error::new(error),
+            error => bad_input(format!("{source} ({}): {error}", Hash::of(&component).short())),
+        })?;
+        Ok(Self { component, pin })
+    }
+
+    /// Keeps the component among a run's blobs.
+    async fn keep(&self, folder: &RunFolder) -> Result<()> {
+        let blobs = store::FolderBlobs::open(folder.blobs(), store::Durability::Synced).await?;
         blobs.put(self.component.clone()).await?;
+        Ok(())
+    }
+
+    /// Lays the wish for it into a run's folder, where its component is already.
+    fn wish(&self, folder: &RunFolder) -> Result<()> {
         let wish = Wish::Pin(self.pin.clone());
         wish.leave(folder).with_context(|| format!("cannot write below {}", folder.root().display()))
     }
 
     /// One line for people.
-    pub(crate) fn line(&self) -> String {
+    fn line(&self) -> String {
         let pin = &self.pin;
         let classes = match (pin.activations, pin.gradients) {
             (true, true) => "activations and gradients",
@@ -207,58 +254,121 @@ impl Found {
     }
 }
 
+impl Found {
+    /// Lays the champion, and what is followed, into a run's folder.
+    pub(crate) async fn leave(&self, folder: &RunFolder) -> Result<()> {
+        if let Some(champion) = &self.champion {
+            champion.keep(folder).await?;
+            champion.wish(folder)?;
+        }
+        Followed::write(self.followed.as_ref(), folder)
+    }
+
+    /// One line for people.
+    pub(crate) fn line(&self) -> String {
+        match (&self.champion, &self.followed) {
+            (Some(champion), _) => champion.line(),
+            (None, Some(Followed { competition, .. })) => {
+                format!("champion: none yet; the first of competition {competition} is taken when it leads")
+            }
+            (None, None) => "champion: none".to_owned(),
+        }
+    }
+}
+
 /// `shoal run codec`.
 pub(crate) fn run(args: &CodecArgs, json: bool) -> Result<ExitCode> {
     let folder = RunFolder::new(&args.folder);
     let spec = read_spec(&folder)?;
-    let mut line = None;
     if args.off {
-        Wish::Unpin
-            .leave(&folder)
-            .with_context(|| format!("cannot write below {}", args.folder.display()))?;
-    } else {
-        let competition = args.competition.as_deref().or(spec.codec.competition());
-        let found = look(&args.from, competition, &spec)?;
+        return take_away(&folder, json);
+    }
+    let competition = args.competition.as_deref().or(spec.codec.competition());
+    let found = look(&args.from, competition, &spec)?;
+    if let Some(champion) = &found.champion {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let blobs = store::FolderBlobs::open(folder.blobs(), store::Durability::Synced).await?;
-            found.leave(&folder, &blobs).await
-        })?;
-        line = Some((found.line(), found.pin));
+        runtime.block_on(champion.keep(&folder))?;
     }
-    let granted = answer(&folder);
-    if let Some(Granted::Refused { reason }) = &granted {
-        return Err(bad_input(format!("the run does not take it: {reason}")));
+    // Until there is an answer, nobody else changes anything.
+    let lock = Lock::take(&folder)?;
+    let mut granted = None;
+    if let Some(champion) = &found.champion {
+        champion.wish(&folder)?;
+        granted = answer(&folder, |granted| !matches!(granted, Granted::Unpinned));
     }
+    let followed = folder.codec_arena().exists();
+    match &granted {
+        Some(Granted::Refused { reason }) => {
+            return Err(bad_input(format!("the run does not take it: {reason}")));
+        }
+        Some(Granted::Already) if found.followed.is_none() && !followed => {
+            return Err(bad_input("the run does not take it: this codec is pinned already"));
+        }
+        _ => {}
+    }
+    Followed::write(found.followed.as_ref(), &folder)?;
+    drop(lock);
+    let from = match &granted {
+        Some(Granted::Pinned { from }) => Some(from.0),
+        _ => None,
+    };
     if json {
-        let component = line.map(|(_, pin)| pin.component.to_string());
-        let from = match granted {
-            Some(Granted::Pinned { from }) => Some(from.0),
-            _ => None,
-        };
-        print(
-            &json!({ "component": component, "taken": granted.is_some(), "from_epoch": from }).to_string(),
-        )?;
+        let component = found.champion.as_ref().map(|champion| champion.pin.component.to_string());
+        let taken = granted.is_some();
+        print(&json!({ "component": component, "taken": taken, "from_epoch": from }).to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some((line, _)) = line {
-        print(&line)?;
-    }
-    print(&match granted {
-        Some(Granted::Pinned { from }) => {
-            format!("pinned: in force from epoch {} on, if every stage is ready", from.0 + 1)
+    print(&found.line())?;
+    match (&granted, from) {
+        (_, Some(from)) => {
+            print(&format!("pinned: in force from epoch {} on, if every stage is ready", from + 1))?;
         }
-        Some(_) => "taken away".to_owned(),
-        None => "the orchestrator does not run: it takes this when it starts".to_owned(),
-    })?;
+        (Some(_), None) => print("pinned already")?,
+        (None, None) if found.champion.is_some() => {
+            print("the orchestrator does not run: it takes this when it starts")?;
+        }
+        (None, None) => {}
+    }
+    match &found.followed {
+        Some(Followed { competition, .. }) => {
+            print(&format!("competition {competition} is followed: later champions are taken too"))?;
+        }
+        None if followed => print("no competition is followed any more")?,
+        None => {}
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the orchestrator says, if it runs.
-fn answer(folder: &RunFolder) -> Option<Granted> {
+/// Takes away what is pinned, and ends the following of a competition.
+fn take_away(folder: &RunFolder, json: bool) -> Result<ExitCode> {
+    let _lock = Lock::take(folder)?;
+    let followed = folder.codec_arena().exists();
+    Followed::write(None, folder)?;
+    Wish::Unpin.leave(folder).with_context(|| format!("cannot write below {}", folder.root().display()))?;
+    let granted = answer(folder, |granted| matches!(granted, Granted::Unpinned | Granted::Refused { .. }));
+    if let Some(Granted::Refused { reason }) = &granted
+        && !followed
+    {
+        return Err(bad_input(format!("the run does not take it: {reason}")));
+    }
+    if json {
+        let taken = granted.is_some();
+        print(&json!({ "component": null, "taken": taken, "from_epoch": null }).to_string())?;
+    } else {
+        print(match granted {
+            Some(Granted::Refused { .. }) => "nothing is pinned; no competition is followed any more",
+            Some(_) => "taken away",
+            None => "the orchestrator does not run: it takes this when it starts",
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the orchestrator says, if it runs; what it says to an earlier wish is not `ours`.
+fn answer(folder: &RunFolder, ours: impl Fn(&Granted) -> bool) -> Option<Granted> {
     let deadline = Instant::now() + ANSWER;
     while Instant::now() < deadline {
-        if let Some(granted) = Granted::read(folder) {
+        if let Some(granted) = Granted::read(folder).filter(&ours) {
             return Some(granted);
         }
         std::thread::sleep(LOOK);

@@ -86,7 +86,7 @@ pub(crate) struct ShapeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) spec: Option<PathBuf>,
     /// A model size by name (see `shoal run show --presets`).
-    #[arg(long, value_name = "NAME", conflicts_with = "spec")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["spec", "init"])]
     pub(crate) preset: Option<String>,
     /// Start from the weights of a Hugging Face Llama folder.
     #[arg(long, value_name = "FOLDER")]
@@ -440,6 +440,10 @@ pub(crate) struct BenchCutsArgs {
     /// Only cuts whose name has this word in it (may be given again), and the first: gaps are against that one.
     #[arg(long, value_name = "WORD")]
     pub(crate) only: Vec<String>,
+    /// What a codec does to training, instead of other cuts: the plain cut with activations, gradients and both through this
+    /// component (.wasm), or built-in codec by name; and the cut that sends nothing.
+    #[arg(long, value_name = "ENTRY", conflicts_with = "only")]
+    pub(crate) codec: Option<PathBuf>,
     /// Threads. Default: all cores.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

@@ -1,12 +1,14 @@
 //! Failures as people and programs see them: one clear line, and an exit code that means something.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::arena_cli::Untrue;
 
 /// Something went wrong while running.
 pub(crate) const FAILED: u8 = 1;
-/// What was given cannot be used: spec, data, tokenizer, checkpoint, key, folder.
+/// What was given cannot be used: spec, data, tokenizer, checkpoint, key, folder, a damaged log, a full disk. The same again
+/// gives the same.
 pub(crate) const BAD_INPUT: u8 = 3;
 /// `verify` found an entry that does not follow.
 pub(crate) const DOES_NOT_FOLLOW: u8 = 4;
@@ -34,6 +36,11 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
             || cause.is::<model::checkpoint::CheckpointError>()
             || cause.is::<model::sample::SampleError>()
             || cause.is::<node::key::KeyError>()
+            || cause.downcast_ref().is_some_and(node::orchestrator::OrchestratorError::is_for_hands)
+            || cause.downcast_ref().is_some_and(node::miner::MinerError::is_for_hands)
+            || cause.downcast_ref().is_some_and(node::validator::ValidatorError::is_for_hands)
+            || cause.downcast_ref().is_some_and(store::LogError::is_for_hands)
+            || cause.downcast_ref().is_some_and(store::BlobError::is_for_hands)
             || matches!(
                 cause.downcast_ref::<api::ClientError>(),
                 Some(api::ClientError::NoKey | api::ClientError::Address { .. })
@@ -47,7 +54,6 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
 }
 
 /// Prints an error to stderr (as one line, or as JSON) and gives its exit code.
-#[expect(clippy::print_stderr, reason = "this is where errors are shown")]
 pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let code = code_of(error);
     let words = error.chain().map(ToString::to_string).fold(Vec::<String>::new(), |mut all, cause| {
@@ -58,10 +64,12 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         all
     });
     let words = words.join(": ");
-    if json {
-        eprintln!("{}", serde_json::json!({ "error": words, "code": code }));
+    let line = if json {
+        serde_json::json!({ "error": words, "code": code }).to_string()
     } else {
-        eprintln!("shoal: {words}");
-    }
+        format!("shoal: {words}")
+    };
+    // Where nobody can be told (a full disk, a closed pipe), the code still tells.
+    drop(writeln!(std::io::stderr(), "{line}"));
     ExitCode::from(code)
 }

@@ -15,7 +15,8 @@ pub(crate) fn on_signals(
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let task = async move {
-        for token in [drain, stop] {
+        let words = [&*format!("stopping after {what}; Ctrl-C again stops at once"), "stopping at once"];
+        for (token, words) in [drain, stop].into_iter().zip(words) {
             tokio::select! {
                 _ = interrupts.recv() => {}
                 _ = terminations.recv() => {}
@@ -23,7 +24,7 @@ pub(crate) fn on_signals(
             if !token.is_cancelled() {
                 token.cancel();
             }
-            eprintln!("stopping after {what}; Ctrl-C again stops at once");
+            eprintln!("{words}");
         }
     };
     Ok(AbortOnDropHandle::new(tokio::spawn(task)))

@@ -151,8 +151,11 @@ pub(crate) fn validator(args: &ValidatorArgs, json: bool) -> Result<ExitCode> {
     // Nobody waits for a validator: the first Ctrl-C stops it.
     let stop = shutdown.drain.clone();
     runtime.block_on(async {
-        let _asked =
-            interrupt::on_signals(shutdown.drain.clone(), shutdown.stop.clone(), "the present replay")?;
+        let _asked = interrupt::on_signals(
+            shutdown.drain.clone(),
+            shutdown.stop.clone(),
+            "what cannot be left half-done",
+        )?;
         anyhow::Ok(validator::run(options, stop.clone()).await?)
     })?;
     let words = if stop.is_cancelled() { "stopped" } else { "over" };

@@ -64,5 +64,11 @@ fn log_to_stderr(level: Option<&str>) {
     let given = level.map(str::to_owned).or_else(|| std::env::var("SHOAL_LOG").ok());
     let filter =
         given.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        // It would say on stderr, and panic there, that stderr cannot be written to.
+        .log_internal_errors(false)
+        .init();
 }

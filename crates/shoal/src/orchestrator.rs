@@ -9,6 +9,7 @@ use node::limits::PROGRESS_QUEUE;
 use node::orchestrator::{self, Options, Shutdown};
 use node::progress::Progress;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::OrchestratorArgs;
 use crate::failure::INTERRUPTED;
@@ -21,14 +22,19 @@ const TICK: std::time::Duration = std::time::Duration::from_millis(500);
 /// `shoal orchestrator`.
 pub(crate) fn run(args: OrchestratorArgs, json: bool) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(args, json))
+    let ended = runtime.block_on(serve(args, json));
+    // A champion that is being tried does not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(args: OrchestratorArgs, json: bool) -> Result<ExitCode> {
     let relay_at = args.bind.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |bind| bind.ip());
     let (progress, mut events) = mpsc::channel(PROGRESS_QUEUE);
+    let folder = RunFolder::new(args.folder);
+    let following = AbortOnDropHandle::new(tokio::spawn(crate::champion::follow(folder.clone())));
     let options = Options {
-        folder: RunFolder::new(args.folder),
+        folder,
         bind: args.bind.into_iter().collect(),
         public: args.public,
         relay: (!args.no_relay).then(|| SocketAddr::new(relay_at, args.relay_port)),
@@ -58,7 +64,7 @@ async fn serve(args: OrchestratorArgs, json: bool) -> Result<ExitCode> {
     });
     let stop = shutdown.stop.clone();
     let outcome = Box::pin(orchestrator::run(options, shutdown)).await;
-    drop(asked);
+    drop((asked, following));
     let mut show = show.await??;
     let summary = match outcome {
         Ok(summary) => summary,

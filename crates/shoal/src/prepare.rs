@@ -52,6 +52,9 @@ pub(crate) fn corpus(args: &DataArgs, exclude: Vec<PathBuf>) -> Result<Corpus> {
 
 /// The tokenizer of a run.
 pub(crate) fn tokenizer(args: &DataArgs, shape: &ShapeArgs) -> Result<Tokenizer> {
+    if let Some(init) = shape.init.as_ref().filter(|init| !init.is_dir()) {
+        return Err(bad_input(format!("--init {}: there is no such folder", init.display())));
+    }
     let in_init = shape.init.as_ref().map(|folder| folder.join("tokenizer.json"));
     let file = args.tokenizer.clone().or(in_init);
     Ok(file.map_or(Ok(Tokenizer::Bytes), |path| Tokenizer::open(&path))?)
@@ -136,7 +139,7 @@ pub(crate) fn prepare(
     std::fs::write(folder.spec(), text).context("cannot write the run's spec")?;
     node::key::create(&folder.key())?;
     if let Some(found) = &champion {
-        runtime.block_on(found.leave(&folder, &blobs))?;
+        runtime.block_on(found.leave(&folder))?;
     }
     drop(blobs);
     drop(runtime);

@@ -15,6 +15,7 @@ use serde_json::json;
 use swarm::State;
 use swarm::record::CodecPin;
 
+use crate::champion::Followed;
 use crate::cli::{ExportNumbers, RunArgs, RunCommand};
 use crate::failure::bad_input;
 use crate::prepare::{self, Place};
@@ -47,7 +48,9 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
             if toml {
                 print(spec.canonical().trim_end())?;
             } else {
-                show(&spec, champions(&path)?.as_ref(), json)?;
+                let folder = Some(RunFolder::new(&path)).filter(|_| path.is_dir());
+                let followed = folder.as_ref().map(Followed::read).transpose()?.flatten();
+                show(&spec, champions(&path)?.as_ref(), followed.as_ref(), json)?;
             }
         }
         RunCommand::Fault(args) => return crate::champion::fault(&args, json),
@@ -94,9 +97,12 @@ fn pinned(pin: &CodecPin) -> serde_json::Value {
     json!({ "component": component.to_string(), "source": source, "from_epoch": from.0 })
 }
 
-fn show_champions(spec: &RunSpec, champions: Option<&Champions>) -> Result<()> {
+fn show_champions(spec: &RunSpec, champions: Option<&Champions>, followed: Option<&Followed>) -> Result<()> {
     let names = [&spec.codec.activations, &spec.codec.gradients].map(|class| String::from(class.clone()));
     print(&format!("codec      activations {}, gradients {}", names[0], names[1]))?;
+    if let Some(Followed { arena, competition, .. }) = followed {
+        print(&format!("follows    competition {competition} at {arena}"))?;
+    }
     let Some(known) = champions else { return Ok(()) };
     for (pin, words) in [(&known.in_force, "in force"), (&known.pinned, "pinned")] {
         let Some(pin) = pin else { continue };
@@ -138,10 +144,7 @@ fn presets(json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Micro-batches that a stage holds graphs of when its memory is told.
-const IN_FLIGHT: usize = 4;
-
-/// What the log says of champions; none if there is no log, or its orchestrator is running.
+/// What the log says of champions; none if there is no log.
 #[derive(Debug, Default)]
 struct Champions {
     in_force: Option<CodecPin>,
@@ -155,14 +158,10 @@ fn champions(path: &Path) -> Result<Option<Champions>> {
     }
     let header = crate::verify::header_of(path)?;
     let mut replay = Replay::<State>::new(header.run, header.orchestrator);
-    let read = crate::verify::read_run(path, |block| {
+    crate::verify::read_run(path, |block| {
         replay.push(block, Signatures::Trust).map_err(Box::new)?;
         Ok(true)
-    });
-    match read {
-        Err(error) if error.downcast_ref::<store::LogError>().is_some_and(in_use) => return Ok(None),
-        read => read?,
-    }
+    })?;
     let Some(state) = replay.state() else { return Ok(None) };
     let codecs = state.codecs();
     Ok(Some(Champions {
@@ -172,18 +171,22 @@ fn champions(path: &Path) -> Result<Option<Champions>> {
     }))
 }
 
-fn in_use(error: &store::LogError) -> bool {
-    matches!(error, store::LogError::InUse { .. })
-}
-
-fn show(spec: &RunSpec, champions: Option<&Champions>, json: bool) -> Result<()> {
+fn show(
+    spec: &RunSpec,
+    champions: Option<&Champions>,
+    followed: Option<&Followed>,
+    json: bool,
+) -> Result<()> {
     let stages = spec.stage_specs();
     let rows = spec.batch.sequences * spec.model.sequence;
     let (forward, backward) = spec.cut.message_bytes(&spec.model, rows);
     let full = rows * spec.model.d_model * 2;
     let ratio =
         if forward + backward == 0 { None } else { Some(2.0 * full as f64 / (forward + backward) as f64) };
-    let memory = |stage: &model::config::StageSpec| stage.memory(spec.batch.sequences, IN_FLIGHT, 1).total();
+    // What a miner on this machine announces.
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let needs = node::miner::memory(spec, threads, node::miner::Keep::Graphs);
+    let memory = |stage: &model::config::StageSpec| needs[stage.index].peak();
     if json {
         let stages: Vec<_> = stages
             .iter()
@@ -211,6 +214,7 @@ fn show(spec: &RunSpec, champions: Option<&Champions>, json: bool) -> Result<()>
                 "codec": {
                     "activations": spec.codec.activations,
                     "gradients": spec.codec.gradients,
+                    "follows": followed.map(|from| json!({ "competition": from.competition, "arena": from.arena })),
                     "in_force": champions.and_then(|known| known.in_force.as_ref()).map(pinned),
                     "pinned": champions.and_then(|known| known.pinned.as_ref()).map(pinned),
                     "epochs": champions.map(|known| &known.epochs),
@@ -254,7 +258,7 @@ fn show(spec: &RunSpec, champions: Option<&Champions>, json: bool) -> Result<()>
         spec.inner.steps,
         unit::count(spec.tokens_per_epoch())
     ))?;
-    show_champions(spec, champions)?;
+    show_champions(spec, champions, followed)?;
     let (train, held_out) = spec.manifest().tokens();
     print(&format!(
         "data       {} tokens to train on, {} held out",

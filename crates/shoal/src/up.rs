@@ -136,6 +136,24 @@ fn lock(folder: &RunFolder) -> Result<File> {
     }
 }
 
+/// What a run's end comes to when all processes have gone; `early`: it was asked for before anybody joined.
+fn ended(
+    summary: Option<Box<Summary>>,
+    early: bool,
+    folder: &RunFolder,
+    show: &mut Show,
+) -> Result<(Option<Box<Summary>>, ExitCode)> {
+    if summary.is_some() {
+        return Ok((summary, ExitCode::SUCCESS));
+    }
+    if early {
+        show.say("stopped before training began; continue with `shoal up --resume`")?;
+        return Ok((None, ExitCode::from(INTERRUPTED)));
+    }
+    let log = folder.root().join("logs").join(format!("{ORCHESTRATOR}.log"));
+    Err(anyhow!("the orchestrator ended without a summary: see {}, continue with --resume", log.display()))
+}
+
 /// The processes of one run.
 struct Swarm {
     folder: RunFolder,
@@ -207,21 +225,14 @@ impl Swarm {
                         return Err(if code == Some(crate::failure::BAD_INPUT) { bad_input(words) } else { anyhow!(words) });
                     }
                     News::AllEnded => {
-                        if summary.is_none() && asked > 0 {
-                            show.say("stopped before training began; continue with `shoal up --resume`")?;
-                            return Ok((summary, ExitCode::from(INTERRUPTED)));
-                        }
-                        if summary.is_none() {
-                            return Err(anyhow!("the orchestrator ended without a summary: continue with --resume"));
-                        }
-                        return Ok((summary, ExitCode::SUCCESS));
+                        return ended(summary, asked > 0 && !joined, &self.folder, show);
                     }
                 },
                 _ = interrupts.recv() => true,
                 _ = terminations.recv() => true,
                 () = tokio::time::sleep(leaving.unwrap_or_default()), if leaving.is_some() => {
                     children.kill().await;
-                    return Ok((summary, ExitCode::SUCCESS));
+                    return ended(summary, asked > 0 && !joined, &self.folder, show);
                 }
                 _ = ticks.tick() => {
                     show.tick()?;

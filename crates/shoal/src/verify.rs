@@ -10,7 +10,7 @@ use ledger::verify::{Fault, Replay};
 use node::folder::RunFolder;
 use node::follow::run_spec;
 use node::spec::RunSpec;
-use store::{LogStore, SqliteLog};
+use store::{LogError, LogStore, SqliteLog};
 use swarm::State;
 use swarm::record::Record;
 use tokio::runtime::Runtime;
@@ -155,7 +155,7 @@ pub(crate) fn write_log(folder: &Path, to: &Path) -> Result<u64> {
     Ok(blocks)
 }
 
-/// Hands over the blocks of a run folder until `take` has enough.
+/// Hands over the blocks of a run folder until `take` has enough; also while its orchestrator writes it, up to where it is.
 pub(crate) fn read_run(folder: &Path, mut take: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
     let path = RunFolder::new(folder).log();
     if !path.exists() {
@@ -165,7 +165,17 @@ pub(crate) fn read_run(folder: &Path, mut take: impl FnMut(&[u8]) -> Result<bool
         )));
     }
     let runtime = Runtime::new().context("cannot start threads")?;
-    let log = runtime.block_on(SqliteLog::open(path))?;
+    let log = runtime.block_on(async {
+        // The lock is its writer's: it is taken only where what a crash left has to be put in order first.
+        match SqliteLog::read_only(&path).await {
+            Err(unreadable) => match SqliteLog::open(&path).await {
+                Err(LogError::InUse { .. }) => Err(unreadable),
+                opened => opened.map(Some),
+            },
+            opened => opened,
+        }
+    })?;
+    let Some(log) = log else { return Ok(()) };
     let mut next = Seq(0);
     let mut read = || -> Result<()> {
         loop {

@@ -5,12 +5,15 @@ mod it {
     mod arena;
     mod arena_host;
     mod arena_local;
+    mod arena_native;
+    mod arena_sets;
     mod audit;
     mod bad_input;
     mod binary;
     mod champion;
     mod codec;
     mod crew;
+    mod damage;
     mod kills;
     mod lending;
     mod memory;

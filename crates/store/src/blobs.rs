@@ -50,7 +50,8 @@ pub trait BlobWriter: Send {
     /// Adds bytes.
     async fn write(&mut self, chunk: Bytes) -> Result<(), BlobError>;
 
-    /// Makes the blob visible under its hash; if `expected` is given and differs, nothing stays.
+    /// Makes the blob visible under its hash; if `expected` is given and differs, nothing stays. Dropped half-way, it ends
+    /// one way or the other: the blob is there, or nothing is.
     async fn finish(self: Box<Self>, expected: Option<Hash>) -> Result<Hash, BlobError>;
 }
 
@@ -108,6 +109,13 @@ pub enum BlobError {
         /// The back end's words.
         reason: String,
     },
+}
+
+impl BlobError {
+    /// Trying again is of no use until somebody has done what the words say.
+    pub fn is_for_hands(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
 }
 
 fn check_len(len: u64, limit: u64) -> Result<(), BlobError> {

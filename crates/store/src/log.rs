@@ -130,6 +130,13 @@ pub enum LogError {
     Closed,
 }
 
+impl LogError {
+    /// Trying again is of no use until somebody has done what the words say.
+    pub fn is_for_hands(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Layout { .. } | Self::Full { .. })
+    }
+}
+
 fn check_block(block: &[u8]) -> Result<(), LogError> {
     check_len("block", block.len(), limits::BLOCK_BYTES)
 }

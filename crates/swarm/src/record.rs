@@ -134,6 +134,8 @@ pub enum Statement {
         epoch: Epoch,
         /// State hash per shard of the partition of merge `epoch − 1`; for epoch 0 one hash of the initial state.
         states: Vec<Hash>,
+        /// What moved since its last report: the merge, above all.
+        traffic: Traffic,
     },
     /// A validator's replay of one item.
     Verdict(Verdict),
@@ -246,7 +248,7 @@ pub struct StepCommit {
     pub items: Vec<(MicroBatch, LeaseId)>,
     /// Scale that clipping applied.
     pub clip: f32,
-    /// Root of the weights after the step ([`wire::merkle::root_of`]); the final step of an epoch must have it.
+    /// Root of the weights after the step ([`wire::merkle::root_of`]), where it was computed: after a step that the closing brought.
     pub weights_root: Option<Hash>,
 }
 
@@ -257,7 +259,7 @@ pub struct HopReport {
     pub node: NodeId,
     /// Signed "busy" answers.
     pub busy: u16,
-    /// Connections that failed or timed out.
+    /// Connections that failed or timed out, and refusals without a signed `Busy`.
     pub failed: u16,
 }
 

@@ -19,12 +19,18 @@ pub use unit::{Epoch, MicroBatch, Millis, Seq, Step, Term};
 /// Version of every message and record; a peer with another one is refused by name.
 pub const PROTOCOL_VERSION: u16 = 1;
 
+/// Room that an encoding begins with, bytes: an envelope with a short body.
+const ENCODED_BYTES: usize = 256;
+
 /// Encodes a value canonically (postcard: deterministic for ordered types).
 ///
 /// # Panics
 /// Never for the types of this project: postcard fails only on unsized sequences or a full fixed buffer.
 pub fn to_bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("postcard into a growing vector fails only for unsized sequences")
+    // With room from the start: most values are short, and a vector that grows byte by byte is moved several times.
+    let bytes = Vec::with_capacity(ENCODED_BYTES);
+    postcard::to_extend(value, bytes)
+        .expect("postcard into a growing vector fails only for unsized sequences")
 }
 
 /// Decodes a value and refuses trailing bytes, so that each value has one encoding.

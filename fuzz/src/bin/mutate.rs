@@ -1,99 +1,59 @@
-//! A fuzzing driver for stable Rust: mutates seeds and kept inputs with a seeded generator.
+//! A fuzzing driver for stable Rust.
 //!
-//! `mutate [TARGET|all] [SECONDS] [SEED]`. An input that panics is written to `corpus/TARGET/` and ends the run.
+//! `mutate [TARGET|all] [SECONDS] [SEED]`. An input that panics, hangs or wants memory without bounds is kept in
+//! `corpus/TARGET/` and ends the run.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
-use shoal_fuzz::{TARGETS, Target, kept};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Longest input, bytes.
-const MAX_INPUT_BYTES: usize = 1 << 16;
-/// Most inputs that are mutated further.
-const MAX_POOL: usize = 4096;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shoal_fuzz::{TARGETS, Target, corpus, mutate};
 
-/// Splitmix64.
-struct Random(u64);
+/// Memory that an input may make a target ask for, bytes of addresses. Beyond it the process is aborted.
+const ADDRESSES: u64 = 16 << 30;
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+/// The input under way, on disk: an abort leaves it there.
+struct UnderWay {
+    file: File,
+    path: PathBuf,
+}
+
+impl UnderWay {
+    fn create(name: &str, seed: u64) -> std::io::Result<Self> {
+        let folder = corpus(name);
+        std::fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("aborted-{seed}.bin"));
+        Ok(Self { file: File::create(&path)?, path })
     }
 
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
+    fn put(&self, input: &[u8]) {
+        let written = self.file.set_len(input.len() as u64).and_then(|()| self.file.write_all_at(input, 0));
+        written.expect("the corpus can be written");
+    }
+
+    fn done(self) {
+        drop(std::fs::remove_file(&self.path));
+        // Stays where something is kept in it.
+        drop(self.path.parent().map(std::fs::remove_dir));
     }
 }
 
-/// One to eight changes: a bit, a byte, a small or extreme number, a piece cut, doubled or taken from another input.
-fn mutate(r: &mut Random, seeds: usize, pool: &[Vec<u8>]) -> Vec<u8> {
-    // Without coverage to tell good inputs from bad, most start from a seed.
-    let from = if r.below(8) == 0 { pool.len() } else { seeds };
-    let mut input = pool[r.below(from)].clone();
-    for _ in 0..1 + r.below(8) {
-        let at = r.below(input.len());
-        let length = 1 + r.below(16).min(input.len().saturating_sub(at + 1));
-        match r.below(9) {
-            _ if input.is_empty() => input.push(r.next() as u8),
-            0 => input[at] ^= 1 << r.below(8),
-            1 => input[at] = r.next() as u8,
-            2 => input[at] = [0, 1, 0x7f, 0x80, 0xfe, 0xff][r.below(6)],
-            3 => {
-                let number =
-                    [0_u32, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX, r.next() as u32 & 0xffff][r.below(6)];
-                for (b, v) in input[at..].iter_mut().zip(number.to_le_bytes()) {
-                    *b = v;
-                }
-            }
-            4 => drop(input.drain(at..at + length)),
-            5 => {
-                let piece = input[at..at + length].to_vec();
-                input.splice(at..at, piece);
-            }
-            6 if r.below(4) == 0 => input.truncate(at),
-            _ => {
-                let other = &pool[r.below(pool.len())];
-                let from = r.below(other.len());
-                let end = (from + 1 + r.below(64)).min(other.len());
-                let upto = (at + end - from).min(input.len());
-                input.splice(at..upto, other[from.min(end)..end].iter().copied());
-            }
-        }
-    }
-    input.truncate(MAX_INPUT_BYTES);
-    input
-}
-
-fn run(&(name, target, seeds): &Target, time: Duration, seed: u64) -> Result<u64, String> {
-    let mut pool = seeds();
-    pool.extend(kept(name));
-    let seed_count = pool.len();
-    let mut r = Random(seed);
+fn run(target: &Target, time: Duration, seed: u64) -> Result<u64, String> {
+    let name = target.0;
+    let under_way = UnderWay::create(name, seed).map_err(|error| format!("{name}: corpus: {error}"))?;
     let end = Instant::now() + time;
-    let mut tried = 0;
-    while Instant::now() < end {
-        let input = mutate(&mut r, seed_count, &pool);
-        if catch_unwind(AssertUnwindSafe(|| target(&input))).is_err() {
-            let path = format!("corpus/{name}/seed-{seed}-{tried}.bin");
-            let saved = std::fs::create_dir_all(format!("corpus/{name}"))
-                .and_then(|()| std::fs::write(&path, &input));
-            return Err(format!("{name}: input {tried} of seed {seed} panics ({path}: {saved:?})"));
-        }
-        tried += 1;
-        // A few inputs are mutated further, so that changes add up.
-        if r.below(16) == 0 {
-            if pool.len() < seed_count + MAX_POOL {
-                pool.push(input);
-            } else {
-                let at = seed_count + r.below(MAX_POOL);
-                pool[at] = input;
-            }
-        }
-    }
-    Ok(tried)
+    let tried = mutate::run(target, seed, |_| Instant::now() < end, |input| under_way.put(input));
+    let told = tried.map_err(|found| {
+        let path = corpus(name).join(format!("seed-{seed}-{}.bin", found.input.len()));
+        let saved = std::fs::write(&path, &found.input);
+        format!("{} ({}: {saved:?})", found.what, path.display())
+    });
+    under_way.done();
+    told
 }
 
 fn main() -> ExitCode {
@@ -102,6 +62,10 @@ fn main() -> ExitCode {
     let number = |text: Option<String>, usual: u64| text.and_then(|t| t.parse().ok()).unwrap_or(usual);
     let time = Duration::from_secs(number(args.next(), 10));
     let seed = number(args.next(), 1);
+    let limit = Rlimit { current: Some(ADDRESSES), maximum: getrlimit(Resource::As).maximum };
+    if let Err(error) = setrlimit(Resource::As, limit) {
+        eprintln!("memory is not limited: {error}");
+    }
     let mut code = ExitCode::SUCCESS;
     let mut found = 0;
     for target in TARGETS.iter().filter(|t| wanted == "all" || t.0 == wanted) {

@@ -1,20 +1,24 @@
-//! The bound: only the matrix products of a step, by `gemm` alone, one call each over the whole matrices.
+//! The bound: only the matrix products of a step's linear layers, by `gemm` alone, one call each over the whole matrices.
 //!
-//!     products SEQUENCE BATCH THREADS STEPS
+//!     products SEQUENCE BATCH THREADS
 //!
-//! Prints seconds and processor seconds of every step. Attention's products are counted per head and causal half.
+//! Speaks the line protocol of `main.rs`: a step answers with seconds and processor seconds.
 
+use std::io::BufRead;
 use std::time::Instant;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let number = |i: usize, default: usize| arguments.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
-    let (sequence, batch, threads, steps) = (number(1, 256), number(2, 4), number(3, 2), number(4, 5));
+    let (sequence, batch, threads) = (number(1, 256), number(2, 4), number(3, 2));
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("threads");
     let rows = batch * sequence;
     let biggest = (rows * 2752).max(512 * 2752);
     let (a, b, mut c) = (vec![0.5f32; biggest], vec![0.25f32; biggest], vec![0.0f32; biggest]);
-    for _ in 0..steps {
+    for line in std::io::stdin().lock().lines() {
+        if line.expect("stdin") != "step" {
+            break;
+        }
         let (start, cpu) = (Instant::now(), cpu_seconds());
         for _ in 0..4 {
             for (out, inner) in [(1536, 512), (512, 512), (2752, 512), (512, 1376)] {
@@ -42,7 +46,9 @@ fn product(
 ) {
     let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
     let last = |rows: usize, r: usize, columns: usize, c: usize| (rows - 1) * r + (columns - 1) * c;
-    assert!(last(m, a_row, k, a_column) < a.len() && last(k, b_row, n, b_column) < b.len() && m * n <= c.len());
+    assert!(
+        last(m, a_row, k, a_column) < a.len() && last(k, b_row, n, b_column) < b.len() && m * n <= c.len()
+    );
     // SAFETY: the assertion keeps every index inside its slice.
     unsafe {
         gemm::gemm(

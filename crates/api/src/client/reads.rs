@@ -10,8 +10,9 @@ use super::{Client, ClientError};
 use crate::limits;
 use crate::model::{
     AdmitJudge, Board, CodePage, Competition, CompetitionPage, FilePage, Filter, GlobalBoard, Health, Inputs,
-    JudgeRow, Mode, Notes, PaymentEntry, PointsAnswer, Profile, RateLimit, Receipts, Round, RoundInputs,
-    RoundPage, Sort, StatementAnswer, Submission, SubmissionDetail, SubmissionPage, UploadAnswer, WorkAnswer,
+    JudgeRow, Mode, Notes, PaymentEntry, PointsAnswer, Profile, RateLimit, Receipts, RegisteredPage, Round,
+    RoundInputs, RoundPage, Sort, StatementAnswer, Submission, SubmissionDetail, SubmissionPage,
+    UploadAnswer, WorkAnswer,
 };
 
 /// Which submissions.
@@ -92,6 +93,9 @@ reads! {
         page(&format!("/v1/competitions/{}/leaderboard", part(name)), start, count);
     /// The best of each judged round.
     scores(name: &str) -> PointsAnswer = format!("/v1/competitions/{}/scores", part(name));
+    /// Keys that may enter a competition by registration.
+    registered(name: &str, start: u64, count: u32) -> RegisteredPage =
+        page(&format!("/v1/competitions/{}/registered", part(name)), start, count);
     /// Announcements of a competition.
     competition_notes(name: &str) -> Notes = format!("/v1/competitions/{}/notes", part(name));
     /// Announcements for the whole arena.
@@ -102,6 +106,9 @@ reads! {
     submission_of_seal(seal: &Hash) -> Submission = format!("/v1/seals/{seal}");
     /// Code of an entry, line by line.
     code(id: u64, start: u64, count: u32) -> CodePage = page(&format!("/v1/submissions/{id}/code"), start, count);
+    /// Code by round, key of its maker and version.
+    code_of_version(name: &str, round: u32, entrant: &str, version: u32) -> CodePage = format!(
+        "/v1/competitions/{}/code?round={round}&entrant={}&version={version}", part(name), part(entrant));
     /// A file of an entry, line by line.
     file(id: u64, name: &str, start: u64, count: u32) -> FilePage =
         page(&format!("/v1/submissions/{id}/files/{}", part(name)), start, count);

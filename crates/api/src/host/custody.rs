@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arena::record::{EntryId, Input, STATEMENT_KIND, Statement, Step};
 use arena::state::EntryState;
 use arena::{Refusal, State};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use store::{LogError, LogStore};
 use tokio::sync::Notify;
@@ -74,14 +73,14 @@ impl Custody {
 
     async fn change(&self, change: impl FnOnce(&mut BTreeSet<Hash>) -> bool) -> Result<(), LogError> {
         let _one = self.writing.lock().await;
-        let bytes = {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if !change(&mut kept) {
-                return Ok(());
-            }
-            Bytes::from(wire::to_bytes(&*kept))
-        };
-        self.log.put(KEPT, bytes).await
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if !change(&mut kept) {
+            return Ok(());
+        }
+        self.log.put(KEPT, wire::to_bytes(&kept).into()).await?;
+        // Shown once it is durable: what failed or was cut off before is done again by the next try.
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        Ok(())
     }
 
     fn all(&self) -> Vec<Hash> {

@@ -59,6 +59,8 @@ pub struct Competition {
     pub formula: String,
     /// `higher_is_better` or `lower_is_better`, of the raw score.
     pub score_direction: String,
+    /// `normalized_0_1`: raw scores, and with them the score to beat, lie between 0 and 1; `raw`: anywhere.
+    pub score_scale: String,
     /// Margin that a takeover needs, percent of the top raw score.
     pub takeover_percent: f64,
     /// Level of the paired test that a takeover needs, percent; 0: none.
@@ -69,6 +71,10 @@ pub struct Competition {
     pub end_at: Option<Time>,
     /// When it was opened.
     pub created_at: Time,
+    /// When anything about it changed last: a round's step, an entry, a verdict, an announcement.
+    pub updated_at: Time,
+    /// Length of a round, days; one in which the clock changes is an hour shorter or longer.
+    pub round_length_in_days: f64,
     /// When the next round opens.
     pub next_round_at: Option<Time>,
     /// The round that takes entries, else the newest.
@@ -83,6 +89,9 @@ pub struct Competition {
     pub baseline_score: Option<f64>,
     /// Its raw score.
     pub baseline_raw_score: Option<f64>,
+    /// Whether the baseline was measured in the newest judged round; null without a baseline or a judged round. Where it is
+    /// false the baseline failed there, and only the champion bounds who takes over.
+    pub baseline_valid: Option<bool>,
     /// Submissions, without automatic ones.
     pub total_submissions: u64,
     /// Keys that entered.
@@ -105,6 +114,12 @@ pub struct Competition {
     pub total_earned_days: f64,
     /// Earnings of the newest 30 days that had any.
     pub daily_earnings: Vec<super::EarningDay>,
+    /// Who is paid since the newest completed round, most first.
+    #[serde(default)]
+    pub payees: Vec<Payee>,
+    /// Marks that are paid for besides, whether somebody has reached them or not.
+    #[serde(default)]
+    pub bounties: Vec<Bounty>,
     /// Price of an entry, in the smallest unit of its currency.
     pub fee: u64,
     /// Currency of the price.
@@ -115,6 +130,15 @@ pub struct Competition {
     pub forms: Vec<String>,
     /// Inputs of a round.
     pub items: u32,
+    /// Only registered keys may enter.
+    #[serde(default)]
+    pub by_registration: bool,
+    /// Keys that are registered.
+    #[serde(default)]
+    pub registered: u64,
+    /// Whether the key that signed the request may enter, as far as registration goes; null where nobody signed it.
+    #[serde(default)]
+    pub may_enter: Option<bool>,
     /// What an entry may use while it runs.
     pub limits: Limits,
     /// When code is shown after a round, seconds.
@@ -133,6 +157,32 @@ pub struct Competition {
     pub template: Option<String>,
     /// Newest announcement.
     pub note: Option<super::Announcement>,
+}
+
+/// A key that is paid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Payee {
+    /// Key, 64 hexadecimal digits.
+    pub entrant: String,
+    /// Share of what is not burned, percent.
+    pub share_percent: f64,
+    /// How far its takeovers have raised the bar in all, percent of the better score.
+    pub raised_percent: f64,
+}
+
+/// A share for the first champion whose raw score reaches a mark.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Bounty {
+    /// The mark.
+    pub raw_score: f64,
+    /// Share of what is not burned, percent.
+    pub share_percent: f64,
+    /// Completed rounds that it is paid for.
+    pub rounds: u32,
+    /// Key that reached it.
+    pub entrant: Option<String>,
+    /// Completed rounds that it is still paid for; 0 before somebody reaches it, and once it is paid in full.
+    pub rounds_left: u32,
 }
 
 /// What an entry may use while it runs: the same at every judge.
@@ -226,6 +276,15 @@ pub struct CompetitionPage {
     pub pagination: Pagination,
 }
 
+/// A page of the keys that a competition by registration lets enter, ascending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RegisteredPage {
+    /// Keys.
+    pub keys: Vec<String>,
+    /// Where they lie.
+    pub pagination: Pagination,
+}
+
 /// A page of rounds, newest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RoundPage {
@@ -248,6 +307,9 @@ pub struct BoardEntry {
     pub version: u32,
     /// Role in its round.
     pub role: super::EntryRole,
+    /// What its maker calls it; empty if it says nothing.
+    #[serde(default)]
+    pub title: String,
     /// Normalised score.
     pub score: f64,
     /// Raw score.
@@ -264,6 +326,16 @@ pub struct BoardEntry {
     pub echo_of: Option<u64>,
     /// When it was made.
     pub submitted_at: Time,
+    /// What its key would earn in the next 24 hours if nothing changed, percent of all that the arena pays in them: burn and
+    /// decay applied. On a competition's leaderboard only.
+    #[serde(default)]
+    pub daily_percent: Option<f64>,
+    /// Entries that its key made in the competition, without automatic ones. On a competition's leaderboard only.
+    #[serde(default)]
+    pub submissions_count: Option<u64>,
+    /// When its key first entered the competition. On a competition's leaderboard only.
+    #[serde(default)]
+    pub join_date: Option<Time>,
 }
 
 /// An entry that no other beats in ratio, speed and fidelity at once.
@@ -305,6 +377,9 @@ pub struct ScorePointRow {
     pub submission_id: u64,
     /// Its maker.
     pub entrant: String,
+    /// The maker's counter; 0: automatic.
+    #[serde(default)]
+    pub version: u32,
     /// Normalised score.
     pub score: f64,
     /// Raw score.

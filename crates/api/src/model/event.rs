@@ -31,6 +31,10 @@ pub enum EventKind {
     Settled,
     /// Somebody announced something.
     Announced,
+    /// Keys were registered for a competition, or taken off its list.
+    Registered,
+    /// An entry's maker said what it is.
+    Described,
 }
 
 /// One event. Its id is `block.record`: a stream goes on behind the `Last-Event-ID`.

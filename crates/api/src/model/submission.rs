@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Pagination, Time};
+use super::{MachineView, Pagination, Time, UsageView};
 
 /// What an entry is in its round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -41,6 +41,37 @@ pub enum Sort {
     Time,
 }
 
+/// What the maker of an entry says of it. What is not said is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct About {
+    /// One line, at most 128 bytes.
+    pub title: String,
+    /// Some lines, at most 2,048 bytes.
+    pub note: String,
+    /// What it is written in, at most 128 bytes.
+    pub language: String,
+    /// Under which terms others may use it, at most 128 bytes.
+    pub licence: String,
+    /// Address of a page, at most 512 bytes.
+    pub link: String,
+}
+
+impl About {
+    /// What is said, with its label for people; a note may have several lines.
+    pub fn said(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let Self { title, note, language, licence, link } = self;
+        let all = [
+            ("title", title),
+            ("written in", language),
+            ("licence", licence),
+            ("page", link),
+            ("note", note),
+        ];
+        all.into_iter().map(|(label, text)| (label, text.as_str())).filter(|(_, text)| !text.is_empty())
+    }
+}
+
 /// An entry (arena specs §5, SubmissionRecord).
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -64,10 +95,16 @@ pub struct Submission {
     pub role: EntryRole,
     /// `component`, `python` or `native`.
     pub form: String,
+    /// What its maker calls it; empty if it says nothing.
+    #[serde(default)]
+    pub title: String,
     /// When it was made.
     pub submitted_at: Time,
     /// When judges settled it.
     pub eval_at: Option<Time>,
+    /// From the first judge's lease until judges settled it, seconds; how long it ran itself is in its judgements.
+    #[serde(default)]
+    pub eval_time_in_seconds: Option<f64>,
     /// Normalised score.
     pub score: Option<f64>,
     /// Raw score.
@@ -122,11 +159,23 @@ pub struct Metric {
     pub baseline_value: Option<f64>,
 }
 
-/// Measurements on one input.
+/// Measurements on one input (arena specs §5, EvalUnit).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Unit {
+    /// Name among the units of a judgement.
+    #[serde(default)]
+    pub id: String,
+    /// What it is: `instance`, an input of the round.
+    #[serde(default, rename = "type")]
+    pub kind: String,
     /// Position in the round.
     pub index: u32,
+    /// Hash of the input; null before the round is over, and where a generator makes the inputs.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// `exact` or `lossy` of codecs, `answered` of programs; `failed`: below the rule's floor, or without an answer.
+    #[serde(default)]
+    pub outcome: String,
     /// Bytes of the input, of codecs.
     pub original_bytes: Option<u64>,
     /// Bytes of the compressed form, of codecs.
@@ -162,6 +211,15 @@ pub struct JudgementView {
     pub outputs: Option<String>,
     /// Blob with the log.
     pub log: String,
+    /// What the competition's evaluator measured there besides the objective. Judges need not agree on it.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
+    /// What the entry took there.
+    #[serde(default)]
+    pub usage: UsageView,
+    /// Where that was.
+    #[serde(default)]
+    pub machine: MachineView,
     /// One per input.
     pub units: Vec<Unit>,
 }
@@ -173,6 +231,20 @@ pub struct Failed {
     pub kind: String,
     /// For people.
     pub message: String,
+    /// Where screening rejected it: why, with file and line where there are any. Otherwise empty: the log says more.
+    #[serde(default)]
+    pub reason: String,
+}
+
+impl Failed {
+    /// All of it in one line.
+    pub fn words(&self) -> String {
+        if self.reason.is_empty() {
+            self.message.clone()
+        } else {
+            format!("{}: {}", self.message, self.reason)
+        }
+    }
 }
 
 /// An entry with all that is known (arena specs §5, SubmissionDetail).
@@ -181,6 +253,9 @@ pub struct SubmissionDetail {
     /// The row of the list.
     #[serde(flatten)]
     pub submission: Submission,
+    /// What its maker says of it.
+    #[serde(default)]
+    pub about: Option<About>,
     /// Seal under which it was entered.
     pub seal: String,
     /// Hash of its code, once opened.
@@ -203,10 +278,10 @@ pub struct SubmissionDetail {
     pub round_end_at: Option<Time>,
     /// Version of the metrics' layout.
     pub schema_version: u32,
-    /// The entry's numbers; empty while they are hidden.
+    /// The entry's numbers, those of the competition's own evaluator last; empty while they are hidden.
     pub summary: Vec<Metric>,
-    /// What can be drawn from these numbers: `baseline_comparison`, `score_distribution` (ask with `units=true`),
-    /// `runtime_breakdown`.
+    /// What can be drawn from these numbers: `baseline_comparison`, `score_distribution` and `outcome_breakdown` (ask with
+    /// `units=true`), `runtime_breakdown`.
     pub capabilities: Vec<String>,
     /// What each judge found; empty while it is hidden.
     pub judgements: Vec<JudgementView>,
@@ -279,6 +354,8 @@ pub struct FilePage {
 /// A page of an entry's code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CodePage {
+    /// Whose code it is.
+    pub submission_id: u64,
     /// The maker's counter.
     pub version: u32,
     /// `component`, `python` or `native`.

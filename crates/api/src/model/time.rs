@@ -13,6 +13,19 @@ use wire::Millis;
 #[schema(value_type = String, format = DateTime)]
 pub struct Time(pub Millis);
 
+impl Time {
+    /// How long ago it was, in the largest unit: `59 s`, `3 min`, `2 h`, `5 d`.
+    pub fn age(self, now: Millis) -> String {
+        let s = now.since(self.0).0 / 1000;
+        match s {
+            0..60 => format!("{s} s"),
+            60..3600 => format!("{} min", s / 60),
+            3600..86_400 => format!("{} h", s / 3600),
+            _ => format!("{} d", s / 86_400),
+        }
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = Moment(self.0).to_string();
@@ -62,5 +75,7 @@ mod tests {
         for bad in ["", "yesterday", "2026-01-13T11:00:00.xZ", "2026-13-13T11:00:00Z"] {
             assert!(bad.parse::<Time>().is_err(), "{bad}");
         }
+        assert_eq!(Time(Millis(0)).age(Millis(90_000_000)), "1 d");
+        assert_eq!(Time(Millis(90_000)).age(Millis(0)), "0 s", "clocks differ");
     }
 }

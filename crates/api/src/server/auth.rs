@@ -1,12 +1,14 @@
 //! Who asks: a signed request's key, an Epistula hotkey's ward, or anybody.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use arena::State;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use bytes::Bytes;
-use wire::{Hash, NodeId};
+use wire::{Hash, Millis, NodeId};
 
 use super::App;
 use super::problem::ApiError;
@@ -15,6 +17,9 @@ use crate::host::ward_id;
 use crate::limits;
 use crate::replay::Seen;
 use crate::request::{self, Signed};
+
+/// Key of the durable list of signed requests from ahead of the host's clock.
+pub(super) const AHEAD: &str = "requests ahead";
 
 /// Whoever asks, if the request is signed. Its body is empty.
 #[derive(Clone, Copy, Debug)]
@@ -66,27 +71,59 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 impl App {
-    /// Each signature once.
-    fn once(&self, id: Hash) -> Result<(), ApiError> {
-        let now = self.now();
-        match self.replays.lock().unwrap_or_else(PoisonError::into_inner).note(id, now) {
+    /// Whether the arena has anything of a key.
+    fn is_member(state: &State, key: NodeId) -> bool {
+        Self::in_charge(state, key) || state.is_judge(key) || state.entrants().contains_key(&key)
+    }
+
+    /// Each signature once, also across a restart of the host: but for reads from ahead of its clock, which change nothing.
+    async fn once(&self, id: Hash, key: NodeId, time: Millis, changes: bool) -> Result<(), ApiError> {
+        let told = |seen| match seen {
             Seen::New => Ok(()),
             Seen::Before => Err(ApiError::Replayed),
             Seen::Full => Err(ApiError::Busy),
+        };
+        // What came before the start is forgotten: nothing signed then counts any more.
+        if time < self.started {
+            return Err(ApiError::BeforeStart);
         }
+        let now = self.now();
+        told(self.replays.lock().unwrap_or_else(PoisonError::into_inner).note(id, now))?;
+        if time <= self.ahead_until && self.ahead.lock().await.has(&id) {
+            return Err(ApiError::Replayed);
+        }
+        let ahead_ms = time.since(now).0;
+        if ahead_ms > limits::AHEAD_WAIT_MS && !changes {
+            return Ok(());
+        }
+        if ahead_ms > limits::AHEAD_WAIT_MS {
+            // It would still be fresh, and newer than the start, after a restart.
+            let mut ahead = self.ahead.lock().await;
+            let noted = {
+                let view = self.shared.view();
+                ahead.note(id, (time, key), |key| Self::is_member(&view.state, key), now)
+            };
+            told(noted)?;
+            self.verdicts.put(AHEAD, wire::to_bytes(&*ahead).into()).await?;
+        } else if ahead_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(ahead_ms)).await;
+        }
+        Ok(())
     }
 
     /// The signature in `Authorization`; its body is still to be checked.
-    fn signed(&self, parts: &Parts) -> Result<Option<Signed>, ApiError> {
+    async fn signed(&self, parts: &Parts) -> Result<Option<Signed>, ApiError> {
         let Some(header) = text(&parts.headers, header::AUTHORIZATION.as_str()) else { return Ok(None) };
         let signed = request::verify(header, &self.run(), parts.method.as_str(), target(parts), self.now())?;
-        self.once(signed.id)?;
+        let changes = parts.method != Method::GET && parts.method != Method::HEAD;
+        self.once(signed.id, signed.key, signed.time, changes).await?;
         Ok(Some(signed))
     }
 
     /// The hotkey in the Epistula headers.
-    fn hotkey(&self, parts: &Parts, body: Option<&[u8]>) -> Result<Option<[u8; 32]>, ApiError> {
+    async fn hotkey(&self, parts: &Parts, body: Option<&[u8]>) -> Result<Option<[u8; 32]>, ApiError> {
         let Some(headers) = Headers::read(|name| text(&parts.headers, name))? else { return Ok(None) };
+        headers.check_receiver(&self.key.node_id())?;
         let bodies = match body {
             Some(body) => epistula::bodies_of_json(body),
             None => epistula::bodies_of_query(parts.uri.query().unwrap_or_default(), &NULLABLE),
@@ -104,7 +141,7 @@ impl App {
         } else {
             id
         };
-        self.once(id)?;
+        self.once(id, ward_id(&self.key, &headers.hotkey), headers.time, body.is_some()).await?;
         Ok(Some(headers.hotkey))
     }
 }
@@ -113,11 +150,11 @@ impl FromRequestParts<Arc<App>> for Viewer {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        if let Some(signed) = app.signed(parts)? {
+        if let Some(signed) = app.signed(parts).await? {
             signed.check_body(b"")?;
             return Ok(Self(Some(signed.key)));
         }
-        let hotkey = app.hotkey(parts, None)?;
+        let hotkey = app.hotkey(parts, None).await?;
         Ok(Self(hotkey.map(|hotkey| ward_id(&app.key, &hotkey))))
     }
 }
@@ -136,13 +173,13 @@ impl FromRequest<Arc<App>> for Authored {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let signed = app.signed(&parts)?;
+        let signed = app.signed(&parts).await?;
         let body = read(body).await?;
         if let Some(signed) = signed {
             signed.check_body(&body)?;
             return Ok(Self { key: signed.key, hotkey: None, body });
         }
-        match app.hotkey(&parts, Some(&body))? {
+        match app.hotkey(&parts, Some(&body)).await? {
             Some(hotkey) => Ok(Self { key: ward_id(&app.key, &hotkey), hotkey: Some(hotkey), body }),
             None => Err(ApiError::Unsigned("it changes something")),
         }
@@ -153,7 +190,7 @@ impl FromRequestParts<Arc<App>> for Upload {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let signed = app.signed(parts)?.ok_or(ApiError::Unsigned("it stores something"))?;
+        let signed = app.signed(parts).await?.ok_or(ApiError::Unsigned("it stores something"))?;
         let len = text(&parts.headers, header::CONTENT_LENGTH.as_str()).and_then(|len| len.parse().ok());
         Ok(Self { key: signed.key, hash: signed.body, len })
     }

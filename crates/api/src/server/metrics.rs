@@ -84,7 +84,12 @@ pub(crate) fn page(app: &App) -> String {
         ("{outcome=\"refused\"}".to_owned(), load(&metrics.refused) as f64),
     ];
     family("inputs_total", "counter", "Statements and controls handed in over HTTP.", &inputs);
-    family("blob_bytes", "gauge", "Bytes of all blobs.", &one(load(&app.stored)));
+    family(
+        "blob_bytes",
+        "gauge",
+        "Bytes of all blobs, and of those that are coming.",
+        &one(app.space.bytes()),
+    );
     let head = app.shared.head().map_or(0, |head| head.seq.0);
     family("block", "gauge", "Newest durable block.", &one(head));
     let view = app.shared.view();

@@ -33,8 +33,17 @@ pub(crate) enum ApiError {
     Gated(Gate, Option<String>),
     #[error("{0}")]
     Refused(Box<Refusal>),
+    #[error(
+        "item {item} of the pool is one that everybody has, a sample or an input of a round that is over: leave it out, nobody \
+         may know what a round is judged on"
+    )]
+    KnownInput { item: String },
     #[error("{what} of {found} bytes is over the limit of {limit}")]
     TooLarge { what: &'static str, found: u64, limit: u64 },
+    #[error("nothing, or too little, came of the upload in {seconds} s: send it again")]
+    Stalled { seconds: u64 },
+    #[error("signed before this host started: sign a new one")]
+    BeforeStart,
     #[error("the host has no room for more: its owner must raise the bound or free space")]
     NoRoom,
     #[error("too many requests: come again in {0} s")]
@@ -53,6 +62,7 @@ pub(crate) enum ApiError {
 fn whereabouts(what: &str) -> &'static str {
     match what {
         "competition" => ": `shoal arena list --all` shows those there are",
+        "file" => ": `shoal arena result ID` lists those there are",
         "submission" => ": `shoal arena submissions` shows those there are",
         "round" => ": `shoal arena show COMPETITION` shows the newest; `last` is the newest that was judged",
         _ => "",
@@ -115,12 +125,15 @@ impl ApiError {
             Self::Unsigned(_) | Self::Signature(_) | Self::Epistula(_) | Self::Replayed => {
                 StatusCode::UNAUTHORIZED
             }
+            Self::Stalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Forbidden(_) | Self::Gated(..) => StatusCode::FORBIDDEN,
+            Self::KnownInput { .. } => StatusCode::CONFLICT,
             Self::Refused(refusal) => status_of(refusal),
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
             Self::TooMany(_) | Self::Quota(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            // Both pass: clients try again, and sign anew.
+            Self::Busy | Self::BeforeStart => StatusCode::SERVICE_UNAVAILABLE,
             Self::Log(_) | Self::Blob(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -131,12 +144,17 @@ impl ApiError {
             Self::BadRequest(_) => "bad_request",
             Self::Unsigned(_) => "unsigned",
             Self::Signature(RequestError::Stale { .. }) => "stale",
+            Self::BeforeStart => "before_start",
+            Self::Stalled { .. } => "stalled",
             Self::Signature(_) | Self::Epistula(_) => "bad_signature",
             Self::Replayed => "replayed",
             Self::Forbidden(_) => "forbidden",
             Self::Gated(..) => "gated",
+            Self::KnownInput { .. } => "known_input",
             Self::Refused(refusal) => match **refusal {
                 Refusal::RateLimit { .. } => "rate_limited",
+                Refusal::NotRegistered { .. } => "not_registered",
+                Refusal::Repeated { .. } => "repeated",
                 Refusal::Unfit(Unfit::Stale { .. }) => "stale",
                 Refusal::Unfit(Unfit::NotNewer { .. } | Unfit::Duplicate) => "replayed",
                 Refusal::Unfit(Unfit::Envelope { .. }) => "bad_signature",
@@ -158,7 +176,9 @@ fn status_of(refusal: &Refusal) -> StatusCode {
             StatusCode::BAD_REQUEST
         }
         Refusal::Unfit(_) => StatusCode::UNAUTHORIZED,
-        Refusal::NotAllowed { .. } | Refusal::NotJudge => StatusCode::FORBIDDEN,
+        Refusal::NotAllowed { .. } | Refusal::NotRegistered { .. } | Refusal::NotJudge => {
+            StatusCode::FORBIDDEN
+        }
         Refusal::UnknownCompetition { .. } | Refusal::UnknownEntry { .. } | Refusal::UnknownNode { .. } => {
             StatusCode::NOT_FOUND
         }
@@ -193,7 +213,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, message) = (self.status(), self.to_string());
-        if status.is_server_error() && !matches!(self, Self::Busy | Self::NoRoom) {
+        if status.is_server_error() && !matches!(self, Self::Busy | Self::BeforeStart | Self::NoRoom) {
             tracing::error!(error = %self, "a request failed");
         }
         if let Self::Gated(gate, round_state) = &self {
@@ -209,7 +229,7 @@ impl IntoResponse for ApiError {
         let retry = match &self {
             Self::TooMany(seconds) => Some(*seconds),
             Self::Quota(quota) => Some(quota.free_in_s).filter(|seconds| *seconds > 0),
-            Self::Busy => Some(1),
+            Self::Busy | Self::BeforeStart => Some(1),
             _ => None,
         };
         let mut response = (status, Json(self.problem().1)).into_response();

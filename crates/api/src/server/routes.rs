@@ -16,7 +16,7 @@ use ::arena::record::RoundNumber;
 use ::arena::spec::CompetitionId;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
@@ -44,6 +44,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(arena::weights))
         .routes(routes!(competitions::list))
         .routes(routes!(competitions::one))
+        .routes(routes!(competitions::registered))
         .routes(routes!(competitions::spec))
         .routes(routes!(competitions::rounds))
         .routes(routes!(competitions::round))
@@ -55,6 +56,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(submissions::list, submissions::hand_in))
         .routes(routes!(submissions::one))
         .routes(routes!(files::code, files::upload_code))
+        .routes(routes!(files::code_of_version))
         .routes(routes!(files::list))
         .routes(routes!(files::page))
         .routes(routes!(files::raw))
@@ -95,6 +97,21 @@ async fn prometheus(State(app): State<Arc<App>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::page(&app)).into_response()
 }
 
+fn is_stream(path: &str) -> bool {
+    path.ends_with("/events") || path == "/v1/judge/work"
+}
+
+/// How long a request may be worked on. An upload has a pace of its own: whoever keeps it is not cut off.
+fn longest(method: &Method, path: &str) -> Option<Duration> {
+    let transfers =
+        path.contains("/blobs") || path.ends_with("/code") || path.contains("/raw/") || path == "/v1/log";
+    match () {
+        () if is_stream(path) || (transfers && method == Method::PUT) => None,
+        () if transfers => Some(limits::TRANSFER_TIMEOUT),
+        () => Some(limits::REQUEST_TIMEOUT),
+    }
+}
+
 /// Bounds every request in number and time, and counts it. Streams and transfers have bounds of their own.
 async fn bounded(
     State((app, places)): State<(Arc<App>, Arc<Semaphore>)>,
@@ -102,14 +119,8 @@ async fn bounded(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let streams = path.ends_with("/events") || path == "/v1/judge/work";
-    let transfers =
-        path.contains("/blobs") || path.ends_with("/code") || path.contains("/raw/") || path == "/v1/log";
-    let limit = match () {
-        () if streams => None,
-        () if transfers => Some(limits::TRANSFER_TIMEOUT),
-        () => Some(limits::REQUEST_TIMEOUT),
-    };
+    let streams = is_stream(path);
+    let limit = longest(request.method(), path);
     let start = Instant::now();
     let (_place, _stream);
     if streams {
@@ -204,4 +215,19 @@ pub(super) fn parse_hash(text: &str) -> Result<Hash, ApiError> {
 /// How long a client may wait.
 pub(super) fn patience(wait_s: Option<u64>) -> Duration {
     Duration::from_secs(wait_s.unwrap_or(0)).min(limits::LONG_POLL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_is_not_cut_off_by_the_clock() {
+        for path in ["/v1/blobs", "/v1/submissions/7/code"] {
+            assert_eq!(longest(&Method::PUT, path), None);
+            assert_eq!(longest(&Method::GET, path), Some(limits::TRANSFER_TIMEOUT));
+        }
+        assert_eq!(longest(&Method::POST, "/v1/statements"), Some(limits::REQUEST_TIMEOUT));
+        assert_eq!(longest(&Method::GET, "/v1/events"), None);
+    }
 }

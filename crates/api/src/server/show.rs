@@ -1,16 +1,18 @@
 //! From the fold's state to what the API says. Every gate is asked here.
 
+mod account;
 pub(crate) mod boards;
 pub(crate) mod detail;
 
 use arena::State;
 use arena::calendar::civil_from_days;
 use arena::record::{EntryId, RoundNumber, Step};
-use arena::rule::{Direction, Scoring, info};
+use arena::rule::{Direction, Rule, Scoring, info};
 use arena::spec::{CompetitionId, Kind};
-use arena::state::{Artefact, BoardRow, Competition, Entry, EntryState, Role, Round, RoundSummary, Status};
+use arena::state::{Artefact, Competition, Entry, EntryState, Role, Round, RoundSummary, Status};
 use wire::{Millis, NodeId};
 
+use crate::host::index::Index;
 use crate::host::shared::View;
 use crate::model;
 use crate::model::Time;
@@ -27,6 +29,28 @@ pub(crate) fn day(days: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+fn payees(found: &arena::state::Competition) -> Vec<model::Payee> {
+    let raised = |key: &NodeId| found.contributions().get(key).copied().unwrap_or(0);
+    let one = |(key, share): (&NodeId, &u64)| model::Payee {
+        entrant: hex(*key),
+        share_percent: percent(*share),
+        raised_percent: percent(raised(key)),
+    };
+    let mut all: Vec<model::Payee> = found.payees().iter().map(one).collect();
+    all.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
+    all
+}
+
+fn bounty((bounty, claim): (&arena::spec::Bounty, Option<arena::state::Claim>)) -> model::Bounty {
+    model::Bounty {
+        raw_score: bounty.raw,
+        share_percent: percent(bounty.share_ppm.into()),
+        rounds: bounty.rounds,
+        entrant: claim.map(|claim| hex(claim.entrant)),
+        rounds_left: claim.map_or(0, |claim| claim.rounds_left),
+    }
+}
+
 fn percent(ppm: u64) -> f64 {
     ppm as f64 / 10_000.0
 }
@@ -39,6 +63,14 @@ pub(crate) fn step_name(step: Step) -> &'static str {
         Step::Opening => "opening",
         Step::Drawing => "drawing",
         Step::Judging => "evaluating",
+    }
+}
+
+/// Where raw scores of a rule lie.
+fn scale_name(rule: &Rule) -> &'static str {
+    match rule {
+        Rule::Lossless { .. } | Rule::Lossy { .. } => "normalized_0_1",
+        Rule::Weighted(_) | Rule::Link(_) | Rule::Objective(_) => "raw",
     }
 }
 
@@ -132,7 +164,12 @@ pub(crate) fn round_of(state: &State, id: &CompetitionId, number: RoundNumber) -
     (word.to_owned(), found.map(|summary| Time(summary.closed_at)))
 }
 
-pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model::Competition {
+pub(crate) fn competition(
+    view: &View,
+    found: &Competition,
+    viewer: Option<NodeId>,
+    at: Millis,
+) -> model::Competition {
     let (state, spec) = (&view.state, &found.spec);
     let status = found.status();
     let rule = spec.rule();
@@ -152,8 +189,9 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
         .map(round)
         .or_else(|| found.summaries.back().map(|last| summary(view, found, last)));
     let baseline = found.last_judged().and_then(|last| {
-        let is = |row: &&BoardRow| state.entry(row.entry).is_some_and(|entry| entry.role == Role::Baseline);
-        last.board.iter().find(is).map(|row| row.scoring.score)
+        // Its own entry: a board keeps its best rows only.
+        let entry = lists?.baselines.get(&last.round)?;
+        state.entry(*entry)?.scoring().map(|scoring| scoring.score)
     });
     let weight = percent(spec.reward.weight_ppm.into());
     let burn = found.burn_ppm(at);
@@ -174,11 +212,17 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
         rule: spec.rule.name.to_owned(),
         formula: info(spec.rule.name).map_or(String::new(), |info| info.formula.to_owned()),
         score_direction: direction_name(rule.direction()).to_owned(),
+        score_scale: scale_name(&rule).to_owned(),
         takeover_percent: percent(spec.takeover().margin_ppm.into()),
         takeover_alpha_percent: percent(spec.takeover().alpha_ppm.into()),
         start_at: Time(spec.schedule.opens(0)),
         end_at: found.completed_at.map(Time),
         created_at: Time(found.created_at),
+        updated_at: Time(lists.map_or(found.created_at, |lists| lists.updated_at.max(found.created_at))),
+        round_length_in_days: match (spec.schedule.days, spec.schedule.every_s) {
+            (0, every_s) => every_s as f64 / 86_400.0,
+            (days, _) => f64::from(days),
+        },
         next_round_at: found.next_opens(at).map(Time),
         curr_round: current,
         score_to_beat: found.score_to_beat().map(|beat| model::ToBeat {
@@ -198,8 +242,9 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
         baseline: spec.baseline.code.map(|_| spec.baseline.name.clone()),
         baseline_score: baseline.map(|score| score.score),
         baseline_raw_score: baseline.map(|score| score.raw),
+        baseline_valid: spec.baseline.code.and(found.last_judged()).map(|_| baseline.is_some()),
         total_submissions: found.submissions,
-        active_entrants: lists.map_or(0, |lists| lists.by_entrant.len() as u64),
+        active_entrants: lists.map_or(0, |lists| lists.entrants.len() as u64),
         total_rounds: (found.live.len() + found.summaries.len()) as u64,
         daily_submissions: daily,
         weight_percent: weight,
@@ -209,11 +254,16 @@ pub(crate) fn competition(view: &View, found: &Competition, at: Millis) -> model
         daily_earnings: earnings.iter().skip(newest).map(boards::earning_day).collect(),
         emissions_percent: if status == Status::Active { unburned(burn) } else { 0.0 },
         max_emissions_percent: unburned(spec.reward.base_burn_ppm.into()),
+        payees: payees(found),
+        bounties: found.bounties().map(bounty).collect(),
         fee: spec.fee.amount,
         fee_currency: spec.fee.currency.clone(),
         bytes_max: spec.submission.bytes_max,
         forms: spec.submission.forms.iter().map(|form| form.name().to_owned()).collect(),
         items: spec.inputs.items,
+        by_registration: spec.submission.registered,
+        registered: found.registered.len() as u64,
+        may_enter: viewer.map(|key| found.may_enter(key)),
         limits: model::Limits {
             memory_bytes: spec.resources.memory_bytes,
             fuel: spec.resources.fuel,
@@ -248,6 +298,7 @@ pub(crate) fn results<'a>(
 /// A row of the list.
 pub(crate) fn submission(
     state: &State,
+    index: &Index,
     entry: &Entry,
     viewer: Option<NodeId>,
     at: Millis,
@@ -256,7 +307,7 @@ pub(crate) fn submission(
     let results = results(state, entry, viewer, at);
     let revealed = results.is_some();
     let scoring = results.flatten();
-    let code = state.gate(entry.id, Artefact::Code, viewer, at);
+    let code = index.code_gate(state, entry, viewer, at);
     let judged = matches!(
         entry.state,
         EntryState::Scored(_) | EntryState::Failed(_) | EntryState::Disputed | EntryState::Copy { .. }
@@ -287,8 +338,13 @@ pub(crate) fn submission(
         version: entry.version,
         role: role(entry.role),
         form: entry.form.name().to_owned(),
+        title: state.about(entry.id).map_or(String::new(), |about| about.title.clone()),
         submitted_at: Time(entry.submitted_at),
         eval_at: entry.settled_at.filter(|_| revealed).map(Time),
+        eval_time_in_seconds: entry.settled_at.filter(|_| revealed).and_then(|settled| {
+            let leased = index.first_leased.get(&entry.id)?;
+            Some(settled.since(*leased).0 as f64 / 1000.0)
+        }),
         score: scoring.map(|scoring| scoring.score.score),
         raw_score: scoring.map(|scoring| scoring.score.raw),
         rank: entry.rank.filter(|_| revealed),

@@ -37,6 +37,26 @@ async fn health_metrics_and_unknown_routes() {
     assert_eq!(get("/v1/submissions/1/code").await.0, 404);
     assert_eq!(get("/v1/submissions/x").await.0, 400);
     assert_eq!(get("/v1/submissions?count=nonsense").await.0, 400);
+    // What is wrong with an address is a `Problem` that names the parameter, its value and what is allowed.
+    for (path, names) in [
+        ("/v1/submissions?count=nonsense", ["count=nonsense", "a whole number"]),
+        ("/v1/submissions?filter=bogus", ["filter=bogus", "`mine`"]),
+        ("/v1/submissions/0?units=maybe", ["units=maybe", "true or false"]),
+        ("/v1/competitions?state=bogus", ["state=bogus", "`pending`, `active`"]),
+        ("/v1/competitions?kind=bogus", ["kind=bogus", "`codec` or `program`"]),
+        ("/v1/competitions?colour=red", ["unknown field `colour`", "`show_completed`"]),
+        ("/v1/events?from=-1", ["from=-1", "a whole number"]),
+        ("/v1/submissions/x", ["`x`", "u64"]),
+    ] {
+        let (status, text) = get(path).await;
+        assert_eq!(status, 400, "{path}: {text}");
+        let problem: shoal_api::model::Problem = serde_json::from_str(&text).unwrap();
+        assert_eq!(problem.reason, "bad_request", "{path}");
+        for name in names {
+            assert!(problem.message.contains(name), "{path}: {}", problem.message);
+        }
+    }
+    assert_eq!(get("/v1/competitions?state=pending&kind=codec").await.0, 200);
     assert_eq!(get("/v1/judge/work").await.0, 401);
     assert_eq!(get(&format!("/v1/blobs/{}", "0".repeat(64))).await.0, 404);
 }

@@ -9,7 +9,7 @@ use shoal_api::model::{Problem, Submitted};
 use shoal_api::request::{Request, sign};
 use wire::{Envelope, Hash, Millis, SigningKey};
 
-use super::world::{OWNER, World, code, key};
+use super::world::{HOST, OWNER, World, code, key};
 
 struct Raw<'a> {
     world: &'a World,
@@ -100,6 +100,89 @@ async fn a_signature_is_for_one_request_and_counts_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_no_signature() {
+    let mut world = World::start("", &[]).await;
+    let (owner, receipt) = (key(OWNER), "7".repeat(64));
+    let body = format!(r#"{{"receipt":"{receipt}","payer":"{receipt}","amount":1}}"#);
+    let target = format!("/v1/rate-limits/{receipt}");
+    let (now, past, ahead) = {
+        let raw = Raw::new(&world).await;
+        let past = raw.header(&owner, "GET", &target, b"", Millis(raw.now.0 - 10_000));
+        // Signed for half a minute ahead, as a client whose clock is fast does.
+        let ahead = raw.header(&owner, "POST", "/v1/payments", body.as_bytes(), Millis(raw.now.0 + 30_000));
+        (raw.now, past, ahead)
+    };
+    let post = async |world: &World, header: &(&'static str, String)| {
+        let raw = Raw::new(world).await;
+        raw.send(Method::POST, "/v1/payments", std::slice::from_ref(header), body.as_bytes()).await
+    };
+    let read = async |world: &World, header: &(&'static str, String)| {
+        Raw::new(world).await.send(Method::GET, &target, std::slice::from_ref(header), b"").await
+    };
+    // What was signed shortly before a host started does not count: it may have counted before.
+    let (status, text) = read(&world, &past).await;
+    let before = (StatusCode::SERVICE_UNAVAILABLE, "before_start");
+    assert_eq!((status, reason(&text).as_str()), before, "{text}");
+    let present = Raw::new(&world).await.header(&owner, "GET", &target, b"", Millis(now.0 + 1));
+    assert_eq!(read(&world, &present).await.0, StatusCode::OK);
+    assert_eq!(post(&world, &ahead).await.0, StatusCode::OK);
+    for restarts in 0..2 {
+        if restarts == 0 {
+            world.kill().await;
+        } else {
+            world.stop().await;
+        }
+        world.go().await;
+        let (status, text) = read(&world, &present).await;
+        assert_eq!((status, reason(&text).as_str()), before, "{text}");
+        let (status, text) = post(&world, &ahead).await;
+        assert_eq!((status, reason(&text).as_str()), (StatusCode::UNAUTHORIZED, "replayed"), "{text}");
+        // What is signed anew counts.
+        let raw = Raw::new(&world).await;
+        let fresh = raw.header(&owner, "GET", &target, b"", raw.now);
+        assert_eq!(read(&world, &fresh).await.0, StatusCode::OK);
+        let other = format!(
+            r#"{{"receipt":"{}","payer":"{receipt}","amount":1}}"#,
+            format!("{restarts}8").repeat(32)
+        );
+        let fresh = raw.header(&owner, "POST", "/v1/payments", other.as_bytes(), Millis(raw.now.0 + 20_000));
+        let (status, text) = raw.send(Method::POST, "/v1/payments", &[fresh], other.as_bytes()).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_no_signature_of_a_hotkey() {
+    let mut world = World::start("", &[]).await;
+    let secret = schnorrkel::MiniSecretKey::from_bytes(&[4; 32]).unwrap();
+    let pair = secret.expand_to_keypair(schnorrkel::ExpansionMode::Ed25519);
+    let headers = |at: Millis| {
+        vec![
+            (epistula::TIMESTAMP, at.0.to_string()),
+            (epistula::SIGNED_BY, epistula::to_ss58(&pair.public.to_bytes())),
+            (epistula::SIGNATURE, epistula::sign(&pair, b"{}", at, "")),
+        ]
+    };
+    let now = Raw::new(&world).await.now;
+    let signed = [headers(Millis(now.0 + 1)), headers(Millis(now.0 + 40_000))];
+    for headers in &signed {
+        // It is signed as it should be, and says nothing that could be entered.
+        let (status, text) =
+            Raw::new(&world).await.send(Method::POST, "/v1/submissions", headers, b"{}").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
+    }
+    world.kill().await;
+    world.go().await;
+    let refusals =
+        [(StatusCode::SERVICE_UNAVAILABLE, "before_start"), (StatusCode::UNAUTHORIZED, "replayed")];
+    for (headers, refusal) in signed.iter().zip(refusals) {
+        let raw = Raw::new(&world).await;
+        let (status, text) = raw.send(Method::POST, "/v1/submissions", headers, b"{}").await;
+        assert_eq!((status, reason(&text).as_str()), refusal, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statements_are_taken_once_and_in_time() {
     let world = World::start("", &[]).await;
     let raw = Raw::new(&world).await;
@@ -150,8 +233,8 @@ async fn an_sr25519_hotkey_enters_by_epistula() {
         ]
     };
     let text = String::from_utf8(code(b'7', 5).to_vec()).unwrap();
-    let body =
-        serde_json::json!({ "competition_id": id.to_string(), "file_extension": ".wasm", "raw_code": text });
+    let body = serde_json::json!({ "competition_id": id.to_string(), "file_extension": ".wasm", "raw_code": text,
+            "about": { "title": "by a hotkey", "language": "C" } });
     let body = serde_json::to_vec(&body).unwrap();
     let signed = headers(&epistula::bodies_of_json(&body)[1], raw.now);
     let (status, answer) = raw.send(Method::POST, "/v1/submissions", &signed, &body).await;
@@ -162,6 +245,20 @@ async fn an_sr25519_hotkey_enters_by_epistula() {
     assert_eq!((status, reason(&answer).as_str()), (StatusCode::UNAUTHORIZED, "replayed"));
     let (status, answer) = raw.send(Method::POST, "/v1/submissions", &signed, b"{}").await;
     assert_eq!((status, reason(&answer).as_str()), (StatusCode::UNAUTHORIZED, "bad_signature"));
+    // Signed for this host it counts here, signed for another it does not.
+    let host = key(HOST).node_id();
+    let (ours, host) = (epistula::to_ss58(&host.0), host.to_string());
+    let theirs = epistula::to_ss58(&key(99).node_id().0);
+    for (n, receiver, counts) in [(1, &theirs, false), (2, &ours, true), (3, &host, true)] {
+        let at = Millis(raw.now.0 + n);
+        let mut signed = headers(b"{}", at);
+        signed[2].1 = epistula::sign(&pair, b"{}", at, receiver);
+        signed.push((epistula::SIGNED_FOR, receiver.clone()));
+        let (status, answer) = raw.send(Method::POST, "/v1/submissions", &signed, b"{}").await;
+        let expected = if counts { StatusCode::BAD_REQUEST } else { StatusCode::UNAUTHORIZED };
+        assert_eq!(status, expected, "{receiver}: {answer}");
+        assert!(counts || answer.contains(&ours), "{answer}");
+    }
     let late = headers(&body, Millis(raw.now.0 + 61_000));
     assert_eq!(raw.send(Method::POST, "/v1/submissions", &late, &body).await.0, StatusCode::UNAUTHORIZED);
 
@@ -174,6 +271,8 @@ async fn an_sr25519_hotkey_enters_by_epistula() {
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(raw.send(Method::GET, &target, &[], b"").await.0, StatusCode::FORBIDDEN);
     let row = world.stranger().await.submission(entry.submission_id, false).await.unwrap();
+    let about = row.about.unwrap();
+    assert_eq!((about.title.as_str(), about.language.as_str()), ("by a hotkey", "C"));
     assert_eq!((row.submission.state.as_str(), row.submission.entrant), ("scored", entry.entrant));
     judge.stop().await;
 }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arena::account::{Account, Machine, Metric, Usage};
 use arena::calendar::Moment;
 use arena::measure::{CodecItem, Failure, Measures, Outcome, Verdict, Wall};
 use arena::record::Statement;
 use arena::spec::{ArenaSpec, CompetitionId, CompetitionSpec, Form};
 use async_trait::async_trait;
 use bytes::Bytes;
-use shoal_api::judge::{self, Assignment, Evaluate, EvaluateError, Finding, Settings};
+use shoal_api::judge::{self, Assignment, Evaluate, EvaluateError, Finding, Settings, Told};
 use shoal_api::model::EventKind;
 use shoal_api::seals::{Entry, Kept, Opened, Seals};
 use shoal_api::{Client, Host, HostError, Parts};
@@ -22,6 +23,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wire::{Hash, Millis, NodeId, SigningKey};
 
+use super::gate::{Gate, GatedLog};
+
 /// Longest that anything in a test may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -30,7 +33,7 @@ pub(crate) fn key(seed: u8) -> SigningKey {
 }
 
 pub(crate) const OWNER: u8 = 200;
-const HOST: u8 = 201;
+pub(crate) const HOST: u8 = 201;
 
 pub(crate) struct World {
     pub(crate) folder: TempDir,
@@ -38,6 +41,9 @@ pub(crate) struct World {
     pub(crate) judges: Vec<(NodeId, String)>,
     spec: ArenaSpec,
     upload_quota: u64,
+    pub(crate) upload_stall: Duration,
+    pub(crate) blobs_max: u64,
+    pub(crate) gate: Arc<Gate>,
     running: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
 }
 
@@ -56,6 +62,9 @@ impl World {
             judges,
             spec: ArenaSpec::parse(&text).unwrap(),
             upload_quota,
+            upload_stall: shoal_api::limits::UPLOAD_STALL,
+            blobs_max: 1 << 30,
+            gate: Arc::default(),
             running: None,
         };
         world.go().await;
@@ -70,20 +79,22 @@ impl World {
                 match SqliteLog::open(&path).await {
                     // The tasks of a host that was cut off let go one after the other.
                     Err(store::LogError::InUse { .. }) => tokio::task::yield_now().await,
-                    opened => return Arc::new(opened.unwrap()),
+                    opened => return opened.unwrap(),
                 }
             }
         })
         .await;
-        let blobs = FolderBlobs::open(self.folder.path().join("blobs"), Durability::Synced).await.unwrap();
+        let blobs = self.blobs().await;
         let parts = Parts {
             key: key(HOST),
             spec: self.spec.clone(),
-            log,
+            log: Arc::new(GatedLog { log, gate: Arc::clone(&self.gate) }),
             blobs: Arc::new(blobs),
             judges: self.judges.clone(),
-            blobs_max: 1 << 30,
+            blobs_max: self.blobs_max,
             upload_quota: self.upload_quota,
+            log_quota: self.upload_quota,
+            upload_stall: self.upload_stall,
         };
         let host = Host::open(parts).await.unwrap();
         let listener = TcpListener::bind(self.address).await.unwrap();
@@ -91,6 +102,11 @@ impl World {
         let stop = CancellationToken::new();
         let task = tokio::spawn(host.serve(listener, stop.clone()));
         self.running = Some((stop, task));
+    }
+
+    /// The host's blobs.
+    pub(crate) async fn blobs(&self) -> FolderBlobs {
+        FolderBlobs::open(self.folder.path().join("blobs"), Durability::Synced).await.unwrap()
     }
 
     /// Ends the host between two instructions; nothing is flushed or said.
@@ -108,6 +124,13 @@ impl World {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// A number that the host tells of itself.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let page = reqwest::get(format!("{}/metrics", self.url())).await.unwrap().text().await.unwrap();
+        let start = format!("shoal_arena_{name} ");
+        page.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok()).unwrap()
     }
 
     pub(crate) async fn client(&self, seed: u8) -> Arc<Client> {
@@ -150,7 +173,7 @@ impl World {
         let text = format!(
             "name = \"{name}\"\nkind = \"codec\"\n[schedule]\nstart = \"{}\"\nevery_s = {every_s}\nrounds = {rounds}\n\
              opening_s = 10\njudging_s = {judging_s}\n[inputs]\nitems = 8\n[takeover]\nalpha_ppm = 0\n\
-             [submission]\nper_round_max = 1000\n[reveal]\ncode_delay_s = 3600\n[reward]\nweight_ppm = 100000\n[baseline]\nname = \"plain\"\n\
+             [submission]\nper_round_max = 1000\n[reveal]\ncode_delay_s = 3600\n[reward]\nweight_ppm = 100000\nbounties = [{{ raw = 0.001 }}]\n[baseline]\nname = \"plain\"\n\
              code = \"{}\"\nbytes = {}\n[judges]\n{judges}",
             Moment(start),
             Hash::of(&baseline),
@@ -204,16 +227,28 @@ impl World {
 
     /// A judge at work.
     pub(crate) async fn judge(&self, seed: u8, lanes: u16) -> Worker {
-        let (told, mut heard) = tokio::sync::mpsc::channel(64);
+        self.judge_with(seed, lanes, Arc::new(TestJudge)).await
+    }
+
+    pub(crate) async fn judge_with(&self, seed: u8, lanes: u16, evaluator: Arc<dyn Evaluate>) -> Worker {
+        let (worker, mut heard) = self.judge_heard(seed, lanes, evaluator).await;
+        tokio::spawn(async move { while heard.recv().await.is_some() {} });
+        worker
+    }
+
+    /// A judge at work, and what it tells.
+    pub(crate) async fn judge_heard(
+        &self,
+        seed: u8,
+        lanes: u16,
+        evaluator: Arc<dyn Evaluate>,
+    ) -> (Worker, tokio::sync::mpsc::Receiver<Told>) {
+        let (told, heard) = tokio::sync::mpsc::channel(64);
         let settings = Settings { key: key(seed), folder: self.judge_folder(seed), lanes, until_idle: false };
         let stop = CancellationToken::new();
         let client = self.client(seed).await;
-        let task = judge::run(client, settings, Arc::new(TestJudge), told, stop.clone());
-        let task = tokio::spawn(async move {
-            let drain = async { while heard.recv().await.is_some() {} };
-            tokio::join!(task, drain).0
-        });
-        Worker { stop, task }
+        let task = tokio::spawn(judge::run(client, settings, evaluator, told, stop.clone()));
+        (Worker { stop, task }, heard)
     }
 
     fn judge_folder(&self, seed: u8) -> PathBuf {
@@ -255,8 +290,8 @@ pub(crate) struct TestJudge;
 
 #[async_trait]
 impl Evaluate for TestJudge {
-    fn covers(&self, _spec: &CompetitionSpec) -> bool {
-        true
+    fn covers(&self, _spec: &CompetitionSpec, _reference: Option<&[u8]>) -> Result<(), EvaluateError> {
+        Ok(())
     }
 
     async fn evaluate(&self, assignment: Assignment) -> Result<Finding, EvaluateError> {
@@ -271,7 +306,7 @@ impl Evaluate for TestJudge {
             fuel: 1_000_000,
         };
         let outcome = if quality > 9 {
-            Outcome::Failed(Failure::Trap)
+            Outcome::Failed(Failure::Forbidden)
         } else {
             Outcome::Measured {
                 inputs: Hash::of_parts("generated", &[&seed.0]),
@@ -280,6 +315,40 @@ impl Evaluate for TestJudge {
             }
         };
         let wall = Some(Wall { task_time_ns: 1_000_000, over_baseline_ppm: 0 });
-        Ok(Finding { verdict: Verdict { outcome, wall, log: Hash::of(&log) }, log })
+        Ok(Finding {
+            verdict: Verdict { outcome, wall, log: Hash::of(&log), account: Box::new(told(quality > 9)) },
+            log,
+        })
+    }
+}
+
+/// What a judge tells besides.
+fn told(failed: bool) -> Account {
+    let metric = Metric { name: "rows_per_s".to_owned(), unit: "1/s".to_owned(), nano: 2_500_000_000 };
+    let machine = Machine {
+        cpu_model: "Test CPU".to_owned(),
+        cores: 3,
+        memory_bytes: 4 << 30,
+        sandbox: "none".to_owned(),
+    };
+    Account {
+        reason: if failed { "solution.py:3: imports ctypes" } else { "" }.to_owned(),
+        metrics: if failed { Vec::new() } else { vec![metric] },
+        usage: Usage { cpu_ns: 1_500_000_000, memory_peak_bytes: 3 << 20, fuel: 7, ..Usage::default() },
+        machine,
+    }
+}
+
+/// A judge whose machine fails: it has no verdict on anything.
+pub(crate) struct BrokenJudge;
+
+#[async_trait]
+impl Evaluate for BrokenJudge {
+    fn covers(&self, _spec: &CompetitionSpec, _reference: Option<&[u8]>) -> Result<(), EvaluateError> {
+        Ok(())
+    }
+
+    async fn evaluate(&self, _assignment: Assignment) -> Result<Finding, EvaluateError> {
+        Err(EvaluateError("no room on this disk".to_owned()))
     }
 }

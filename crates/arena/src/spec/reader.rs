@@ -118,6 +118,30 @@ impl Reader {
         Ok(value)
     }
 
+    /// A list of sections.
+    pub(super) fn sections<T>(
+        &mut self,
+        key: &str,
+        len_max: usize,
+        read: impl Fn(&mut Reader) -> Result<T, SpecError>,
+    ) -> Result<Vec<T>, SpecError> {
+        let allowed = format!("at most {len_max} sections, each under [[{}{key}]]", self.prefix);
+        let tables = match self.take(key) {
+            None => Vec::new(),
+            Some(Value::Array(list)) if list.len() <= len_max => list,
+            Some(other) => return Err(self.wrong(key, &other, allowed)),
+        };
+        let one = |(index, value): (usize, Value)| {
+            let Value::Table(table) = value else { return Err(self.wrong(key, &value, allowed.clone())) };
+            let mut inner =
+                Self { prefix: format!("{}{key}[{index}].", self.prefix), table, known: Vec::new() };
+            let found = read(&mut inner)?;
+            inner.finish()?;
+            Ok(found)
+        };
+        tables.into_iter().enumerate().map(one).collect()
+    }
+
     fn take(&mut self, key: &str) -> Option<Value> {
         self.known.push(key.to_owned());
         self.table.remove(key)
@@ -149,11 +173,19 @@ impl Reader {
         }
     }
 
+    /// A number, whole or not, within `-bound` and `bound`; it has no default.
+    pub(super) fn float(&mut self, key: &str, bound: f64) -> Result<f64, SpecError> {
+        let allowed = format!("a number from -{bound} to {bound}");
+        let value = self.take(key).ok_or_else(|| self.missing(key, &allowed))?;
+        let found = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64));
+        found.filter(|found| found.abs() <= bound).ok_or_else(|| self.wrong(key, &value, allowed))
+    }
+
     /// A signed integer within `-bound` and `bound`.
-    pub(super) fn signed(&mut self, key: &str, default: i64, bound: i64) -> Result<i64, SpecError> {
+    pub(super) fn signed(&mut self, key: &str, default: Option<i64>, bound: i64) -> Result<i64, SpecError> {
         let allowed = format!("an integer from -{bound} to {bound}");
         match self.take(key) {
-            None => Ok(default),
+            None => default.ok_or_else(|| self.missing(key, allowed)),
             Some(Value::Integer(found)) if (-bound..=bound).contains(&found) => Ok(found),
             Some(other) => Err(self.wrong(key, &other, allowed)),
         }
@@ -259,6 +291,29 @@ impl Reader {
             sorted.windows(2).all(|pair| pair[0] != pair[1])
         };
         parsed.filter(distinct).ok_or_else(|| self.wrong(key, &value, allowed))
+    }
+
+    /// A list of different texts that are all `good`; kept in order of the alphabet, so that one meaning has one text.
+    pub(super) fn texts(
+        &mut self,
+        key: &str,
+        default: &[String],
+        len_max: usize,
+        allowed: &str,
+        good: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, SpecError> {
+        let allowed = format!("a list of at most {len_max} different {allowed}");
+        let Some(value) = self.take(key) else { return Ok(default.to_vec()) };
+        let parsed = value.as_array().filter(|array| array.len() <= len_max).and_then(|array| {
+            let one = |value: &Value| value.as_str().filter(|text| good(text)).map(str::to_owned);
+            array.iter().map(one).collect::<Option<Vec<String>>>()
+        });
+        let sorted = parsed.map(|mut list| {
+            list.sort_unstable();
+            list
+        });
+        let distinct = |list: &Vec<String>| list.windows(2).all(|pair| pair[0] != pair[1]);
+        sorted.filter(distinct).ok_or_else(|| self.wrong(key, &value, allowed))
     }
 
     /// A list of integers within a range.

@@ -8,7 +8,7 @@ use crate::calendar::{DAY_S, Moment, TimeOfDay, Zone, civil_from_days};
 use crate::limits;
 use crate::rule::{Direction, RULES, Rule, info};
 
-const YEAR_S: u64 = 366 * 86_400;
+pub(super) const YEAR_S: u64 = 366 * 86_400;
 
 #[expect(clippy::ref_option, reason = "the signature that serde calls")]
 fn optional_hash<S: Serializer>(hash: &Option<Hash>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -116,9 +116,10 @@ impl RuleChoice {
             Rule::Objective(objective) => {
                 let ways = [("higher", Direction::Higher), ("lower", Direction::Lower)];
                 objective.direction = reader.choice("direction", Some(objective.direction), &ways)?;
-                let missing =
-                    reader.signed("missing_nano", objective.missing_nano, limits::OBJECTIVE_NANO_MAX)?;
-                objective.missing_nano = missing;
+                // Nothing is the best there is where lower is better: what it counts must be said.
+                let default = (objective.direction == Direction::Higher).then_some(objective.missing_nano);
+                objective.missing_nano =
+                    reader.signed("missing_nano", default, limits::OBJECTIVE_NANO_MAX)?;
             }
             Rule::Weighted(_) | Rule::Lossless { .. } | Rule::Lossy { .. } => {}
         }
@@ -316,6 +317,10 @@ pub struct SubmissionRules {
     pub latest_only: bool,
     /// Most entries of a round.
     pub entries_max: u32,
+    /// Only keys that the competition's opener registered may enter. Came later than the other keys: the canonical text
+    /// has it only where it is true, so that specs from before keep their ids.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub registered: bool,
 }
 
 impl SubmissionRules {
@@ -334,6 +339,7 @@ impl SubmissionRules {
             latest_only: reader.flag("latest_only", false)?,
             entries_max: reader.number("entries_max", 10_000, 1..=u64::from(limits::ROUND_ENTRIES_MAX))?
                 as u32,
+            registered: reader.flag("registered", false)?,
         })
     }
 }
@@ -429,42 +435,6 @@ pub struct Reveal {
 impl Reveal {
     pub(super) fn read(reader: &mut Reader) -> Result<Self, SpecError> {
         Ok(Self { code_delay_s: reader.number("code_delay_s", 86_400, 0..=YEAR_S)? })
-    }
-}
-
-/// What a place is worth.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Rewards {
-    /// Share of the arena's rewards, 10⁻⁶. Only an owner's competition has one.
-    pub weight_ppm: u32,
-    /// Share of it that is burned right after a takeover, 10⁻⁶.
-    pub base_burn_ppm: u32,
-    /// Time in which the burn rises to all of it, seconds; 0 = never.
-    pub decay_s: u64,
-    /// Shares of the places of the board, 10⁻⁶; the rest is burned. One number: the winner takes it.
-    pub split_ppm: Vec<u32>,
-    /// Share of each payment that goes to the makers of the parents that the entry names, 10⁻⁶.
-    pub lineage_ppm: u32,
-}
-
-impl Rewards {
-    pub(super) fn read(reader: &mut Reader) -> Result<Self, SpecError> {
-        let rewards = Self {
-            weight_ppm: reader.number("weight_ppm", 0, 0..=1_000_000)? as u32,
-            base_burn_ppm: reader.number("base_burn_ppm", 900_000, 0..=1_000_000)? as u32,
-            decay_s: reader.number("decay_s", 864_000, 0..=100 * YEAR_S)?,
-            split_ppm: reader.numbers("split_ppm", &[1_000_000], limits::PLACES_MAX, 0..=1_000_000)?,
-            lineage_ppm: reader.number("lineage_ppm", 0, 0..=500_000)? as u32,
-        };
-        let sum: u64 = rewards.split_ppm.iter().map(|share| u64::from(*share)).sum();
-        if sum > 1_000_000 {
-            return Err(reader.fault(
-                "split_ppm",
-                &format!("{:?}", rewards.split_ppm),
-                "shares that add up to at most 1000000",
-            ));
-        }
-        Ok(rewards)
     }
 }
 

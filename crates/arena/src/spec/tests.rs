@@ -62,6 +62,17 @@ per_round_max = 4
 latest_only = false
 entries_max = 10000
 
+[screening]
+python = true
+forbidden_modules = ["_ctypes", "_posixsubprocess", "cffi", "ctypes", "marshal", "posix", "pty", "subprocess"]
+forbidden_names = ["__import__", "compile", "eval", "exec", "importlib.import_module", "os.execl", "os.execle", "os.execlp", "os.execlpe", "os.execv", "os.execve", "os.execvp", "os.execvpe", "os.popen", "os.posix_spawn", "os.posix_spawnp", "os.spawnl", "os.spawnle", "os.spawnlp", "os.spawnlpe", "os.spawnv", "os.spawnve", "os.spawnvp", "os.spawnvpe", "os.system", "runpy.run_module", "runpy.run_path"]
+forbidden_attributes = ["__builtins__", "__code__", "__globals__", "__subclasses__"]
+dynamic_attributes = true
+literal_bytes_max = 65536
+data_bytes_max = 67108864
+binaries = false
+architecture = "x86_64"
+
 [resources]
 runtime = ""
 environment = ""
@@ -144,6 +155,27 @@ fn every_value_is_part_of_the_id() {
 }
 
 #[test]
+fn what_nobody_could_judge_is_no_spec() {
+    let program = |rule: &str, code: &str| {
+        let text = format!("{SHORT}[inputs]\nitems = 8\n{code}[rule]\n{rule}");
+        CompetitionSpec::parse(&text.replace("\"codec\"", "\"program\"")).map_err(|error| error.to_string())
+    };
+    let code = format!("code = \"{}\"\n", Hash::of(b"evaluator"));
+    assert!(program("", &code).is_ok());
+    assert!(program("", "").unwrap_err().contains("inputs.code"));
+    // Where lower is better, no answer at all would win.
+    let error = program("direction = \"lower\"\n", &code).unwrap_err();
+    assert!(error.contains("rule.missing_nano"), "{error}");
+    assert!(program("direction = \"lower\"\nmissing_nano = 5000000000\n", &code).is_ok());
+    let error = with("reward", "bounties = [{}]").unwrap_err().to_string();
+    assert!(error.contains("reward.bounties[0].raw"), "{error}");
+    let error = with("reward", "bounties = [{ raw = 1, sum = 0 }]").unwrap_err().to_string();
+    assert!(error.contains("reward.bounties[0].sum") && error.contains("raw, share_ppm, rounds"), "{error}");
+    let error = with("baseline", "name = \"zstd-3\"").unwrap_err().to_string();
+    assert!(error.contains("baseline.code"), "{error}");
+}
+
+#[test]
 fn impossible_values_name_key_value_and_range() {
     for (section, line, key, value, allowed) in [
         ("judges", "agree = 0", "judges.agree", "0", "1 to 15"),
@@ -154,6 +186,23 @@ fn impossible_values_name_key_value_and_range() {
         ("rule", "link_bytes_per_s = 1.5", "rule.link_bytes_per_s", "1.5", "1000 to 1000000000000"),
         ("reward", "weight_ppm = 1000001", "reward.weight_ppm", "1000001", "0 to 1000000"),
         ("reward", "split_ppm = [800000, 300000]", "reward.split_ppm", "[800000, 300000]", "at most 1000000"),
+        ("reward", "contribution_ppm = 1000001", "reward.contribution_ppm", "1000001", "0 to 1000000"),
+        ("reward", "bounties = 3", "reward.bounties", "3", "[[reward.bounties]]"),
+        ("reward", "bounties = [{ raw = nan }]", "reward.bounties[0].raw", "nan", "a number"),
+        (
+            "reward",
+            "bounties = [{ raw = 1, share_ppm = 0 }]",
+            "reward.bounties[0].share_ppm",
+            "0",
+            "1 to 1000000",
+        ),
+        (
+            "reward",
+            "bounties = [{ raw = 1, share_ppm = 600000 }, { raw = 2, share_ppm = 600000 }]",
+            "reward.bounties",
+            "1200000",
+            "at most 1000000",
+        ),
         ("reward", "split_ppm = []", "reward.split_ppm", "[]", "1 to 64"),
         ("submission", "forms = [\"ruby\"]", "submission.forms", "[\"ruby\"]", "component, python, native"),
         (
@@ -180,6 +229,39 @@ fn impossible_values_name_key_value_and_range() {
             }
             other => panic!("{line}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn screening_is_part_of_the_id_also_where_it_is_not_set() {
+    let plain = CompetitionSpec::parse(SHORT).unwrap();
+    // A build with other defaults must not mean something else by the same id.
+    let text = plain.canonical();
+    assert!(text.contains("[screening]\npython = true\n") && text.contains("\"os.spawnvpe\""), "{text}");
+    assert_eq!(CompetitionSpec::parse(&text).unwrap(), plain);
+    let same = with("screening", "architecture = \"x86_64\"").unwrap();
+    assert_eq!(same.id(), plain.id());
+    let set = with("screening", "forbidden_modules = [\"pty\", \"ctypes\"]\npython = false").unwrap();
+    assert_ne!(set.id(), plain.id());
+    assert_eq!(set.screening.forbidden_modules, ["ctypes", "pty"]);
+    assert_eq!(CompetitionSpec::parse(&set.canonical()).unwrap(), set);
+    let other_order = with("screening", "python = false\nforbidden_modules = [\"ctypes\", \"pty\"]").unwrap();
+    assert_eq!(other_order.id(), set.id());
+    for (line, value) in [
+        ("forbidden_modules = [\"a b\"]", "a b"),
+        ("forbidden_modules = [\"a\", \"a\"]", "\"a\""),
+        ("forbidden_names = [\"os..system\"]", "os..system"),
+        ("forbidden_attributes = [\"a.b\"]", "a.b"),
+        ("literal_bytes_max = 1", "1"),
+        ("architecture = \"vax\"", "vax"),
+    ] {
+        let error = with("screening", line).unwrap_err();
+        let key = line.split(' ').next().unwrap();
+        assert!(
+            matches!(&error, SpecError::Value { key: named, value: said, .. }
+                if *named == format!("screening.{key}") && said.contains(value)),
+            "{error}"
+        );
     }
 }
 
@@ -218,6 +300,8 @@ fn programs_have_their_own_rule() {
     let text = r#"
 name = "routing"
 kind = "program"
+[inputs]
+code = "0000000000000000000000000000000000000000000000000000000000000001"
 [rule]
 direction = "lower"
 missing_nano = 5000000000

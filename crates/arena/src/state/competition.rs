@@ -38,6 +38,8 @@ pub struct Competition {
     pub notes: VecDeque<Note>,
     /// Entries made, without automatic ones.
     pub submissions: u64,
+    /// Keys that may enter, where the spec asks for registration.
+    pub registered: BTreeSet<NodeId>,
     /// Newest version of each key.
     pub(super) versions: BTreeMap<NodeId, u32>,
     /// Items that were inputs.
@@ -45,6 +47,12 @@ pub struct Competition {
     /// Who is paid, and their shares of what is not burned, 10⁻⁶; from `paid_from` on.
     pub(super) payees: BTreeMap<NodeId, u64>,
     pub(super) paid_from: Millis,
+    /// How far each key's takeovers raised the bar, 10⁻⁶, in all.
+    pub(super) contributions: BTreeMap<NodeId, u64>,
+    /// Who reached the mark of each bounty of the spec, in its order.
+    pub(super) claims: Vec<Option<Claim>>,
+    /// Raw score of a champion that failed since, until a later one is better.
+    pub(super) reached: Option<f64>,
     /// Rewards of the past, of all keys.
     pub(super) earned: Earned,
 }
@@ -104,6 +112,15 @@ pub struct RoundSummary {
     pub to_beat: Option<f64>,
 }
 
+/// A bounty that somebody has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Key that is paid.
+    pub entrant: NodeId,
+    /// Completed rounds that it is still paid for, the newest among them; 0: it was paid in full.
+    pub rounds_left: u32,
+}
+
 /// A row of a round's board.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BoardRow {
@@ -136,6 +153,7 @@ impl Competition {
         let next = spec.schedule.round_at(now, 0).unwrap_or(0);
         Self {
             id: spec.id(),
+            claims: vec![None; spec.reward.bounties.len()],
             spec,
             opener,
             created_at: now,
@@ -147,9 +165,12 @@ impl Competition {
             summaries: VecDeque::new(),
             notes: VecDeque::new(),
             submissions: 0,
+            registered: BTreeSet::new(),
             versions: BTreeMap::new(),
             used: BTreeSet::new(),
             payees: BTreeMap::new(),
+            contributions: BTreeMap::new(),
+            reached: None,
             paid_from: now,
             earned: Earned::default(),
         }

@@ -70,7 +70,7 @@ impl State {
     }
 
     /// The opener of a competition, or an owner of the arena.
-    fn check_in_charge(&self, sender: NodeId, competition: &Competition) -> Result<(), Refusal> {
+    pub(super) fn check_in_charge(&self, sender: NodeId, competition: &Competition) -> Result<(), Refusal> {
         let who = "the opener of the competition, or an owner of the arena".to_owned();
         require(competition.opener == sender || self.is_owner(sender), || Refusal::NotAllowed { who })
     }
@@ -125,6 +125,7 @@ impl State {
         receipt: Option<&Hash>,
     ) -> Result<(), Refusal> {
         let competition = self.running(id)?;
+        require(competition.may_enter(sender), || competition.not_registered(sender))?;
         let opens = competition.next_opens(self.tip.now());
         let round = competition.open_round().ok_or(Refusal::NotOpen { opens })?;
         let rules = &competition.spec.submission;
@@ -218,6 +219,8 @@ impl State {
             reveal_at: None,
             rank: None,
             echo_of: None,
+            about: None,
+            described: 0,
         };
         self.entries.push(made);
         self.seals.insert(seal, entry);
@@ -323,7 +326,11 @@ impl State {
         }
     }
 
-    pub(super) fn check_pool(
+    /// Whether a key may name these items as the pool of a round.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn may_pool(
         &self,
         sender: NodeId,
         id: &CompetitionId,

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use wire::{Hash, Millis, NodeId};
 
 use super::earnings::Earned;
+use crate::about::About;
 use crate::measure::Failure;
 use crate::record::{EntryId, RoundNumber};
 use crate::rule::Scoring;
@@ -49,6 +50,10 @@ pub struct Entry {
     pub rank: Option<u32>,
     /// Entry of another key that gave the very same outputs before.
     pub echo_of: Option<EntryId>,
+    /// What its maker says of it.
+    pub about: Option<Box<About>>,
+    /// How often its maker said so.
+    pub(super) described: u8,
 }
 
 /// What an entry is in its round.

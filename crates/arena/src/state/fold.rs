@@ -115,8 +115,11 @@ impl Fold for State {
             Control::Genesis { .. } => {}
             Control::Resumed { down } => self.resume(*down),
             Control::Admitted { judge, operator } => {
-                let entry = self.judges.entry(*judge).or_insert_with(|| Judge::new(operator));
-                entry.admitted = true;
+                let now = self.tip.now();
+                let entry = self.judges.entry(*judge).or_insert_with(|| Judge::new(operator, now));
+                if !entry.admitted {
+                    (entry.admitted, entry.admitted_at) = (true, now);
+                }
                 operator.clone_into(&mut entry.operator);
                 self.forget_queues(*judge);
             }
@@ -155,11 +158,16 @@ impl Fold for State {
                 self.check_open_nonce(sender, competition, *round, nonce)
             }
             Statement::Pool { competition, round, items } => {
-                self.check_pool(sender, competition, *round, items)
+                self.may_pool(sender, competition, *round, items)
             }
             Statement::Lease { want } => self.check_lease(sender, *want),
             Statement::Judged { lease, .. } => self.check_judged(sender, *lease),
             Statement::Show { lease, nonce, verdict } => self.check_show(sender, *lease, nonce, verdict),
+            Statement::Register { competition, keys, enter } => {
+                self.check_register(sender, competition, keys, *enter)
+            }
+            Statement::Describe { entry, about } => self.check_describe(sender, *entry, about),
+            Statement::Return { lease } => self.check_return(sender, *lease),
         }
     }
 
@@ -183,6 +191,9 @@ impl Fold for State {
             Statement::Lease { want } => self.fold_lease(sender, want),
             Statement::Judged { lease, seal } => self.fold_judged(lease, seal),
             Statement::Show { lease, verdict, .. } => self.fold_show(lease, verdict),
+            Statement::Register { competition, keys, enter } => self.fold_register(competition, keys, enter),
+            Statement::Describe { entry, about } => self.fold_describe(entry, about),
+            Statement::Return { lease } => self.fold_return(sender, lease),
         }
         self.last.insert(sender, Last::of(envelope));
     }

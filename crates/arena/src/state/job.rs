@@ -8,7 +8,9 @@ use super::State;
 use super::competition::Competition;
 use super::entry::{Entry, EntryState, Role};
 use super::round::Round;
+use crate::limits;
 use crate::measure::{Outcome, Verdict, Wall};
+use crate::number::{PPM, ppm_of};
 use crate::record::{Derived, EntryId, LeaseId, Settlement};
 use crate::rule::{Comparison, Facts};
 use crate::spec::JudgeRules;
@@ -126,24 +128,39 @@ impl Job {
     }
 
     /// Everybody who was asked has shown a verdict.
-    pub(super) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.slots.len() >= usize::from(self.asked) && self.slots.iter().all(|slot| slot.verdict.is_some())
     }
 
-    /// Lower medians of the times that the judges of an outcome measured.
-    pub(super) fn wall(&self, outcome: &Outcome, tolerance_ppm: u32) -> Option<Wall> {
+    /// One of the times that the judges of an outcome measured.
+    pub(super) fn wall(&self, outcome: &Outcome, tolerance_ppm: u32, which: Clock) -> Option<Wall> {
         let agree = |verdict: &&Verdict| verdict.outcome.agrees(outcome, tolerance_ppm);
         let walls: Vec<Wall> = self.verdicts().filter(agree).filter_map(|verdict| verdict.wall).collect();
-        let median = |of: fn(&Wall) -> u64| {
+        let pick = |of: fn(&Wall) -> u64| {
             let mut values: Vec<u64> = walls.iter().map(of).collect();
             values.sort_unstable();
-            values.get(values.len().saturating_sub(1) / 2).copied()
+            let median = *values.get(values.len().saturating_sub(1) / 2)?;
+            // Beyond what clocks are apart it is one judge's word.
+            Some(match which {
+                Clock::Fastest => values[0].max(ppm_of(median, PPM - limits::CLOCK_NOISE_PPM)),
+                Clock::Median => median,
+                Clock::Slowest => values[values.len() - 1].min(ppm_of(median, PPM + limits::CLOCK_NOISE_PPM)),
+            })
         };
         Some(Wall {
-            task_time_ns: median(|wall| wall.task_time_ns)?,
-            over_baseline_ppm: median(|wall| wall.over_baseline_ppm)?,
+            task_time_ns: pick(|wall| wall.task_time_ns)?,
+            over_baseline_ppm: pick(|wall| wall.over_baseline_ppm)?,
         })
     }
+}
+
+/// Which of its judges' times an entry is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    Fastest,
+    /// The lower median: what scores are made of.
+    Median,
+    Slowest,
 }
 
 /// What follows from a job.
@@ -227,9 +244,10 @@ impl State {
                 let facts = Facts {
                     measures,
                     code_bytes: self.code_bytes(id),
-                    wall: job.wall(outcome, tolerance),
+                    wall: job.wall(outcome, tolerance, Clock::Median),
                     baseline_ns: baseline.and_then(|baseline| {
-                        Some(rule.time_ns(&self.facts(competition, round, baseline)?)).filter(|ns| *ns > 0)
+                        let base = self.facts(competition, round, baseline, Clock::Median)?;
+                        Some(rule.time_ns(&base)).filter(|ns| *ns > 0)
                     }),
                 };
                 Settlement::Scored { scoring: rule.judge(&facts), outputs: *outputs }
@@ -247,6 +265,7 @@ impl State {
         competition: &Competition,
         round: &'a Round,
         id: EntryId,
+        clock: Clock,
     ) -> Option<Facts<'a>> {
         let job = round.jobs.get(&id)?;
         matches!(job.settlement, Some(Settlement::Scored { .. })).then_some(())?;
@@ -256,12 +275,12 @@ impl State {
         let mut facts = Facts {
             measures,
             code_bytes: self.code_bytes(id),
-            wall: job.wall(outcome, tolerance),
+            wall: job.wall(outcome, tolerance, clock),
             baseline_ns: None,
         };
         if let Some(baseline) = round.baseline.filter(|baseline| *baseline != id) {
             let rule = competition.spec.rule();
-            let base = self.facts(competition, round, baseline);
+            let base = self.facts(competition, round, baseline, Clock::Median);
             facts.baseline_ns = base.map(|base| rule.time_ns(&base)).filter(|ns| *ns > 0);
         }
         Some(facts)
@@ -308,8 +327,11 @@ impl State {
             round.queue.settled += 1;
         }
         self.rest(id);
+        if let (Settlement::Scored { scoring, .. }, Role::Challenger, true) = (settlement, role, first) {
+            self.contend(id, scoring.score.raw);
+        }
         if role == Role::Baseline {
-            self.requeue_round(competition, number);
+            self.due_anew(competition, number);
         }
     }
 
@@ -367,6 +389,8 @@ impl State {
             reveal_at: None,
             rank: None,
             echo_of: None,
+            about: None,
+            described: 0,
         })
     }
 }

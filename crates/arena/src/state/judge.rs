@@ -7,6 +7,7 @@ use super::accept::{limit, not_now, require};
 use super::entry::EntryState;
 use super::job::Slot;
 use super::lease::{Lease, NEVER};
+use super::round::Round;
 use crate::limits;
 use crate::measure::{Measures, Outcome, Verdict};
 use crate::record::{Derived, EntryId, LeaseId};
@@ -20,9 +21,11 @@ pub struct Judge {
     pub operator: String,
     /// May judge.
     pub admitted: bool,
+    /// Since when.
+    pub admitted_at: Millis,
     /// Leases it ever had.
     pub leased: u64,
-    /// Leases that ran out.
+    /// Leases that ran out or were given back.
     pub expired: u64,
     /// Verdicts it showed.
     pub judged: u64,
@@ -35,10 +38,11 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub(super) fn new(operator: &str) -> Self {
+    pub(super) fn new(operator: &str, now: Millis) -> Self {
         Self {
             operator: operator.to_owned(),
             admitted: true,
+            admitted_at: now,
             leased: 0,
             expired: 0,
             judged: 0,
@@ -98,6 +102,30 @@ impl State {
         self.requeue(entry);
     }
 
+    pub(super) fn check_return(&self, sender: NodeId, id: LeaseId) -> Result<(), Refusal> {
+        let (lease, slot, _) = self.slot(sender, id)?;
+        require(slot.seal.is_none(), || not_now("a verdict is bound for this lease: show it"))?;
+        // Else a judge could give back until it gets the entry that it wants.
+        let given = self.round_of(lease.entry).and_then(|round| round.returned.get(&sender));
+        let after = u64::from(given.copied().unwrap_or(0)) + 1;
+        limit("leases given back in this round", after, limits::RETURNS_PER_ROUND_MAX.into())
+    }
+
+    /// It runs out now: as after a deadline that passed others come first.
+    pub(super) fn fold_return(&mut self, sender: NodeId, id: LeaseId) {
+        let place = self.leases.get(id).and_then(|lease| self.entry(lease.entry));
+        let place = place.map(|entry| (entry.competition, entry.round));
+        if let Some(round) = place.and_then(|(competition, number)| self.round_mut(competition, number)) {
+            *round.returned.entry(sender).or_default() += 1;
+        }
+        self.leases.expire_at(id, self.tip.now());
+    }
+
+    fn round_of(&self, id: EntryId) -> Option<&Round> {
+        let entry = self.entry(id)?;
+        self.competitions.get(&entry.competition)?.live.get(&entry.round)
+    }
+
     fn slot_mut(&mut self, entry: EntryId, id: LeaseId) -> Option<&mut Slot> {
         self.job_mut(entry)?.slots.iter_mut().find(|slot| slot.lease == id)
     }
@@ -129,6 +157,7 @@ impl State {
             limit("task_time_ns", wall.task_time_ns, limits::ITEM_TIME_NS_MAX)?;
             limit("over_baseline_ppm", wall.over_baseline_ppm, limits::ITEM_TIME_NS_MAX)?;
         }
+        verdict.account.check().map_err(|what| Refusal::Verdict { what: what.to_owned() })?;
         let Outcome::Measured { inputs, measures, .. } = &verdict.outcome else { return Ok(()) };
         let of_kind = matches!(
             (spec.kind, measures),

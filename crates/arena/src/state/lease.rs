@@ -25,6 +25,8 @@ pub struct Lease {
 pub(super) struct Leases {
     all: BTreeMap<LeaseId, Lease>,
     held: BTreeMap<NodeId, BTreeSet<LeaseId>>,
+    /// Leases of each judge that have a deadline: those it works on.
+    busy: BTreeMap<NodeId, usize>,
     deadlines: BTreeSet<(Millis, LeaseId)>,
 }
 
@@ -40,6 +42,11 @@ impl Leases {
     pub(super) fn of(&self, judge: NodeId) -> impl Iterator<Item = (LeaseId, &Lease)> {
         let ids = self.held.get(&judge).into_iter().flatten();
         ids.filter_map(|id| Some((*id, self.all.get(id)?)))
+    }
+
+    /// How many a judge works on: bound verdicts that wait for other judges do not count.
+    pub(super) fn busy(&self, judge: NodeId) -> usize {
+        self.busy.get(&judge).copied().unwrap_or(0)
     }
 
     /// Judges who hold one.
@@ -62,12 +69,23 @@ impl Leases {
         self.remove(id);
         self.all.insert(id, lease);
         self.held.entry(lease.judge).or_default().insert(id);
+        if lease.expires != NEVER {
+            *self.busy.entry(lease.judge).or_default() += 1;
+        }
         self.deadlines.insert((lease.expires, id));
     }
 
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.all.remove(&id)?;
         self.deadlines.remove(&(lease.expires, id));
+        if lease.expires != NEVER
+            && let Some(busy) = self.busy.get_mut(&lease.judge)
+        {
+            *busy -= 1;
+            if *busy == 0 {
+                self.busy.remove(&lease.judge);
+            }
+        }
         if let Some(held) = self.held.get_mut(&lease.judge) {
             held.remove(&id);
             if held.is_empty() {

@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use wire::{Millis, NodeId};
 
 use super::State;
-use super::competition::{BoardRow, Competition};
+use super::competition::{BoardRow, Champion, Claim, Competition};
 use super::entry::Role;
 use super::round::Round;
+use crate::limits;
 use crate::number::{PPB, PPM, ppm_of};
 use crate::record::EntryId;
-use crate::spec::Rewards;
+use crate::spec::{Bounty, Rewards};
+
+/// A day.
+const DAY: Millis = Millis(86_400_000);
 
 /// Weights of an arena at a moment, 10⁻⁹ of its rewards: `burned` and `keys` add up to one exactly.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +68,88 @@ impl Competition {
         &self.payees
     }
 
+    /// How far each key's takeovers raised the bar, 10⁻⁶ of the better or worse score, whichever is larger, in all.
+    pub fn contributions(&self) -> &BTreeMap<NodeId, u64> {
+        &self.contributions
+    }
+
+    /// Counts a takeover: how much better the new champion is than the best of the bar on the same inputs, the score that the
+    /// old champion had last, and what a champion that failed had reached, in parts of the larger of both. A champion that
+    /// fails lowers the bar, and nobody is paid for what was reached before. Whoever leads already, and who had nothing to
+    /// clear, counts nothing.
+    pub(super) fn contribute(&mut self, entrant: NodeId, bar: Option<f64>, raw: f64) {
+        let direction = self.spec.rule().direction();
+        let leader = self.champion.map(|champion| champion.entrant);
+        let last = self.champion.map(|champion| champion.scoring.score.raw);
+        let from = [bar, last, self.reached].into_iter().flatten().min_by(|a, b| direction.order(*a, *b));
+        self.reached = from.filter(|from| !direction.better(raw, *from));
+        let Some(from) = from.filter(|from| direction.better(raw, *from)) else { return };
+        if leader == Some(entrant) {
+            return;
+        }
+        let gain = ((raw - from) / raw.abs().max(from.abs())).abs() * PPM as f64;
+        // A float that is no number becomes 0, what is too large the largest.
+        let gain = (gain as u64).min(limits::CONTRIBUTION_PPM_MAX);
+        *self.contributions.entry(entrant).or_default() += gain;
+        if self.contributions.len() > limits::CONTRIBUTORS_MAX {
+            let least = self.contributions.iter().min_by_key(|(key, gain)| (**gain, **key));
+            if let Some(least) = least.map(|(key, _)| *key) {
+                self.contributions.remove(&least);
+            }
+        }
+    }
+
+    /// The spec's bounties, each with who has reached it.
+    pub fn bounties(&self) -> impl Iterator<Item = (&Bounty, Option<Claim>)> {
+        self.spec.reward.bounties.iter().zip(self.claims.iter().copied())
+    }
+
+    /// Counts a completed round for the bounties that are paid, and gives the champion those whose mark it has reached.
+    pub(super) fn claim(&mut self) {
+        let direction = self.spec.rule().direction();
+        for (bounty, claim) in self.spec.reward.bounties.iter().zip(&mut self.claims) {
+            let reached = |champion: &&Champion| !direction.better(bounty.raw, champion.scoring.score.raw);
+            *claim = match *claim {
+                Some(claim) => Some(Claim { rounds_left: claim.rounds_left.saturating_sub(1), ..claim }),
+                None => self
+                    .champion
+                    .as_ref()
+                    .filter(reached)
+                    .map(|champion| Claim { entrant: champion.entrant, rounds_left: bounty.rounds }),
+            };
+        }
+    }
+
+    /// Shares of those who are paid whether or not they have a place, 10⁻⁶: first the bounties, then, of what they leave,
+    /// those who raised the bar.
+    fn standing(&self) -> BTreeMap<NodeId, u64> {
+        let mut shares: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for (bounty, claim) in self.bounties() {
+            if let Some(claim) = claim.filter(|claim| claim.rounds_left > 0) {
+                *shares.entry(claim.entrant).or_default() += u64::from(bounty.share_ppm);
+            }
+        }
+        let rest = PPM - shares.values().sum::<u64>();
+        let weights: Vec<u64> = self.contributions.values().copied().collect();
+        let parts = ledger::split::split(ppm_of(rest, self.spec.reward.contribution_ppm.into()), &weights);
+        for (key, part) in self.contributions.keys().zip(parts) {
+            *shares.entry(*key).or_default() += part;
+        }
+        shares
+    }
+
     /// Earned with a share of what is not burned, from the last completed round until a moment, 10⁻⁹ × milliseconds.
     pub(super) fn paid_until(&self, at: Millis, share: u64) -> u128 {
         let paid = unburned(&self.spec.reward, self.age(self.paid_from), self.age(at.max(self.paid_from)));
         paid * u128::from(share) / u128::from(PPM)
+    }
+
+    /// What a key would earn here in the 24 hours from a moment on if nothing changed, burn and decay applied, 10⁻⁹ of the
+    /// arena's rewards × milliseconds.
+    pub fn daily(&self, key: NodeId, at: Millis) -> u128 {
+        let share = self.payees.get(&key).filter(|_| self.completed_at.is_none());
+        let (from, to) = (self.age(at), self.age(at.plus(DAY)));
+        share.map_or(0, |share| unburned(&self.spec.reward, from, to) * u128::from(*share) / u128::from(PPM))
     }
 
     /// Earned by each payee since the last completed round, 10⁻⁹ × milliseconds.
@@ -130,12 +212,13 @@ impl State {
             }
         }
         let rewards = &competition.spec.reward;
-        let mut shares: BTreeMap<NodeId, u64> = BTreeMap::new();
+        let mut shares = competition.standing();
+        let rest = PPM - shares.values().sum::<u64>();
         for ((entrant, entry), share) in places.into_iter().zip(&rewards.split_ppm) {
+            let share = ppm_of((*share).into(), rest);
             let parents = self.parents_of(entry, entrant);
-            let lineage =
-                if parents.is_empty() { 0 } else { ppm_of(u64::from(*share), rewards.lineage_ppm.into()) };
-            *shares.entry(entrant).or_default() += u64::from(*share) - lineage;
+            let lineage = if parents.is_empty() { 0 } else { ppm_of(share, rewards.lineage_ppm.into()) };
+            *shares.entry(entrant).or_default() += share - lineage;
             for (parent, part) in parents.iter().zip(ledger::split::split(lineage, &vec![1; parents.len()])) {
                 *shares.entry(*parent).or_default() += part;
             }
@@ -163,7 +246,7 @@ mod tests {
 
     use super::*;
 
-    const DAY: u64 = 86_400_000;
+    const DAY: u64 = super::DAY.0;
 
     fn apex() -> Rewards {
         Rewards {
@@ -172,6 +255,8 @@ mod tests {
             decay_s: 864_000,
             split_ppm: vec![1_000_000],
             lineage_ppm: 0,
+            contribution_ppm: 0,
+            bounties: Vec::new(),
         }
     }
 

@@ -47,8 +47,12 @@ pub struct Round {
     pub(super) pending: BTreeSet<EntryId>,
     /// Lists over `jobs`.
     pub(super) queue: Queue,
+    /// Voices among the admitted judges whose part of the seed is opened: operators, where one may judge an entry once.
+    pub(super) parts: usize,
+    /// Leases that each judge gave back.
+    pub(super) returned: BTreeMap<NodeId, u8>,
     /// From here on a takeover is prepared, even if an entry is not settled.
-    pub(super) decide_from: Millis,
+    pub decide_from: Millis,
 }
 
 /// A judge's part of the seed.
@@ -79,6 +83,8 @@ impl Round {
             jobs: BTreeMap::new(),
             pending: BTreeSet::new(),
             queue: Queue::default(),
+            parts: 0,
+            returned: BTreeMap::new(),
             decide_from: Millis(u64::MAX),
         }
     }
@@ -344,11 +350,8 @@ impl State {
         let judged: Vec<EntryId> = round.automatic().chain(challengers.iter().copied()).collect();
         round.jobs = judged.iter().map(|id| (*id, Job::new(agree))).collect();
         round.pending = judged.into_iter().collect();
-        self.requeue_round(id, number);
-        let asking: Vec<NodeId> = self.wants.keys().copied().collect();
-        for judge in asking {
-            self.queue_for(judge);
-        }
+        self.due_anew(id, number);
+        self.parts_anew();
     }
 
     pub(super) fn apply_round_void(&mut self, id: CompetitionId, number: RoundNumber, reason: VoidReason) {
@@ -391,6 +394,7 @@ impl State {
         if let Some(competition) = self.competitions.get_mut(&id) {
             competition.completed_at = Some(now);
             competition.payees.clear();
+            competition.registered.clear();
         }
     }
 }

@@ -7,9 +7,10 @@ use wire::{Hash, NodeId};
 use super::State;
 use super::competition::{BoardRow, Champion, Competition, RoundSummary};
 use super::entry::{Entry, EntryState, Role};
-use super::job::Job;
+use super::job::{Clock, Job};
 use super::round::Round;
 use crate::limits;
+use crate::number::{PPM, ppm_of};
 use crate::record::{Derived, EntryId, RoundNumber, Settlement};
 use crate::rule::{Scoring, sign_flip_test};
 use crate::spec::CompetitionId;
@@ -106,25 +107,21 @@ impl State {
         let (rule, takeover) = (competition.spec.rule(), competition.spec.takeover());
         let direction = rule.direction();
         let bar = Self::bar(competition, round);
-        if bar.is_none() && round.automatic().next().is_some() {
+        if bar.is_none() && round.baseline.is_some() {
             // A bar is meant to be there, and nobody knows how high.
             return Decision::Done(None);
         }
-        let challengers: Vec<(EntryId, f64)> =
-            round.entries.iter().filter_map(|id| Some((*id, round.scoring(*id)?.score.raw))).collect();
-        let mut above: Vec<(EntryId, f64)> = challengers
-            .iter()
-            .copied()
-            .filter(|(_, raw)| takeover.clears(*raw, bar.map(|(_, raw)| raw), direction))
-            .collect();
-        // Ties: whoever was sealed first.
-        above.sort_by(|(a, raw_a), (b, raw_b)| direction.order(*raw_a, *raw_b).then(a.cmp(b)));
-        for (id, _) in above {
+        // A champion that fails holds no bar: without a baseline there is none, as in the first round.
+        // Best first: behind the first that does not clear the bar none does.
+        let clears = |raw| takeover.clears(raw, bar.map(|(_, raw)| raw), direction);
+        let contenders = round.queue.contenders.iter();
+        let near = contenders.take_while(|contender| contender.raw.is_nan() || clears(contender.raw));
+        for id in near.filter(|contender| clears(contender.raw)).map(|contender| contender.entry) {
             if let (Some((bar, _)), true) = (bar, takeover.alpha_ppm > 0) {
                 let Some(job) = round.jobs.get(&id) else { continue };
                 match job.comparison {
                     None => {
-                        return Decision::Due(self.compare(competition, round, id, bar, challengers.len()));
+                        return Decision::Due(self.compare(competition, round, id, bar, round.queue.scored));
                     }
                     Some((_, false)) => continue,
                     Some((_, true)) => {}
@@ -145,6 +142,13 @@ impl State {
                     Confirmed::Yes => {}
                 }
             }
+            // Judges that were asked since the comparison may have found it slower, or the bar faster.
+            if let (Some((bar, _)), true) = (bar, takeover.alpha_ppm > 0) {
+                let (of_bar, of_entry) = self.losses(competition, round, id, bar);
+                if of_entry.iter().sum::<i128>() >= of_bar.iter().sum() {
+                    continue;
+                }
+            }
             return Decision::Done(Some(id));
         }
         Decision::Done(None)
@@ -158,13 +162,35 @@ impl State {
         bar: EntryId,
         challengers: usize,
     ) -> Derived {
-        let rule = competition.spec.rule();
-        let losses =
-            |id| self.facts(competition, round, id).map_or_else(Vec::new, |facts| rule.losses(&facts));
+        let (of_bar, of_entry) = self.losses(competition, round, entry, bar);
         let seed = Hash::of_parts("shoal 2026-11 arena coins", &[&round.seed.0, &entry.0.to_le_bytes()]);
-        let comparison = sign_flip_test(&seed, &losses(bar), &losses(entry));
+        let comparison = sign_flip_test(&seed, &of_bar, &of_entry);
         let sure = competition.spec.takeover().is_sure(&comparison, challengers as u32);
         Derived::Compared { entry, bar, comparison, sure }
+    }
+
+    /// What the bar and an entry lose on each input, at the times that speak against the entry: the slowest that a judge
+    /// measured, against the fastest of the bar's less what clocks are apart anyway. On all inputs alike it is the clock's
+    /// word alone, which no test over inputs can doubt.
+    fn losses(
+        &self,
+        competition: &Competition,
+        round: &Round,
+        entry: EntryId,
+        bar: EntryId,
+    ) -> (Vec<i128>, Vec<i128>) {
+        let rule = competition.spec.rule();
+        let of = |id, clock| {
+            let mut facts = self.facts(competition, round, id, clock)?;
+            if let (Clock::Fastest, Some(wall)) = (clock, &mut facts.wall) {
+                for time in [&mut wall.task_time_ns, &mut wall.over_baseline_ppm] {
+                    *time = ppm_of(*time, PPM - limits::CLOCK_NOISE_PPM);
+                }
+            }
+            Some(rule.losses(&facts))
+        };
+        let found = |id, clock| of(id, clock).unwrap_or_default();
+        (found(bar, Clock::Fastest), found(entry, Clock::Slowest))
     }
 
     fn confirmed(competition: &Competition, round: &Round, id: EntryId) -> Confirmed {
@@ -198,6 +224,20 @@ impl State {
         if let Some(job) = self.job_mut(id) {
             job.comparison = Some((comparison, sure));
         }
+        if sure {
+            return;
+        }
+        // The bar stays for the rest of the round: who was not sure against it is not looked at again.
+        let place = self.entry(id).map(|entry| (entry.competition, entry.round));
+        if let Some((competition, number)) = place
+            && let Some(round) = self.round_mut(competition, number)
+            && let Some(raw) = round.scoring(id).map(|scoring| scoring.score.raw)
+        {
+            let direction = round.queue.contenders.first().map(|first| first.direction);
+            if let Some(direction) = direction {
+                round.queue.contenders.remove(&super::queue::Contender { raw, entry: id, direction });
+            }
+        }
     }
 
     pub(super) fn apply_round_completed(
@@ -230,6 +270,7 @@ impl State {
             }
             let board = self.rank(&competition, &round);
             self.crown(&mut competition, &round, takeover);
+            competition.claim();
             let reveal_at = self.tip.now().plus(wire::Millis(competition.spec.reveal.code_delay_s * 1000));
             for id in &round.entries {
                 if let Some(entry) = self.entry_mut(*id).filter(|entry| entry.code.is_some()) {
@@ -296,6 +337,8 @@ impl State {
         if let Some(entry) = winner
             && let (Some(scoring), Some(code)) = (round.scoring(entry.id), entry.code)
         {
+            let bar = Self::bar(competition, round).map(|(_, raw)| raw);
+            competition.contribute(entry.entrant, bar, scoring.score.raw);
             competition.champion = Some(Champion {
                 entry: entry.id,
                 entrant: entry.entrant,

@@ -40,6 +40,16 @@ fn the_winner_takes_what_is_not_burned_and_it_decays_to_nothing() {
     let all = world.state.earned(winner, since.plus(Millis(20 * DAY)));
     assert_eq!(all, 50_000_000 * u128::from(10 * DAY) / 2);
 
+    // What is told for a day is what the day brings, as long as nothing changes.
+    for days in [0, 1, 5, 9, 10, 30] {
+        let at = since.plus(Millis(days * DAY + 1234));
+        let brought = world.state.earned(winner, at.plus(Millis(DAY))) - world.state.earned(winner, at);
+        let told = world.state.competition(&id).unwrap().daily(winner, at);
+        assert!(told.abs_diff(brought) <= 1, "day {days}: {told} and {brought}");
+        assert_eq!(told == 0, days >= 10);
+    }
+    assert_eq!(world.state.competition(&id).unwrap().daily(key(2).node_id(), since), 0);
+
     // A new champion resets the burn and takes over the payment; what was earned stays.
     world.pass(2 * DAY);
     world.submit(2, id, Quality::of(400_000, 2)).unwrap();
@@ -84,8 +94,122 @@ fn places_lineage_and_copies() {
     assert_eq!(of(2), 300_000_000);
     assert_eq!(of(1), 100_000_000 + 80_000_000);
     assert_eq!((of(3), of(4)), (0, 16_000_000));
+    // Without decay a day brings a day of the weight.
+    let competition = world.state.competition(&id).unwrap();
+    for entrant in 1..5 {
+        let daily = competition.daily(key(entrant).node_id(), world.now);
+        assert_eq!(daily, u128::from(of(entrant)) * u128::from(DAY));
+    }
     assert_eq!(weights.burned, 1_000_000_000 - 300_000_000 - 180_000_000 - 16_000_000);
     assert_eq!(world.state.lineage(child), [child, first]);
+    world.verify();
+}
+
+#[test]
+fn who_raised_the_bar_is_paid_by_how_far() {
+    let shares = "split_ppm = [1000000]\nbase_burn_ppm = 0\ndecay_s = 0\ncontribution_ppm = 600000";
+    let (mut world, id) = started(7, &weighted(shares));
+    let of = |world: &World, entrant: u64| {
+        world.state.weights(world.now).keys.get(&key(entrant).node_id()).copied().unwrap_or(0)
+    };
+    for (entrant, bytes) in [(1, 500_000), (2, 400_000), (1, 390_000)] {
+        world.submit(entrant, id, Quality::of(bytes, bytes)).unwrap();
+        world.play_round(id);
+        // Half of the arena, whoever raised the bar how far: nothing is lost, nothing comes twice.
+        assert_eq!((1..3).map(|entrant| of(&world, entrant)).sum::<u64>(), 500_000_000);
+    }
+    let found = world.state.competition(&id).unwrap();
+    let contributions = found.contributions().clone();
+    let gain = |entrant: u64| contributions[&key(entrant).node_id()];
+    assert!(gain(1) > 0 && gain(2) > 0, "{contributions:?}");
+    // The champion has the places' 40 %, and both their part of the 60 %.
+    let pool = 300_000_000;
+    let part = |entrant: u64| pool * gain(entrant) / (gain(1) + gain(2));
+    assert!(of(&world, 2).abs_diff(part(2)) <= 500, "{} is not {}", of(&world, 2), part(2));
+    assert!(of(&world, 1).abs_diff(200_000_000 + part(1)) <= 500);
+    // Who took the lead once goes on earning when somebody else leads: rank 2 or not.
+    assert!(found.champion.unwrap().entrant == key(1).node_id() && of(&world, 2) > 0);
+    world.verify();
+}
+
+#[test]
+fn a_bounty_is_paid_once_to_the_first_champion_that_reaches_its_mark() {
+    let shares = "split_ppm = [1000000]\nbase_burn_ppm = 0\ndecay_s = 0\n";
+    let raw = |bytes: u64| {
+        let (mut world, id) = started(9, &weighted(shares));
+        world.submit(1, id, Quality::of(bytes, 1)).unwrap();
+        world.play_round(id);
+        world.state.competition(&id).unwrap().champion.unwrap().scoring.score.raw
+    };
+    // Inputs are easier in some rounds: half way between both.
+    let mark = f64::midpoint(raw(400_000), raw(300_000));
+    let bounties = format!("[[reward.bounties]]\nraw = {mark:?}\nshare_ppm = 250000\nrounds = 2\n");
+    let (mut world, id) = started(9, &weighted(&format!("{shares}{bounties}")));
+    // Its own text is the same spec.
+    let spec = world.state.competition(&id).unwrap().spec.clone();
+    assert_eq!(shoal_arena::spec::CompetitionSpec::parse(&spec.canonical()).unwrap(), spec);
+    let paid = |world: &World| {
+        let weights = world.state.weights(world.now);
+        [1, 2, 3].map(|entrant| weights.keys.get(&key(entrant).node_id()).copied().unwrap_or(0))
+    };
+    let claim = |world: &World| world.state.competition(&id).unwrap().bounties().next().unwrap().1;
+    // Not there yet: the leader has all, and the bounty stays open.
+    let round = |world: &mut World, entrant: u64, bytes: u64| {
+        world.submit(entrant, id, Quality::of(bytes, bytes)).unwrap();
+        world.play_round(id);
+    };
+    round(&mut world, 1, 400_000);
+    assert_eq!((paid(&world), claim(&world)), ([500_000_000, 0, 0], None));
+    // Reached: its share on top, for two rounds, though somebody else leads the second.
+    round(&mut world, 2, 300_000);
+    assert_eq!(paid(&world), [0, 500_000_000, 0]);
+    assert_eq!(claim(&world).map(|claim| (claim.entrant, claim.rounds_left)), Some((key(2).node_id(), 2)));
+    round(&mut world, 3, 200_000);
+    assert_eq!(paid(&world), [0, 125_000_000, 375_000_000]);
+    // It is over then, and nobody else gets it.
+    round(&mut world, 1, 190_000);
+    assert_eq!(paid(&world), [500_000_000, 0, 0]);
+    assert_eq!(claim(&world).map(|claim| claim.rounds_left), Some(0));
+    round(&mut world, 2, 180_000);
+    assert_eq!(paid(&world), [0, 500_000_000, 0]);
+    world.verify();
+}
+
+#[test]
+fn a_bar_that_a_failing_champion_lowered_is_not_raised_for_pay() {
+    let baseline = Quality::of(800_000, 0);
+    let shares = "split_ppm = [1000000]\nbase_burn_ppm = 0\ndecay_s = 0\ncontribution_ppm = 600000";
+    let spec =
+        format!("{}\n[baseline]\nname = \"zstd-3\"\ncode = \"{}\"\n", weighted(shares), baseline.code());
+    let (mut world, id) = started(8, &spec);
+    let gain = |world: &World, entrant: u64| {
+        let found = world.state.competition(&id).unwrap();
+        found.contributions().get(&key(entrant).node_id()).copied()
+    };
+    let first = Quality::of(400_000, 1);
+    world.submit(1, id, first).unwrap();
+    world.play_round(id);
+    let earned = gain(&world, 1).unwrap();
+    assert!(earned > 0 && earned < 1_000_000, "a part of the better score: {earned}");
+    // It fails on purpose; other keys climb from the baseline to where it was, by steps: none of that is new.
+    let failing = Quality { failure: Some(shoal_arena::measure::Failure::Trap), ..first };
+    world.codes.insert(first.code(), failing);
+    for (entrant, size) in [(2, 700_000), (3, 500_000), (4, 410_000)] {
+        world.submit(entrant, id, Quality::of(size, size)).unwrap();
+        world.play_round(id);
+        let leads = world.state.competition(&id).unwrap().champion.unwrap().entrant;
+        assert_eq!(leads, key(entrant).node_id());
+        assert_eq!(gain(&world, entrant), None, "{entrant}");
+    }
+    // What goes beyond it is, measured from there.
+    world.submit(5, id, Quality::of(300_000, 5)).unwrap();
+    world.play_round(id);
+    let beyond = gain(&world, 5).unwrap();
+    assert!(beyond > 0 && beyond < earned, "{beyond} of {earned}");
+    // Whoever leads already is paid for leading, not for its next step.
+    world.submit(5, id, Quality::of(200_000, 6)).unwrap();
+    world.play_round(id);
+    assert_eq!(gain(&world, 5), Some(beyond));
     world.verify();
 }
 

@@ -1,8 +1,9 @@
 //! Leases, sealed verdicts, agreement: nothing is lost, nothing counts twice, nobody can copy.
 
 use shoal_arena::Refusal;
+use shoal_arena::account::{Account, Metric};
 use shoal_arena::measure::{Failure, Measures, Outcome, ProgramItem, Verdict};
-use shoal_arena::record::{Control, EntryId, LeaseId, RoundNumber, Statement};
+use shoal_arena::record::{Control, Derived, EntryId, LeaseId, Record, RoundNumber, Statement};
 use shoal_arena::spec::CompetitionId;
 use shoal_arena::state::EntryState;
 use wire::{Hash, NodeId};
@@ -156,6 +157,112 @@ fn judges_who_never_agree_leave_a_dispute_and_no_champion() {
 }
 
 #[test]
+fn a_judge_gets_entries_only_of_rounds_whose_seed_it_has_a_part_in() {
+    let mut world = World::new(42);
+    let spec = alone("agree = 1\ntakeover = 1\nmax = 3");
+    let (id, other) = (world.open(&spec), world.open(&spec.replace("matrix", "programs")));
+    let judges = world.judges(2);
+    world.judges.get_mut(&judges[0]).unwrap().only = Some(id);
+    world.pass(HOUR);
+    let mut made = Vec::new();
+    for number in 0..20 {
+        made.push(world.submit(number, id, Quality::of(400_000 + number, number)).unwrap());
+        made.push(world.submit(number, other, Quality::of(500_000 + number, number)).unwrap());
+    }
+    world.play_round(id);
+    let leased = world.log.iter().flat_map(|(_, records)| records).filter_map(|record| match record {
+        Record::Derived(Derived::Leased { judge, entry, .. }) if *judge == judges[0] => Some(*entry),
+        _ => None,
+    });
+    let leased: Vec<EntryId> = leased.collect();
+    assert!(!leased.is_empty(), "it judges where it can");
+    for entry in leased {
+        assert_eq!(world.state.entry(entry).unwrap().competition, id, "{entry} is of the other competition");
+    }
+    assert!(made.iter().all(|entry| world.state.entry(*entry).unwrap().scoring().is_some()));
+    assert_eq!(world.state.judges()[&judges[0]].expired, 0);
+    world.verify();
+}
+
+#[test]
+fn where_an_entry_needs_more_judges_than_have_a_part_others_help_but_not_who_kept_its_part_back() {
+    let mut world = World::new(46);
+    let id = world.open(&alone("agree = 2\ntakeover = 2\nmax = 3"));
+    let judges = world.judges(3);
+    world.pass(HOUR);
+    let made: Vec<EntryId> = (0..5)
+        .map(|number| world.submit(number, id, Quality::of(400_000 + number, number)).unwrap())
+        .collect();
+    // The first and the last bind a part, the second does not; the last does not open it.
+    for judge in [judges[0], judges[2]] {
+        world.act(judge);
+    }
+    world.pass(HOUR);
+    world.unseal();
+    world.act(judges[0]);
+    world.pass(60_000);
+    assert_eq!([0, 1, 2].map(|at| world.state.queued(judges[at])), [5, 5, 0]);
+    world.settle();
+    assert_eq!(world.state.queued(judges[0]), 0);
+    assert!(made.iter().all(|entry| world.state.entry(*entry).unwrap().scoring().is_some()));
+    let all = world.state.judges();
+    let found = judges.iter().map(|judge| (all[judge].judged, all[judge].withheld));
+    assert_eq!(found.collect::<Vec<_>>(), [(5, 0), (5, 0), (0, 1)]);
+    world.verify();
+}
+
+#[test]
+fn a_lease_that_is_given_back_goes_to_another_judge_at_once() {
+    let mut world = World::new(43);
+    let id = world.open(&alone("agree = 1\ntakeover = 1\nmax = 3"));
+    let (failing, honest) = (world.judge(0, Manner::Fails), world.judge(1, Manner::Honest));
+    let made = judged_round(&mut world, id, 8);
+    let before = world.now;
+    world.settle();
+    assert_eq!(world.now, before, "no lease ran out");
+    assert!(made.iter().all(|entry| world.state.entry(*entry).unwrap().scoring().is_some()));
+    let judges = world.state.judges();
+    assert_eq!((judges[&honest].judged, judges[&honest].expired), (8, 0));
+    assert!(judges[&failing].expired > 0 && judges[&failing].judged == 0);
+    assert_eq!(judges[&failing].leased, judges[&failing].expired);
+    world.verify();
+}
+
+/// Whoever gives back pays for it in time: nobody reads a whole round's code, or waits for one entry, by giving back.
+#[test]
+fn beyond_some_leases_given_back_a_lease_runs_to_its_deadline() {
+    let mut world = World::new(45);
+    let id = world.open(&alone("agree = 1\ntakeover = 1\nmax = 3"));
+    let failing = world.judge(0, Manner::Fails);
+    judged_round(&mut world, id, 20);
+    world.settle();
+    assert_eq!((world.state.judges()[&failing].leased, world.state.judges()[&failing].expired), (12, 8));
+    let (lease, _) = world.state.leases_of(failing).next().unwrap();
+    let refused = world.say(&key(2_000_000), &Statement::Return { lease });
+    assert!(matches!(refused, Err(Refusal::OverLimit { found: 9, limit: 8, .. })), "{refused:?}");
+    world.pass(59_000);
+    assert_eq!(world.state.leases_of(failing).count(), 4);
+    world.pass(1_000);
+    assert_eq!(world.state.judges()[&failing].expired, 12);
+    world.verify();
+}
+
+#[test]
+fn only_a_lease_of_ones_own_under_which_nothing_is_bound_is_given_back() {
+    let mut world = World::new(44);
+    let (judge, lease, entry) = one_lease(&mut world);
+    let sim = key(2_000_000);
+    let back = Statement::Return { lease };
+    assert!(matches!(world.say(&key(1), &back), Err(Refusal::NotLeased { .. })));
+    let verdict =
+        Verdict { outcome: world.measure(entry), wall: None, log: Hash([0; 32]), account: Box::default() };
+    let seal = verdict.seal(&judge, &Hash([0; 32]));
+    world.say(&sim, &Statement::Judged { lease, seal }).unwrap();
+    let late = world.say(&sim, &back);
+    assert!(matches!(late, Err(Refusal::NotNow { .. })), "{late:?}");
+}
+
+#[test]
 fn a_judge_that_hides_its_verdict_loses_the_lease_and_others_decide() {
     let mut world = World::new(33);
     let id = world.open(&alone("agree = 2\ntakeover = 2\nmax = 5"));
@@ -296,7 +403,8 @@ fn impossible_and_premature_verdicts_are_refused() {
     let (judge, lease, entry) = one_lease(&mut world);
     let sim = key(2_000_000);
     let nonce = Hash::of(b"nonce");
-    let good = Verdict { outcome: world.measure(entry), wall: None, log: Hash([0; 32]) };
+    let good =
+        Verdict { outcome: world.measure(entry), wall: None, log: Hash([0; 32]), account: Box::default() };
     let show = |verdict: &Verdict| Statement::Show { lease, nonce, verdict: verdict.clone() };
     let early = world.say(&sim, &show(&good));
     assert!(matches!(early, Err(Refusal::NotNow { .. })), "{early:?}");
@@ -321,6 +429,15 @@ fn impossible_and_premature_verdicts_are_refused() {
         fork.say(&sim, &Statement::Judged { lease, seal: bad.seal(&judge, &nonce) }).unwrap();
         assert!(matches!(fork.say(&sim, &show(&bad)), Err(Refusal::Verdict { .. })));
     }
+    // What is told besides has bounds, too, and binds.
+    let metric = Metric { name: "Latency in ms".to_owned(), unit: String::new(), nano: 1 };
+    let account = Box::new(Account { metrics: vec![metric], ..Account::default() });
+    let bad = Verdict { account, ..good.clone() };
+    let mut fork = clone_of(&world);
+    fork.say(&sim, &Statement::Judged { lease, seal: bad.seal(&judge, &nonce) }).unwrap();
+    assert!(
+        matches!(fork.say(&sim, &show(&bad)), Err(Refusal::Verdict { what }) if what == "name of a metric")
+    );
     world.say(&sim, &Statement::Judged { lease, seal: good.seal(&judge, &nonce) }).unwrap();
     let again = Statement::Judged { lease, seal: good.seal(&judge, &nonce) };
     assert!(matches!(world.say(&sim, &again), Err(Refusal::Repeated { .. })));
@@ -347,7 +464,8 @@ fn a_verdict_after_the_lease_is_refused() {
     let mut world = World::new(40);
     let (judge, lease, entry) = one_lease(&mut world);
     let sim = key(2_000_000);
-    let verdict = Verdict { outcome: world.measure(entry), wall: None, log: Hash([0; 32]) };
+    let verdict =
+        Verdict { outcome: world.measure(entry), wall: None, log: Hash([0; 32]), account: Box::default() };
     world.pass(60_000);
     let late = Statement::Judged { lease, seal: verdict.seal(&judge, &Hash([0; 32])) };
     assert!(matches!(world.say(&sim, &late), Err(Refusal::NotLeased { .. })));

@@ -1,9 +1,11 @@
 //! The lists that the fold keeps over jobs and leases say what a search of all jobs and leases says, at every record of
 //! random histories.
 
+use std::collections::BTreeSet;
+
 use shoal_arena::Fold as _;
 use shoal_arena::State;
-use shoal_arena::record::{Derived, EntryId, Record, Step};
+use shoal_arena::record::{Derived, EntryId, Record, Settlement, Step};
 use shoal_arena::state::{Competition, Job, Role, Round, Signatures};
 use shoal_arena::verify;
 use wire::{Hash, Millis, NodeId};
@@ -45,9 +47,16 @@ fn best(state: &State, judge: NodeId) -> Option<EntryId> {
     for competition in state.competitions().values() {
         let rules = &competition.spec.judges;
         for round in competition.live.values() {
-            if round.nonces.get(&judge).is_some_and(|nonce| nonce.opened.is_none()) {
-                continue;
-            }
+            let late = state.judges()[&judge].admitted_at >= round.closes;
+            let part = round.nonces.get(&judge).map(|nonce| nonce.opened.is_some());
+            let parts: Vec<NodeId> = round
+                .nonces
+                .keys()
+                .copied()
+                .filter(|judge| round.nonces[judge].opened.is_some() && state.is_judge(*judge))
+                .collect();
+            let voices: BTreeSet<&str> = parts.iter().map(|judge| &*state.judges()[judge].operator).collect();
+            let voices = if rules.distinct_operators { voices.len() } else { parts.len() };
             for (id, job) in &round.jobs {
                 let entry = state.entry(*id).unwrap();
                 let open = job.settlement.is_none() || job.agreeing(rules.tolerance_ppm) < job.need;
@@ -57,7 +66,10 @@ fn best(state: &State, judge: NodeId) -> Option<EntryId> {
                     slot.judge == judge || (rules.distinct_operators && slot.operator == *operator)
                 });
                 let own = entry.entrant == judge && entry.role != Role::Baseline;
-                if place && !barred && !taken && !own {
+                // Where an entry asks for more judges than have a part, others help.
+                let maker = entry.role != Role::Baseline && parts.contains(&entry.entrant);
+                let helps = late || usize::from(job.asked) + usize::from(maker) > voices;
+                if place && !barred && !taken && !own && part.unwrap_or(helps) {
                     let role = [Role::Baseline, Role::Incumbent, Role::Challenger];
                     let role = role.iter().position(|role| *role == entry.role);
                     let parts = [&round.seed.0[..], &judge.0, &id.0.to_le_bytes()];
@@ -69,6 +81,62 @@ fn best(state: &State, judge: NodeId) -> Option<EntryId> {
     }
     let free = busy < shoal_arena::limits::LEASES_PER_JUDGE_MAX;
     found.into_iter().min().map(|(.., id)| id).filter(|_| free)
+}
+
+/// Nothing more can come of it: enough judges agree, or as many as can be asked do not.
+fn rests(competition: &Competition, job: &Job) -> bool {
+    let rules = &competition.spec.judges;
+    let shown =
+        job.slots.len() >= usize::from(job.asked) && job.slots.iter().all(|slot| slot.verdict.is_some());
+    let agrees = job.agreeing(rules.tolerance_ppm) >= job.need;
+    job.settlement.is_some() && (agrees || (shown && job.asked >= rules.max))
+}
+
+/// The moments at which something may follow without an input.
+fn deadline(state: &State) -> Option<Millis> {
+    let mut all: Vec<Millis> = state.leases().values().map(|lease| lease.expires).collect();
+    for competition in state.competitions().values().filter(|found| found.completed_at.is_none()) {
+        let schedule = &competition.spec.schedule;
+        all.push(schedule.opens(competition.next_round.0));
+        all.extend((schedule.rounds > 0).then(|| schedule.opens(schedule.rounds)));
+        for round in competition.live.values() {
+            all.extend([round.until, round.decide_from]);
+            for job in round.jobs.values().filter(|job| !rests(competition, job)) {
+                all.extend(state.judges().keys().filter_map(|judge| job.barred_until(*judge)));
+            }
+        }
+    }
+    all.into_iter().filter(|at| *at > state.now() && *at < Millis(u64::MAX)).min()
+}
+
+/// Challengers above the bar, best first, and how many are scored.
+fn above(state: &State, competition: &Competition, round: &Round) -> (Vec<EntryId>, usize) {
+    let direction = competition.spec.rule().direction();
+    let raw = |id: EntryId| match (&round.jobs.get(&id)?.settlement, state.entry(id)?.scoring()) {
+        (Some(Settlement::Scored { .. }), Some(scoring)) => Some(scoring.score.raw),
+        _ => None,
+    };
+    let bar = round.automatic().filter_map(raw).min_by(|a, b| direction.order(*a, *b));
+    let mut scored: Vec<(EntryId, f64)> =
+        round.entries.iter().filter_map(|id| Some((*id, raw(*id)?))).collect();
+    let count = scored.len();
+    scored.retain(|(_, raw)| competition.spec.takeover().clears(*raw, bar, direction));
+    scored.sort_by(|(a, raw_a), (b, raw_b)| direction.order(*raw_a, *raw_b).then(a.cmp(b)));
+    (scored.into_iter().map(|(id, _)| id).collect(), count)
+}
+
+/// A takeover goes to the best that is sure and not contradicted: whoever is better than `entry` is out.
+fn check_better(state: &State, competition: &Competition, round: &Round, entry: Option<EntryId>) {
+    let (above, _) = above(state, competition, round);
+    assert!(entry.is_none_or(|entry| above.contains(&entry)), "{entry:?} is not above the bar");
+    let rules = &competition.spec.judges;
+    for better in above.into_iter().take_while(|id| Some(*id) != entry) {
+        let job = &round.jobs[&better];
+        let unsure = matches!(job.comparison, Some((_, false)));
+        let out = job.is_complete() && job.asked >= rules.max;
+        let contradicted = out && job.agreeing(rules.tolerance_ppm) < rules.takeover;
+        assert!(unsure || contradicted, "{better} was passed over for {entry:?}");
+    }
 }
 
 fn asking(state: &State) -> impl Iterator<Item = NodeId> {
@@ -103,6 +171,26 @@ fn check(state: &State, derived: &Derived) {
                 assert_eq!(best(state, before), None);
             }
         }
+        Derived::Compared { entry, comparison, sure, .. } => {
+            let known = state.entry(*entry).unwrap();
+            let competition = state.competition(&known.competition).unwrap();
+            let round = &competition.live[&known.round];
+            assert_eq!(round.jobs[entry].comparison, None);
+            check_better(state, competition, round, Some(*entry));
+            let (_, scored) = above(state, competition, round);
+            assert_eq!(competition.spec.takeover().is_sure(comparison, scored as u32), *sure);
+        }
+        Derived::RoundCompleted { competition, round, takeover, .. } => {
+            let competition = state.competition(competition).unwrap();
+            let round = &competition.live[round];
+            let decided = |id: EntryId| {
+                let settlement = &round.jobs[&id].settlement;
+                settlement.is_some_and(|settlement| !matches!(settlement, Settlement::Disputed))
+            };
+            if takeover.is_some() || (state.now() < round.until && round.automatic().all(decided)) {
+                check_better(state, competition, round, *takeover);
+            }
+        }
         _ => {}
     }
 }
@@ -120,11 +208,7 @@ fn check_rest(state: &State) {
     for judge in asking(state) {
         assert_eq!(best(state, judge), None);
     }
-    let ends = state.leases().values().map(|lease| lease.expires);
-    let next = ends.filter(|at| *at > state.now() && *at < Millis(u64::MAX)).min();
-    if let Some(next) = next {
-        assert!(state.next_deadline(state.now()).is_some_and(|at| at <= next));
-    }
+    assert_eq!(state.next_deadline(state.now()), deadline(state));
     for judge in state.judges().keys() {
         let held = state.leases().iter().filter(|(_, lease)| lease.judge == *judge);
         assert!(held.eq(
@@ -135,7 +219,7 @@ fn check_rest(state: &State) {
 
 #[test]
 fn lists_say_what_a_search_says() {
-    let mut leased = 0;
+    let (mut leased, mut compared, mut barred) = (0, 0, 0);
     for seed in 100..130 {
         let world = play(seed, 400);
         let (time, records) = &world.log[0];
@@ -147,6 +231,8 @@ fn lists_say_what_a_search_says() {
                     Record::Derived(derived) => {
                         check(&state, derived);
                         leased += u32::from(matches!(derived, Derived::Leased { .. }));
+                        compared += u32::from(matches!(derived, Derived::Compared { .. }));
+                        barred += u32::from(matches!(derived, Derived::Expired { .. }));
                         state.apply(derived);
                     }
                     Record::Control(control) => {
@@ -163,5 +249,5 @@ fn lists_say_what_a_search_says() {
         }
         assert_eq!(state, world.state);
     }
-    assert!(leased > 300, "{leased} leases are no history");
+    assert!(leased > 300 && compared > 10 && barred > 30, "{leased}, {compared}, {barred}: no history");
 }

@@ -2,6 +2,7 @@
 
 use ledger::fold::Unfit;
 use shoal_arena::Refusal;
+use shoal_arena::about::About;
 use shoal_arena::record::{Control, Input, Statement};
 use shoal_arena::spec::CompetitionSpec;
 use wire::{Envelope, Millis, RunId};
@@ -124,6 +125,120 @@ fn entries_of_another_form_or_over_the_limits_are_refused() {
     assert!(matches!(world.submit(1, id, Quality::of(1, 3)), Err(Refusal::OverLimit { limit: 2, .. })));
     world.submit(2, id, Quality::of(1, 4)).unwrap();
     assert!(matches!(world.submit(3, id, Quality::of(1, 5)), Err(Refusal::OverLimit { limit: 3, .. })));
+}
+
+#[test]
+fn a_competition_by_registration_takes_entries_of_registered_keys() {
+    let mut world = World::new(12);
+    world.judges(3);
+    let text = SPEC.replace("per_round_max = 100", "per_round_max = 100\nregistered = true");
+    // What has no such line keeps its id.
+    assert!(!CompetitionSpec::parse(SPEC).unwrap().canonical().contains("registered"));
+    assert_ne!(CompetitionSpec::parse(SPEC).unwrap().id(), CompetitionSpec::parse(&text).unwrap().id());
+    let id = world.open_by(&key(1), &text).unwrap();
+    let open = world.open_by(&key(1), &SPEC.replace("\"matrix\"", "\"for-all\"")).unwrap();
+    world.pass(HOUR);
+    let register = |competition, numbers: &[u64], enter| Statement::Register {
+        competition,
+        keys: numbers.iter().map(|number| key(*number).node_id()).collect(),
+        enter,
+    };
+    let refused = world.submit(2, id, Quality::of(1, 1)).unwrap_err();
+    assert!(matches!(&refused, Refusal::NotRegistered { .. }), "{refused:?}");
+    let next = format!("{}, for `shoal arena register matrix {}`", key(1).node_id(), key(2).node_id());
+    assert!(refused.to_string().ends_with(&next), "{refused}");
+    // Not even its opener, before it says so; nor may anybody register but those in charge.
+    assert!(world.submit(1, id, Quality::of(1, 2)).is_err());
+    assert!(matches!(world.say(&key(2), &register(id, &[2], true)), Err(Refusal::NotAllowed { .. })));
+    world.say(&key(1), &register(id, &[2, 3], true)).unwrap();
+    world.say(&owner(), &register(id, &[3, 4], true)).unwrap();
+    for number in [2, 3, 4] {
+        world.submit(number, id, Quality::of(500_000, number)).unwrap();
+    }
+    // What changes nothing is not logged again and again.
+    for (keys, enter) in [(&[4, 2], true), (&[5, 6], false)] {
+        let refused = world.say(&key(1), &register(id, keys, enter));
+        assert!(matches!(refused, Err(Refusal::Repeated { .. })), "{refused:?}");
+    }
+    world.say(&key(1), &register(id, &[4, 5, 5], true)).unwrap();
+    world.say(&key(1), &register(id, &[5, 6], false)).unwrap();
+    assert!(matches!(world.say(&key(1), &register(id, &[], true)), Err(Refusal::Items { .. })));
+    assert!(matches!(world.say(&key(1), &register(open, &[2], true)), Err(Refusal::NotNow { .. })));
+    let many: Vec<u64> = (10..1035).collect();
+    assert!(matches!(
+        world.say(&key(1), &register(id, &many, true)),
+        Err(Refusal::OverLimit { limit: 1024, .. })
+    ));
+    // Whoever is taken off the list keeps what it entered, and may enter no more.
+    world.say(&key(1), &register(id, &[2], false)).unwrap();
+    assert!(matches!(world.submit(2, id, Quality::of(1, 9)), Err(Refusal::NotRegistered { .. })));
+    let round = world.play_round(id);
+    let competition = world.state.competition(&id).unwrap();
+    let board = &competition.summaries.iter().find(|summary| summary.round == round).unwrap().board;
+    assert_eq!(board.len(), 3);
+    assert_eq!(competition.registered.len(), 2);
+    world.say(&key(1), &Statement::End { competition: id }).unwrap();
+    world.pass(2 * HOUR);
+    let competition = world.state.competition(&id).unwrap();
+    assert!(competition.completed_at.is_some() && competition.registered.is_empty());
+    world.verify();
+}
+
+#[test]
+fn entries_are_described_by_their_makers_within_bounds() {
+    let mut world = World::new(13);
+    world.judges(3);
+    let id = world.open(SPEC);
+    world.pass(HOUR);
+    let entry = world.submit(1, id, Quality::of(500_000, 1)).unwrap();
+    let say = |about: &About| Statement::Describe { entry, about: about.clone() };
+    let about = About {
+        title: "Zürich, nibble by nibble".to_owned(),
+        note: "Rows from rows.\nSecond line.".to_owned(),
+        language: "Rust".to_owned(),
+        licence: "Apache-2.0".to_owned(),
+        link: "https://example.org/a".to_owned(),
+    };
+    for other in [key(2), owner(), key(255)] {
+        assert_eq!(world.say(&other, &say(&about)), Err(Refusal::UnknownEntry { entry }));
+    }
+    for (wrong, part) in [
+        (About { title: "a\nb".to_owned(), ..about.clone() }, "title"),
+        (About { title: "x".repeat(129), ..about.clone() }, "title"),
+        (About { note: "\u{1b}[2J".to_owned(), ..about.clone() }, "note"),
+        (About { note: "x".repeat(2049), ..about.clone() }, "note"),
+        (About { language: "a\u{202e}b".to_owned(), ..about.clone() }, "language"),
+        (About { licence: "\t".to_owned(), ..about.clone() }, "licence"),
+        (About { title: "a\u{2028}b".to_owned(), ..about.clone() }, "title"),
+        (About { title: "\u{200b}".to_owned(), ..about.clone() }, "title"),
+        (About { language: "a\u{61c}".to_owned(), ..about.clone() }, "language"),
+        (About { licence: "\u{feff}MIT".to_owned(), ..about.clone() }, "licence"),
+        (About { note: "a\u{2067}b".to_owned(), ..about.clone() }, "note"),
+        (About { link: "javascript:alert(1)".to_owned(), ..about.clone() }, "link"),
+        (About { link: format!("https://{}", "x".repeat(512)), ..about.clone() }, "link"),
+    ] {
+        let refused = world.say(&key(1), &say(&wrong)).unwrap_err();
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    world.say(&key(1), &say(&about)).unwrap();
+    assert_eq!(world.state.about(entry), Some(&about));
+    // Where it leads, the entry that is judged again for it has the same words.
+    world.play_round(id);
+    world.submit(2, id, Quality::of(700_000, 2)).unwrap();
+    world.play_round(id);
+    let again = world.state.entries().iter().find(|found| found.origin == Some(entry)).unwrap().id;
+    assert_eq!(world.state.about(again), Some(&about));
+    assert_eq!(
+        world.say(&key(1), &Statement::Describe { entry: again, about: about.clone() }),
+        Err(Refusal::UnknownEntry { entry: again })
+    );
+    world.say(&key(1), &say(&About::default())).unwrap();
+    assert_eq!(world.state.about(again), None);
+    for _ in 2..8 {
+        world.say(&key(1), &say(&about)).unwrap();
+    }
+    assert!(matches!(world.say(&key(1), &say(&about)), Err(Refusal::OverLimit { limit: 8, .. })));
+    world.verify();
 }
 
 #[test]

@@ -102,6 +102,34 @@ fn a_lucky_draw_is_not_proof_and_a_steady_gain_is() {
 }
 
 #[test]
+fn luck_with_the_clock_is_no_gain_and_a_faster_program_is_one() {
+    let baseline = Quality::of(700_000, 0);
+    let spec = format!("{SPEC}[baseline]\nname = \"fuel\"\ncode = \"{}\"\n", baseline.code());
+    let (mut world, id) = started(40, &spec, 3);
+    world.codes.insert(baseline.code(), baseline);
+    // Programs have no fuel: the clock is all there is, and it speaks alike on every input.
+    let program = |variant| Quality { fuel: 0, outputs: 1, ..Quality::of(400_000, variant) };
+    world.clocks.extend((0..99).map(|variant| (program(variant).code(), 200_000_000)));
+    world.clocks.insert(program(99).code(), 120_000_000);
+    let first = round(&mut world, id, &[(1, program(1))])[0];
+    assert_eq!(champion(&world, id), Some(first));
+    let mut luckier = 0;
+    for number in 1..20 {
+        let made = round(&mut world, id, &[(2, program(2 * number)), (3, program(2 * number + 1))]);
+        assert_eq!(champion(&world, id), Some(first), "round {number}");
+        let top = world.state.competition(&id).unwrap().champion.unwrap().scoring.score.raw;
+        let raw = |id: &EntryId| world.state.entry(*id).unwrap().scoring().unwrap().score.raw;
+        luckier += made.iter().filter(|id| raw(id) > top * 1.002).count();
+    }
+    assert!(luckier > 5, "the better score was there, {luckier} times");
+    // One judge of three cannot keep it out by its clock.
+    world.slow_clock = world.judges.keys().next().copied();
+    let made = round(&mut world, id, &[(2, program(99))])[0];
+    assert_eq!(champion(&world, id), Some(made));
+    world.verify();
+}
+
+#[test]
 fn the_best_that_is_sure_wins_even_if_a_better_score_is_not() {
     let (mut world, id) = started(5, SPEC, 4);
     let first = round(&mut world, id, &[(1, Quality::of(500_000, 1))])[0];
@@ -199,6 +227,23 @@ fn a_champion_that_fails_on_new_inputs_is_beaten_by_the_baseline_s_bar() {
 }
 
 #[test]
+fn a_champion_that_fails_on_new_inputs_loses_the_lead_without_a_baseline_too() {
+    let (mut world, id) = started(9, SPEC, 3);
+    let fragile = Quality::of(300_000, 1);
+    let first = round(&mut world, id, &[(1, fragile)])[0];
+    assert_eq!(champion(&world, id), Some(first));
+    let failing = Quality { failure: Some(shoal_arena::measure::Failure::Trap), ..fragile };
+    world.codes.insert(fragile.code(), failing);
+    // With nobody who is better it stays.
+    let bad = Quality { failure: Some(shoal_arena::measure::Failure::Trap), ..Quality::of(600_000, 3) };
+    round(&mut world, id, &[(3, bad)]);
+    assert_eq!(champion(&world, id), Some(first));
+    let second = round(&mut world, id, &[(2, Quality::of(600_000, 2))])[0];
+    assert_eq!(champion(&world, id), Some(second));
+    world.verify();
+}
+
+#[test]
 fn destroyed_data_wins_by_the_founding_formula_and_not_by_the_default() {
     let junk = Quality { similarity_ppb: -5_000_000, ..Quality::of(1_000, 2) };
     for (rule, wins) in [("apex-2025-12-02", true), ("shoal-link-1", false)] {
@@ -213,6 +258,7 @@ fn programs_are_measured_within_a_tolerance_and_lower_may_be_better() {
     let spec = SPEC
         .replace("kind = \"codec\"", "kind = \"program\"")
         .replace("lease_s = 60", "lease_s = 60\ntolerance_ppm = 100")
+        .replace("items = 16", &format!("items = 16\ncode = \"{}\"", wire::Hash::of(b"evaluator")))
         + "[rule]\nname = \"objective-1\"\ndirection = \"lower\"\nmissing_nano = 20000000000\n";
     let (mut world, id) = started(11, &spec, 3);
     let made = round(
@@ -239,5 +285,5 @@ fn golden_digest_of_a_story() {
     let (mut world, id) = started(12, SPEC, 3);
     round(&mut world, id, &[(1, Quality::of(500_000, 1)), (2, Quality::of(450_000, 2))]);
     round(&mut world, id, &[(3, Quality::of(400_000, 3))]);
-    assert_eq!(world.state.digest().short(), "89b9f2f298");
+    assert_eq!(world.state.digest().short(), "f17e2bc951");
 }

@@ -7,6 +7,7 @@ use shoal_arena::Fold as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_arena::State;
+use shoal_arena::account::{Account, Usage};
 use shoal_arena::calendar::Moment;
 use shoal_arena::commit::{self, Committed};
 use shoal_arena::measure::{CodecItem, Failure, Measures, Outcome, ProgramItem, Verdict, Wall};
@@ -55,6 +56,9 @@ pub(crate) struct Quality {
     pub(crate) variant: u64,
 }
 
+/// How far clocks are off, 10⁻⁶, either way.
+const CLOCK_LUCK_PPM: u64 = 80_000;
+
 impl Quality {
     pub(crate) fn of(size_ppm: u64, variant: u64) -> Self {
         Self {
@@ -80,6 +84,8 @@ pub(crate) enum Manner {
     Colludes,
     /// Binds and never shows.
     Hides,
+    /// Gives every lease back: its machine fails.
+    Fails,
     /// Neither takes leases nor opens nonces.
     Dead,
 }
@@ -88,6 +94,8 @@ pub(crate) struct SimJudge {
     pub(crate) key: SigningKey,
     pub(crate) manner: Manner,
     pub(crate) want: u16,
+    /// The competition that it can judge, if it cannot judge all.
+    pub(crate) only: Option<CompetitionId>,
     /// Verdicts that it bound. A judge that is killed forgets them.
     pub(crate) bound: BTreeMap<LeaseId, (Hash, Verdict)>,
 }
@@ -131,6 +139,11 @@ pub(crate) fn owner() -> SigningKey {
 }
 
 pub(crate) struct World {
+    /// Times over the baseline's by the clock, 10⁻⁶, by code; each judge finds up to [`CLOCK_LUCK_PPM`] more or less. Of
+    /// others fuel decides.
+    pub(crate) clocks: BTreeMap<Hash, u64>,
+    /// A judge that finds every time a thousandfold.
+    pub(crate) slow_clock: Option<NodeId>,
     pub(crate) state: State,
     pub(crate) log: Vec<(Millis, Vec<Record>)>,
     pub(crate) now: Millis,
@@ -166,6 +179,8 @@ impl World {
             run: spec.run_id(),
             judges: BTreeMap::new(),
             codes: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            slow_clock: None,
             sealed: Vec::new(),
             nonce: 0,
             finals: BTreeMap::new(),
@@ -235,7 +250,7 @@ impl World {
         let key = key(2_000_000 + number);
         let id = key.node_id();
         self.control(Control::Admitted { judge: id, operator: format!("operator {number}") }).unwrap();
-        self.judges.insert(id, SimJudge { key, manner, want: 4, bound: BTreeMap::new() });
+        self.judges.insert(id, SimJudge { key, manner, want: 4, only: None, bound: BTreeMap::new() });
         id
     }
 
@@ -378,15 +393,24 @@ impl World {
                 other => *other = Outcome::Failed(Failure::Escape),
             }
         }
-        let wall =
-            Some(Wall { task_time_ns: 1_000_000 + self.random.below(1_000_000), over_baseline_ppm: 0 });
-        Verdict { outcome, wall, log: Hash([0; 32]) }
+        let task_time_ns = 1_000_000 + self.random.below(1_000_000);
+        let code = self.state.entry(id).and_then(|entry| entry.code);
+        let luck = |clock_ppm: &u64| {
+            let luck = 1_000_000 - CLOCK_LUCK_PPM + self.random.below(2 * CLOCK_LUCK_PPM);
+            clock_ppm * luck / 1_000_000
+        };
+        let over_baseline_ppm = code.and_then(|code| self.clocks.get(&code.hash)).map_or(0, luck);
+        let wall = Some(Wall { task_time_ns, over_baseline_ppm });
+        // Another at every judge: nothing may hang on it.
+        let usage = Usage { cpu_ns: task_time_ns, ..Usage::default() };
+        let account = Box::new(Account { usage, ..Account::default() });
+        Verdict { outcome, wall, log: Hash([0; 32]), account }
     }
 
     /// One judge does what it can do now. Whether that was anything.
     pub(crate) fn act(&mut self, id: NodeId) -> bool {
         let judge = &self.judges[&id];
-        let (key, manner, want) = (judge.key.clone(), judge.manner, judge.want);
+        let (key, manner, want, only) = (judge.key.clone(), judge.manner, judge.want, judge.only);
         if manner == Manner::Dead || !self.state.is_judge(id) {
             return false;
         }
@@ -397,7 +421,8 @@ impl World {
             .values()
             .flat_map(|found| found.live.values().map(|round| (found.id, round.number, round.step)))
             .collect();
-        for (competition, round, step) in live {
+        let covers = |found: &CompetitionId| only.is_none_or(|only| only == *found);
+        for (competition, round, step) in live.into_iter().filter(|(found, ..)| covers(found)) {
             let nonce = key.derive("round nonce", &[&competition.0.0, &round.0.to_le_bytes()]);
             let bound = self
                 .state
@@ -438,8 +463,14 @@ impl World {
             return false;
         };
         let showing = self.state.job(entry).unwrap().showing;
+        if slot.seal.is_none() && manner == Manner::Fails {
+            return self.say(&key, &Statement::Return { lease }).is_ok();
+        }
         if slot.seal.is_none() {
-            let verdict = self.verdict(entry, manner);
+            let mut verdict = self.verdict(entry, manner);
+            if let Some(wall) = verdict.wall.as_mut().filter(|_| self.slow_clock == Some(id)) {
+                wall.over_baseline_ppm *= 1000;
+            }
             let nonce = Hash::of(&self.random.next().to_le_bytes());
             let seal = verdict.seal(&id, &nonce);
             self.judges.get_mut(&id).unwrap().bound.insert(lease, (nonce, verdict));

@@ -1,6 +1,6 @@
 //! One competition: what it is, its round with countdown, who leads, its submissions.
 
-use api::model::{EntryRole, Filter, Sort, Submission};
+use api::model::{Competition, Filter, Sort, Submission};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
@@ -9,8 +9,12 @@ use wire::Millis;
 
 use super::{Look, cut, field, framed, header};
 use crate::detail::One;
-use crate::format::{bar, bytes, moment, part, score, short, state, until};
+use crate::format::{bar, bytes, moment, part, score, short, state, until, version};
 use crate::{PAGE, Scene};
+
+/// Columns of a row with what every terminal has room for, and those from which on there is more.
+const NARROW: usize = 73;
+const WIDE: usize = 98;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: Look) {
     let Some(one) = &scene.dash.one else { return };
@@ -21,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: L
         Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(top);
     draw_about(frame, about, one, look);
     draw_round(frame, round, one, scene.now, look);
-    draw_list(frame, list, one, look);
+    draw_list(frame, list, one, scene.now, look);
 }
 
 fn draw_about(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
@@ -31,7 +35,7 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
         alpha => format!("{} % better, sure to {alpha} %", found.takeover_percent),
     };
     let lines = vec![
-        field("state", state(&found.state), look),
+        field("state", format!("{}{}", state(&found.state), registration(found)), look),
         field("rule", found.rule.clone(), look),
         field("takeover", takeover, look),
         field("entries", format!("{} of {} keys", found.total_submissions, found.active_entrants), look),
@@ -52,6 +56,16 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
     ];
     let block = framed(format!(" {} ", found.name), look);
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+/// Whether the viewer's key may enter, where that is not for everybody.
+fn registration(found: &Competition) -> &'static str {
+    match (found.by_registration, found.may_enter) {
+        (false, _) => "",
+        (true, Some(true)) => ", you may enter",
+        (true, Some(false)) => ", not registered",
+        (true, None) => ", by registration",
+    }
 }
 
 /// Forms in few letters.
@@ -118,11 +132,15 @@ fn draw_round(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: L
         let words = format!("{:.2} %, {:.1} % burned", found.emissions_percent, found.burn_percent);
         lines.push(field("rewards", words, look));
     }
+    if let Some(open) = found.bounties.iter().find(|bounty| bounty.entrant.is_none()) {
+        let words = format!("{:.1} % at {}", open.share_percent, score(Some(open.raw_score)));
+        lines.push(field("bounty", words, look));
+    }
     let block = framed(" round ".to_owned(), look);
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
 }
 
-fn draw_list(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
+fn draw_list(frame: &mut Frame<'_>, area: Rect, one: &One, now: Millis, look: Look) {
     let which = match (one.filter, one.needle()) {
         (Filter::Mine, _) => "mine".to_owned(),
         (Filter::TopScore, _) => "took the lead".to_owned(),
@@ -139,15 +157,19 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let [head, rows] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(inner);
-    let columns = format!(
-        "{:>6} {:>4} {:<8} {:>4} {:>11} {:>10} {:<12} {:<16}",
-        "id", "rnd", "key", "ver", "raw score", "score", "state", "submitted"
+    let width = usize::from(inner.width);
+    let mut columns = format!(
+        "{:>6} {:>4} {:<8} {:>4} {:>11} {:>10} {:<12} {:>7} {:<4}",
+        "id", "rnd", "key", "ver", "raw score", "score", "state", "age", "sees"
     );
+    if width >= WIDE {
+        columns.push_str(" submitted        title");
+    }
     frame.render_widget(header(columns, look), head);
     let height = usize::from(rows.height);
     let first = one.row.saturating_sub(height.saturating_sub(1));
     let lines = one.rows.iter().enumerate().skip(first).take(height).map(|(index, found)| {
-        let line = Line::from(row(found));
+        let line = Line::from(row(found, now, width));
         if index == one.row { line.style(look.selected) } else { line }
     });
     let lines: Vec<Line<'_>> = lines.collect();
@@ -158,25 +180,29 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, one: &One, look: Look) {
     }
 }
 
-fn row(found: &Submission) -> String {
-    let version = match found.role {
-        EntryRole::Baseline => "base".to_owned(),
-        EntryRole::Incumbent => "auto".to_owned(),
-        EntryRole::Challenger => found.version.to_string(),
-    };
+fn row(found: &Submission, now: Millis, width: usize) -> String {
     let mark = match (found.top_score, found.takeover) {
         (true, _) => "★",
         (false, true) => "☆",
         (false, false) => " ",
     };
-    format!(
-        "{:>6} {:>4} {:<8} {version:>4} {:>11} {:>9}{mark} {} {:<16}",
+    let sees = [(found.code_revealed, 'c'), (found.revealed, 'l')]
+        .map(|(shown, sign)| if shown { sign } else { '·' });
+    let row = format!(
+        "{:>6} {:>4} {:<8} {:>4} {:>11} {:>9}{mark} {} {:>7} {:<4}",
         found.id,
         found.round_number,
         short(&found.entrant),
+        version(found.role, found.version),
         score(found.raw_score),
         score(found.score),
         cut(&state(&found.state), 12),
-        moment(found.submitted_at)
-    )
+        found.submitted_at.age(now),
+        String::from_iter(sees),
+    );
+    if width < WIDE {
+        return row;
+    }
+    let title = cut(&found.title, width.saturating_sub(NARROW + 18));
+    format!("{row} {:<16} {title}", moment(found.submitted_at))
 }

@@ -1,6 +1,8 @@
 //! One submission: what it is, its numbers, its files, and the file that is read.
 
-use api::model::{EntryRole, FileRow, Metric, SubmissionDetail};
+use std::ops::Range;
+
+use api::model::{About, EntryRole, FileRow, Gated, Metric, SubmissionDetail};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
@@ -8,30 +10,41 @@ use ratatui::widgets::{Paragraph, Wrap};
 use wire::Millis;
 
 use super::{Look, cut, field, framed};
-use crate::Scene;
 use crate::files::{Entry, Open};
-use crate::format::{bytes, figure, moment, score, short, state, until};
+use crate::format::{bytes, figure, moment, plain, score, short, state, took, until};
+use crate::highlight::Part;
+use crate::text::Room;
+use crate::{Scene, results_shown};
 
 /// Columns of a number's name: as few as it needs to be told, as many as it needs at most.
 const LABEL_MIN: usize = 12;
 const LABEL_MAX: usize = 24;
+/// Columns of the screen from which on a file stands beside its submission.
+const BESIDE: u16 = 110;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>, look: Look) {
     let Some(entry) = &scene.dash.entry else { return };
+    // A log has long lines: where there is little room it gets all of it.
+    if let Some(open) = entry.open.as_ref().filter(|_| area.width < BESIDE) {
+        return draw_file(frame, area, open, look);
+    }
     let Some(found) = &entry.found else {
         let block = framed(format!(" submission {} ", entry.id), look);
         frame.render_widget(Paragraph::new("…").block(block), area);
         return;
     };
-    let left = if area.width >= 100 { 42 } else { 38 };
-    let [left, right] = Layout::horizontal([Constraint::Length(left), Constraint::Min(20)]).areas(area);
+    let left = Constraint::Length(left_of(area.width));
+    let [left, right] = Layout::horizontal([left, Constraint::Min(20)]).areas(area);
     let rows = found.files.len().clamp(1, 8) as u16 + 2;
     let [about, files] = Layout::vertical([Constraint::Min(6), Constraint::Length(rows)]).areas(left);
     draw_about(frame, about, found, scene.now, look);
     draw_files(frame, files, entry, look);
-    match &entry.open {
-        Some(open) => draw_file(frame, right, open, look),
-        None => draw_numbers(frame, right, found, look),
+    match (&entry.open, &entry.gate) {
+        (Some(open), _) => draw_file(frame, right, open, look),
+        (None, Some((name, gate))) => {
+            draw_gate(frame, right, name, gate, results_shown(found), scene.now, look);
+        }
+        (None, None) => draw_numbers(frame, right, found, look),
     }
 }
 
@@ -46,7 +59,7 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, now: 
     let scores = if row.revealed {
         format!("{}, raw {}", score(row.score), score(row.raw_score))
     } else {
-        "after the round".to_owned()
+        results_shown(found).to_owned()
     };
     let mut lines = vec![
         field("competition", row.competition.clone(), look),
@@ -58,6 +71,9 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, now: 
     ];
     if let Some(at) = row.eval_at {
         lines.push(field("judged", moment(at), look));
+    }
+    if let Some(seconds) = row.eval_time_in_seconds {
+        lines.push(field("took", took(seconds), look));
     }
     if let Some(error) = &row.eval_error {
         lines.push(field("failed", error.clone(), look));
@@ -72,6 +88,9 @@ fn draw_about(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, now: 
     if !found.parents.is_empty() {
         let line: Vec<String> = found.lineage.iter().map(|id| format!("#{id}")).collect();
         lines.push(field("lineage", line.join(" ← "), look));
+    }
+    for (label, text) in found.about.iter().flat_map(About::said) {
+        lines.push(field(label, text.replace('\n', " "), look));
     }
     if let Some(of) = found.copy_of.or(found.echo_of) {
         lines.push(field("repeats", format!("#{of}"), look));
@@ -111,18 +130,14 @@ fn draw_files(frame: &mut Frame<'_>, area: Rect, entry: &Entry, look: Look) {
 fn draw_numbers(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, look: Look) {
     let mut lines = Vec::new();
     if found.summary.is_empty() {
-        let words = if found.submission.revealed {
-            "nothing was measured"
-        } else {
-            "shown when the round is completed"
-        };
+        let words = if found.submission.revealed { "nothing was measured" } else { results_shown(found) };
         lines.push(Line::from(Span::styled(words, look.quiet)));
     } else {
         lines.extend(table(&found.summary, usize::from(area.width.saturating_sub(2)), look));
     }
     for judgement in &found.judgements {
         let what = match &judgement.failure {
-            Some(failed) => failed.message.clone(),
+            Some(failed) => failed.words(),
             None => "measured".to_owned(),
         };
         lines.push(Line::default());
@@ -132,6 +147,11 @@ fn draw_numbers(frame: &mut Frame<'_>, area: Rect, found: &SubmissionDetail, loo
         ]));
         if let Some(seconds) = judgement.wall_task_time_s {
             lines.push(Line::from(format!("  {} an input by its clock", figure(seconds, "s"))));
+        }
+        let machine = judgement.machine.words();
+        if !machine.is_empty() {
+            lines.push(Line::from(format!("  {}", judgement.usage.words())));
+            lines.push(Line::from(format!("  {machine}")));
         }
     }
     let block = framed(" metrics ".to_owned(), look);
@@ -161,9 +181,72 @@ fn table(summary: &[Metric], width: usize, look: Look) -> Vec<Line<'static>> {
     std::iter::once(head).chain(rows).collect()
 }
 
+/// Why a file is not shown, in the host's own words.
+fn draw_gate(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    name: &str,
+    gate: &Gated,
+    results: &str,
+    now: Millis,
+    look: Look,
+) {
+    let mut lines = vec![
+        Line::from(Span::styled(gate.reason.clone(), look.strong)),
+        Line::from(plain(&gate.message)),
+        Line::default(),
+    ];
+    if let Some(round) = &gate.round_state {
+        lines.push(field("round", round.clone(), look));
+    }
+    if let Some(at) = gate.round_end_at {
+        let word = if at.0 > now { "closes" } else { "closed" };
+        lines.push(field(word, until(now, at), look));
+        lines.push(field("", moment(at), look));
+    }
+    match gate.reveal_at {
+        Some(at) => {
+            lines.push(field("shown", until(now, at), look));
+            lines.push(field("", moment(at), look));
+        }
+        None if gate.reason == "round_not_completed" => lines.push(field("shown", results, look)),
+        None if gate.reason == "code_not_revealed" => {
+            lines.push(field("shown", "some time after the round", look));
+        }
+        None => {}
+    }
+    lines.push(Line::default());
+    lines.push(Line::from(Span::styled("Enter closes", look.quiet)));
+    let block = framed(format!(" {} ", plain(name)), look);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+/// Columns and rows of a file with a number of lines, on a screen of a size.
+pub(crate) fn file_room((width, height): (u16, u16), total: u64) -> Room {
+    let columns = if width < BESIDE { width } else { width - left_of(width) };
+    // The title and the keys of the screen, and the borders.
+    inner_room(columns.saturating_sub(2), height.saturating_sub(4), total)
+}
+
+/// Where a file's lines stand in a frame: behind their numbers.
+fn inner_room(width: u16, height: u16, total: u64) -> Room {
+    Room { columns: usize::from(width).saturating_sub(digits(total) + 1).max(1), rows: height.into() }
+}
+
+fn digits(total: u64) -> usize {
+    total.max(1).ilog10() as usize + 1
+}
+
+fn left_of(width: u16) -> u16 {
+    if width >= 100 { 42 } else { 38 }
+}
+
 fn draw_file(frame: &mut Frame<'_>, area: Rect, open: &Open, look: Look) {
-    let place =
-        if open.lines.is_empty() { String::new() } else { format!(" {} of {}", open.top + 1, open.total) };
+    let text = &open.text;
+    let place = match text.lines.len() {
+        0 => String::new(),
+        _ => format!(" {} of {}", text.place.line + 1, open.total),
+    };
     let block = framed(format!(" {}{place} ", open.name), look);
     let inner = block.inner(area);
     frame.render_widget(block, area);
@@ -171,14 +254,38 @@ fn draw_file(frame: &mut Frame<'_>, area: Rect, open: &Open, look: Look) {
         frame.render_widget(Paragraph::new("not text: d downloads it").style(look.quiet), inner);
         return;
     }
-    let digits = open.total.max(1).ilog10() as usize + 1;
-    let shown = open.lines.iter().enumerate().skip(open.top).take(usize::from(inner.height));
-    let lines: Vec<Line<'_>> = shown
-        .map(|(index, line)| {
-            // Control characters of an entry's log must not reach the terminal.
-            let plain: String = line.replace('\t', "    ").chars().filter(|c| !c.is_control()).collect();
-            Line::from(vec![Span::styled(format!("{:>digits$} ", index + 1), look.quiet), Span::from(plain)])
-        })
-        .collect();
+    let digits = digits(open.total);
+    let mut parts = (usize::MAX, Vec::new());
+    let mut lines: Vec<Line<'_>> = Vec::with_capacity(inner.height.into());
+    // Long lines go on in the next row: nothing of a log is out of sight.
+    for (index, row) in text.shown(inner_room(inner.width, inner.height, open.total)) {
+        if parts.0 != index {
+            parts = (index, open.parts(index));
+        }
+        let number = if row.start == 0 { format!("{:>digits$} ", index + 1) } else { " ".repeat(digits + 1) };
+        let mut line = vec![Span::styled(number, look.quiet)];
+        line.extend(coloured(&text.lines[index], row, &parts.1, look));
+        lines.push(Line::from(line));
+    }
     frame.render_widget(Paragraph::new(lines), inner);
+}
+
+/// A row of a line, its parts in their styles.
+fn coloured<'a>(
+    text: &'a str,
+    row: Range<usize>,
+    parts: &[(Range<usize>, Part)],
+    look: Look,
+) -> Vec<Span<'a>> {
+    let (mut spans, mut at) = (Vec::new(), row.start);
+    for (range, part) in parts {
+        let (from, to) = (range.start.clamp(at, row.end), range.end.clamp(at, row.end));
+        if from < to {
+            spans.push(Span::from(&text[at..from]));
+            spans.push(Span::styled(&text[from..to], look.part(*part)));
+            at = to;
+        }
+    }
+    spans.push(Span::from(&text[at..row.end]));
+    spans
 }

@@ -1,20 +1,36 @@
 //! A WebAssembly component: a fresh instance per call, so the two sides never share anything.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Answer, Coder, Meta, Side, Stop};
+use arena::account::Usage;
+
+use super::{Answer, Coder, Meta, Side, Stop, nanos};
+use crate::error::JudgeError;
 use crate::input::Direction;
+
+/// Share of the clock's time that a call has of a processor on a machine that does nothing else.
+const ALONE: f64 = 0.9;
 
 /// A compiled component with the limits of its competition.
 #[derive(Debug)]
 pub(crate) struct ComponentCoder {
     codec: sandbox::Codec,
     limits: sandbox::CallLimits,
+    /// Processor time of one call.
+    cpu: Duration,
+    /// Of the whole evaluation: no call lasts beyond it.
+    deadline: Instant,
+    usage: Usage,
 }
 
 impl ComponentCoder {
-    pub(crate) fn new(codec: sandbox::Codec, limits: sandbox::CallLimits) -> Self {
-        Self { codec, limits }
+    pub(crate) fn new(
+        codec: sandbox::Codec,
+        limits: sandbox::CallLimits,
+        cpu: Duration,
+        deadline: Instant,
+    ) -> Self {
+        Self { codec, limits, cpu, deadline, usage: Usage::default() }
     }
 }
 
@@ -32,16 +48,43 @@ impl Coder for ComponentCoder {
                 Direction::Backward => sandbox::Direction::Backward,
             },
         };
-        let limits = sandbox::CallLimits { output_bytes: most as u64, ..self.limits };
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let wall = self.limits.wall.min(left);
+        let limits = sandbox::CallLimits { output_bytes: most as u64, wall, ..self.limits };
         let clock = Clock::start();
-        let call = self.codec.call(task, data, &meta, &limits).map_err(|error| Stop::host(&error))?;
+        let call = self.codec.call_patiently(task, data, &meta, &limits, self.cpu);
+        let call = call.map_err(|error| Stop::host(&error))?;
         let time_ns = clock.elapsed_ns();
-        let bytes = call.output.map_err(Stop::failed)?;
+        self.usage.wall_ns = self.usage.wall_ns.saturating_add(nanos(call.wall));
+        self.usage.add(&Usage {
+            cpu_ns: nanos(call.cpu),
+            memory_peak_bytes: call.memory_bytes,
+            fuel: call.fuel,
+            ..Usage::default()
+        });
+        let bytes = call.output.map_err(|failed| {
+            // It did not have the time that it may use: nobody knows what it would have done.
+            let cut_short = failed.fault == sandbox::Fault::Time && call.cpu < self.cpu;
+            match () {
+                () if !cut_short => Stop::failed(failed),
+                () if wall < self.limits.wall && !self.starved() => Stop::out_of_time(),
+                () => JudgeError::Busy { what: "a call of a component" }.into(),
+            }
+        })?;
         Ok(Answer { bytes, fuel: call.fuel, time_ns })
     }
 
     fn has_fuel(&self) -> bool {
         true
+    }
+
+    /// A component waits for nothing but a processor.
+    fn starved(&self) -> bool {
+        (self.usage.cpu_ns as f64) < ALONE * self.usage.wall_ns as f64
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage
     }
 }
 
@@ -62,13 +105,4 @@ impl Clock {
     pub(crate) fn elapsed_ns(&self) -> u64 {
         Self::now().saturating_sub(self.0)
     }
-}
-
-/// Gives up once a deadline has passed.
-pub(crate) fn in_time(deadline: Instant) -> Result<(), Stop> {
-    if Instant::now() < deadline {
-        return Ok(());
-    }
-    let reason = "all calls together took longer than a judge's lease allows (judges.lease_s)";
-    Err(Stop::Entry(arena::measure::Failure::Time, reason.to_owned()))
 }

@@ -9,12 +9,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use arena::account::Usage;
 use arena::measure::Failure;
 use arena::spec::Form;
 use tempfile::TempDir;
 
-use super::{Answer, Coder, Meta, Side, Stop};
+use super::{Answer, Coder, Meta, Side, Stop, nanos};
 use crate::archive::{self, UnpackError};
+use crate::blame::{Seen, Watch};
 use crate::environment::Environment;
 use crate::error::JudgeError;
 use crate::http::{self, HttpError};
@@ -68,8 +70,16 @@ pub(crate) struct ProgramCoder {
     contract: Contract,
     startup: Duration,
     call: Duration,
+    /// Of the whole evaluation: no call lasts beyond it.
+    deadline: Instant,
     sides: [Option<sandbox::Jail>; 2],
     written: String,
+    /// Processors that the spec promises.
+    cpus: f64,
+    /// What the machine did during its calls.
+    seen: Seen,
+    /// Of jails that have ended.
+    usage: Usage,
     /// Holds the code while jails see it.
     _folder: TempDir,
 }
@@ -80,6 +90,7 @@ impl ProgramCoder {
         case: &Case<'_>,
         code: Code<'_>,
         contract: Contract,
+        deadline: Instant,
     ) -> Result<Self, Stop> {
         let machine = judge.machine()?.clone();
         let environment = judge.environment(case)?;
@@ -114,8 +125,12 @@ impl ProgramCoder {
             contract,
             startup: Duration::from_secs(resources.startup_s),
             call: Duration::from_secs(resources.call_s),
+            deadline,
             sides: [None, None],
             written: String::new(),
+            cpus,
+            seen: Seen::default(),
+            usage: Usage::default(),
             _folder: folder,
         })
     }
@@ -125,9 +140,16 @@ impl ProgramCoder {
         let place = side as usize;
         if self.sides[place].is_none() {
             let jail = self.machine.start(&self.program).map_err(|error| Stop::host(&error))?;
-            let until = Instant::now() + self.startup;
+            let until = (Instant::now() + self.startup).min(self.deadline);
+            let watch = Watch::start(&jail);
             self.sides[place] = Some(jail);
             if let Err(stop) = self.healthy(place, until) {
+                let late = Instant::now() >= until
+                    && self.sides[place].as_ref().is_some_and(|jail| jail.ended().is_none());
+                let seen = self.sides[place].as_ref().map(|jail| watch.seen(jail)).unwrap_or_default();
+                if late && seen.starved(self.cpus) {
+                    return Err(JudgeError::Busy { what: "the start of a program" }.into());
+                }
                 return Err(self.explain(place, stop));
             }
         }
@@ -163,6 +185,7 @@ impl ProgramCoder {
             Err(error) => Stop::host(&error),
             Ok(report) => {
                 self.written.push_str(&String::from_utf8_lossy(&report.stderr));
+                self.usage.add(&of_report(&report.usage));
                 match (report.failed(), report.end) {
                     (Some(failed), _) => Stop::failed(failed),
                     (None, sandbox::End::Exited(code)) if failure != Failure::OutputTooLarge => {
@@ -177,15 +200,23 @@ impl ProgramCoder {
     }
 
     fn ask(&mut self, side: Side, data: &[u8], most: usize) -> Result<Answer, Stop> {
-        let (call, contract) = (self.call, self.contract);
+        let (call, contract, deadline) = (self.call, self.contract, self.deadline);
         let jail = self.jail(side)?;
+        let watch = Watch::start(jail);
         let before = jail.usage().cpu;
-        let until = Instant::now() + call;
-        let mut stream = connect(jail, until)?;
-        let fields = contract.fields(side, data);
-        let bytes = http::post(&mut stream, contract.path(side), &fields, most, until)
-            .map_err(|error: HttpError| Stop::Entry(error.failure(), error.to_string()))?;
-        drop(stream);
+        let until = (Instant::now() + call).min(deadline);
+        let posted = connect(jail, until).and_then(|mut stream| {
+            let fields = contract.fields(side, data);
+            http::post(&mut stream, contract.path(side), &fields, most, until)
+                .map_err(|error: HttpError| Stop::Entry(error.failure(), error.to_string()))
+        });
+        let (seen, late) = (watch.seen(jail), Instant::now() >= until && jail.ended().is_none());
+        self.seen.add(&seen);
+        if late && posted.is_err() && seen.starved(self.cpus) {
+            return Err(JudgeError::Busy { what: "a call of a program" }.into());
+        }
+        let bytes = posted?;
+        let jail = self.jail(side)?;
         let time_ns = settled(jail).saturating_sub(before).as_nanos() as u64;
         Ok(Answer { bytes, fuel: 0, time_ns })
     }
@@ -228,10 +259,19 @@ impl Coder for ProgramCoder {
         false
     }
 
+    fn starved(&self) -> bool {
+        self.seen.starved(self.cpus)
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage
+    }
+
     fn written(&mut self) -> String {
         for jail in self.sides.iter_mut().filter_map(Option::take) {
             if let Ok(report) = jail.stop() {
                 self.written.push_str(&String::from_utf8_lossy(&report.stderr));
+                self.usage.add(&of_report(&report.usage));
             }
         }
         let tail = self.written.len().saturating_sub(limits::LOG_BYTES_MAX / 2);
@@ -240,8 +280,19 @@ impl Coder for ProgramCoder {
     }
 }
 
+fn of_report(usage: &sandbox::Usage) -> Usage {
+    Usage {
+        cpu_ns: nanos(usage.cpu),
+        wall_ns: nanos(usage.wall),
+        memory_peak_bytes: usage.memory_peak_bytes,
+        processes_peak: u32::try_from(usage.processes_peak).unwrap_or(u32::MAX),
+        disk_peak_bytes: usage.disk_peak_bytes,
+        fuel: 0,
+    }
+}
+
 /// Writes the code, one file or an archive of several, to a folder that a jail can see; the program's name there.
-fn unpack(code: Code<'_>) -> Result<(TempDir, &'static str), Stop> {
+pub(crate) fn unpack(code: Code<'_>) -> Result<(TempDir, &'static str), Stop> {
     let failed = |path: &Path, source| Stop::Judge(JudgeError::File { path: path.to_owned(), source });
     let folder = tempfile::Builder::new()
         .prefix("shoal-entry-")
@@ -267,7 +318,7 @@ fn unpack(code: Code<'_>) -> Result<(TempDir, &'static str), Stop> {
 }
 
 /// What the jail of Python programs sees beside the entry.
-trait InJail {
+pub(crate) trait InJail {
     fn python(&self) -> String;
     fn in_jail(&self) -> Vec<sandbox::Mount>;
     fn variables(&self) -> Vec<(String, String)>;

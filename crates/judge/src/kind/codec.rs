@@ -29,7 +29,7 @@ impl Kind for Codec {
                 Some(hash) => Err(JudgeError::MissingCode { what: "generator", hash }),
             };
         };
-        let mut generator = judge.reference(case, code, "generator")?;
+        let mut generator = judge.reference(case, code, "generator", case.deadline())?;
         let broken = |reason: &str| JudgeError::Reference { what: "generator", reason: reason.to_owned() };
         (0..case.spec.inputs.items)
             .map(|index| {
@@ -52,13 +52,15 @@ impl Kind for Codec {
         judge: &Judge,
         case: &Case<'_>,
         inputs: &[Input],
+        deadline: Instant,
         log: &mut RunLog,
     ) -> Result<Measured, Stop> {
-        let mut entry = judge.coder(case, case.entry, Contract::Codec)?;
-        let baseline = case.baseline.map(|code| judge.reference(case, code, "baseline")).transpose()?;
-        let mut bench = Bench::new(inputs, baseline);
-        let result = bench.run(case, &mut *entry);
+        let mut entry = judge.coder(case, case.entry, Contract::Codec, deadline)?;
+        let baseline = case.baseline.map(|code| judge.reference(case, code, "baseline", deadline));
+        let mut bench = Bench::new(inputs, baseline.transpose()?, deadline);
+        let result = bench.run(case, &mut *entry, log);
         log.entry("entry", &entry.written());
+        log.account.usage = entry.usage();
         result?;
         Ok(bench.measured(&*entry, log))
     }
@@ -80,6 +82,7 @@ struct Bench<'a> {
     decoded: Vec<Option<First>>,
     items: Vec<Option<CodecItem>>,
     baseline: Option<Box<dyn Coder>>,
+    deadline: Instant,
     /// What the baseline made of an input, its time and fuel, until it is decompressed.
     beside: Vec<Option<Answer>>,
     pairs: Pairs,
@@ -88,7 +91,7 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(inputs: &'a [Input], baseline: Option<Box<dyn Coder>>) -> Self {
+    fn new(inputs: &'a [Input], baseline: Option<Box<dyn Coder>>, deadline: Instant) -> Self {
         let count = inputs.len();
         Self {
             inputs,
@@ -96,6 +99,7 @@ impl<'a> Bench<'a> {
             decoded: vec![None; count],
             items: vec![None; count],
             baseline,
+            deadline,
             beside: vec![None; count],
             pairs: Pairs::default(),
             fuel: (0, 0),
@@ -103,8 +107,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn run(&mut self, case: &Case<'_>, entry: &mut dyn Coder) -> Result<(), Stop> {
-        let (clock, deadline) = (Clock::start(), case.deadline());
+    fn run(&mut self, case: &Case<'_>, entry: &mut dyn Coder, log: &mut RunLog) -> Result<(), Stop> {
+        let clock = Clock::start();
         let calls = plan::calls(self.inputs.len(), &case.order());
         let mut left = vec![0_u8; self.inputs.len()];
         for call in &calls {
@@ -112,24 +116,32 @@ impl<'a> Bench<'a> {
             left[*index] += 1;
         }
         for call in calls {
-            in_time(deadline)?;
+            let mut coders: Vec<&dyn Coder> = vec![&*entry];
+            coders.extend(self.baseline.as_deref());
+            in_time(self.deadline, &coders)?;
             match call {
                 Call::Compress(index) => self.compress(entry, index)?,
                 Call::Decompress(index) => self.decompress(entry, index, left[index] > 2)?,
             }
         }
         self.cost.total_ns = clock.elapsed_ns();
-        if entry.has_fuel() { Ok(()) } else { self.more_pairs(entry, deadline) }
+        let more = if entry.has_fuel() { Ok(()) } else { self.more_pairs(entry) };
+        // All that was asked for is measured: the tries until now count.
+        if let Err(Stop::Judge(JudgeError::Busy { what })) = &more {
+            log.line(&format!("{what} took too long on a busy machine: no more tries"));
+            return Ok(());
+        }
+        more
     }
 
     /// A program's time is the clock's alone, so some inputs are tried several times, in rounds over all of them: the tries
     /// of one input lie far apart. At most half of the time that is left goes there.
-    fn more_pairs(&mut self, entry: &mut dyn Coder, deadline: Instant) -> Result<(), Stop> {
+    fn more_pairs(&mut self, entry: &mut dyn Coder) -> Result<(), Stop> {
         if self.baseline.is_none() {
             return Ok(());
         }
         let now = Instant::now();
-        let until = now + deadline.saturating_duration_since(now) / 2;
+        let until = now + self.deadline.saturating_duration_since(now) / 2;
         let inputs = self.inputs;
         let timed = inputs.len().min(limits::TIMED_INPUTS_MAX);
         for _ in 0..limits::TRIES {
@@ -214,7 +226,7 @@ impl<'a> Bench<'a> {
     fn beside(&mut self, side: Side, index: usize, data: &[u8], most: usize) -> Result<Option<Answer>, Stop> {
         let Some(baseline) = &mut self.baseline else { return Ok(None) };
         let answer = baseline.call(side, data, &Meta::of(&self.inputs[index]), most);
-        let answer = answer.map_err(|stop| stop.into_reference("baseline"))?;
+        let answer = answer.map_err(|stop| stop.beside("baseline", self.deadline))?;
         self.cost.baseline_ns += answer.time_ns;
         Ok(Some(answer))
     }

@@ -5,13 +5,22 @@
 //! | who | HTTP | component: `compress` of | gives |
 //! |---|---|---|---|
 //! | entry | `POST /run`, field `file` | the input | the answer |
-//! | evaluator | `POST /measure`, fields `input`, `answer` | length of the input (`u64`, little-endian), input, answer | HTTP: a number as text; component: 10⁻⁹ units (`i64`, little-endian) |
+//! | evaluator | `POST /measure`, fields `input`, `answer` | length of the input (`u64`, little-endian), input, answer | HTTP: a number as text, in the first line; component: 10⁻⁹ units (`i64`, little-endian) |
 //! | evaluator as generator | `POST /generate`, field `file` | – (`decompress`) of seed and index (36 bytes) | the input |
+//!
+//! Behind the objective an evaluator may give metrics in lines of text: `name value unit`, the unit left out for plain numbers.
+//! Verdicts hold their means over the inputs; see [`arena::account::Metric`] for what they may be. What is none is dropped.
+//! An objective that is not finite counts like no answer.
+
+mod metrics;
+
+use std::time::Instant;
 
 use arena::limits::{ITEM_TIME_NS_MAX, OBJECTIVE_NANO_MAX};
 use arena::measure::{Failure, Measures, ProgramItem, Wall};
 use wire::Hash;
 
+use self::metrics::Metrics;
 use super::{Kind, Measured, outputs_hash};
 use crate::coder::{Clock, Coder, Contract, Meta, Side, Stop, in_time};
 use crate::error::JudgeError;
@@ -35,7 +44,7 @@ fn evaluator<'a>(case: &Case<'a>) -> Result<Code<'a>, JudgeError> {
 
 impl Kind for Program {
     fn generate(&self, judge: &Judge, case: &Case<'_>) -> Result<Vec<Input>, JudgeError> {
-        let mut evaluator = judge.reference(case, evaluator(case)?, "evaluator")?;
+        let mut evaluator = judge.reference(case, evaluator(case)?, "evaluator", case.deadline())?;
         let mut inputs = Vec::new();
         for index in 0..case.spec.inputs.items {
             let request = [&case.seed.0[..], &index.to_le_bytes()].concat();
@@ -57,12 +66,14 @@ impl Kind for Program {
         judge: &Judge,
         case: &Case<'_>,
         inputs: &[Input],
+        deadline: Instant,
         log: &mut RunLog,
     ) -> Result<Measured, Stop> {
-        let mut evaluator = judge.reference(case, evaluator(case)?, "evaluator")?;
-        let mut entry = judge.coder(case, case.entry, Contract::Answer)?;
-        let result = run(case, inputs, &mut *entry, &mut *evaluator, log);
+        let mut evaluator = judge.reference(case, evaluator(case)?, "evaluator", deadline)?;
+        let mut entry = judge.coder(case, case.entry, Contract::Answer, deadline)?;
+        let result = run(case, inputs, deadline, (&mut *entry, &mut *evaluator), log);
         log.entry("entry", &entry.written());
+        log.account.usage = entry.usage();
         result
     }
 }
@@ -70,18 +81,18 @@ impl Kind for Program {
 fn run(
     case: &Case<'_>,
     inputs: &[Input],
-    entry: &mut dyn Coder,
-    evaluator: &mut dyn Coder,
+    deadline: Instant,
+    (entry, evaluator): (&mut dyn Coder, &mut dyn Coder),
     log: &mut RunLog,
 ) -> Result<Measured, Stop> {
-    let (clock, deadline) = (Clock::start(), case.deadline());
+    let clock = Clock::start();
     let mut cost = Cost::default();
     let mut found: Vec<Option<(Hash, ProgramItem)>> = vec![None; inputs.len()];
-    let mut time_ns = 0;
+    let (mut time_ns, mut metrics) = (0, Metrics::default());
     // An input's place is where a codec would compress it; an input that comes twice must get one answer.
     for call in plan::calls(inputs.len(), &case.order()) {
         let Call::Compress(index) = call else { continue };
-        in_time(deadline)?;
+        in_time(deadline, &[&*entry, &*evaluator])?;
         let input = &inputs[index];
         let meta = Meta::bytes(input.bytes.len());
         let answer = match entry.call(Side::Compress, &input.bytes, &meta, limits::ANSWER_BYTES_MAX) {
@@ -97,19 +108,27 @@ fn run(
         };
         cost.entry_ns += answer.time_ns;
         let hash = Hash::of(&answer.bytes);
-        if let Some((first, item)) = &found[index] {
-            if case.spec.judges.tolerance_ppm == 0 && (*first != hash || item.objective_nano.is_none()) {
+        if let Some((first, _)) = &found[index] {
+            if case.spec.judges.tolerance_ppm == 0 && *first != hash {
                 let reason = format!("input {index} gave {first} and then {hash}");
                 return Err(Stop::Entry(Failure::NotDeterministic, reason));
             }
             continue;
         }
         time_ns += answer.time_ns;
-        let objective = measure(evaluator, &input.bytes, &answer.bytes)?;
-        log.line(&format!("input {index} {}: objective {}", input.hash.short(), objective as f64 / 1e9));
-        found[index] = Some((hash, ProgramItem { objective_nano: Some(objective), fuel: answer.fuel }));
+        let request = [&(input.bytes.len() as u64).to_le_bytes(), &input.bytes[..], &answer.bytes].concat();
+        let meta = Meta::bytes(request.len());
+        let told = evaluator
+            .call(Side::Compress, &request, &meta, limits::ANSWER_BYTES_MAX)
+            .map_err(|stop| stop.beside("evaluator", deadline))?;
+        let wrong = |reason: String| log.entry("evaluator", &format!("input {index}: {reason}"));
+        let objective_nano = read(&told.bytes, evaluator.has_fuel(), &mut metrics, wrong)?;
+        let objective = objective_nano.map_or("none".to_owned(), |nano| (nano as f64 / 1e9).to_string());
+        log.line(&format!("input {index} {}: objective {objective}", input.hash.short()));
+        found[index] = Some((hash, ProgramItem { objective_nano, fuel: answer.fuel }));
     }
     cost.total_ns = clock.elapsed_ns();
+    log.account.metrics = metrics.means();
     let (hashes, items): (Vec<Hash>, Vec<ProgramItem>) = found.into_iter().flatten().unzip();
     // Answers that differ within a tolerance have different bytes at every judge.
     let outputs = if case.spec.judges.tolerance_ppm == 0 { outputs_hash(&hashes) } else { Hash([0; 32]) };
@@ -118,24 +137,53 @@ fn run(
     Ok(Measured { outputs, measures: Measures::Program(items), wall: Some(wall), cost })
 }
 
-fn measure(evaluator: &mut dyn Coder, input: &[u8], answer: &[u8]) -> Result<i64, JudgeError> {
+/// What an evaluator tells of one answer: the objective; what else it measured goes to `metrics`. An objective that is not finite,
+/// or that no verdict may state, is none: an answer can bring that about (all zeros, where a cosine is asked for). So can it with a
+/// metric, of which `wrong` hears. Only what has no objective at all is the evaluator's fault.
+fn read(
+    told: &[u8],
+    component: bool,
+    metrics: &mut Metrics,
+    mut wrong: impl FnMut(String),
+) -> Result<Option<i64>, JudgeError> {
     let fail = |reason: String| JudgeError::Reference { what: "evaluator", reason };
-    let request = [&(input.len() as u64).to_le_bytes(), input, answer].concat();
-    let meta = Meta::bytes(request.len());
-    let found = evaluator
-        .call(Side::Compress, &request, &meta, limits::ANSWER_BYTES_MAX)
-        .map_err(|stop| stop.into_reference("evaluator"))?;
-    let nano = if evaluator.has_fuel() {
-        let bytes = found.bytes.try_into().map_err(|_| fail("gave back no 8 bytes".to_owned()))?;
-        i64::from_le_bytes(bytes)
+    let (objective, rest) = if component {
+        let (head, rest) = told.split_first_chunk().ok_or_else(|| fail("gave back no 8 bytes".to_owned()))?;
+        (Some(i64::from_le_bytes(*head)), String::from_utf8_lossy(rest).into_owned())
     } else {
-        let text = String::from_utf8_lossy(&found.bytes);
-        let value: f64 =
-            text.trim().parse().map_err(|_| fail(format!("{:.40} is no number", text.trim())))?;
-        (value * 1e9).round() as i64
+        let text = String::from_utf8_lossy(told);
+        let (first, rest) = text.trim().split_once('\n').unwrap_or((text.trim(), ""));
+        let objective = metrics::number(first.trim());
+        (objective.ok_or_else(|| fail(format!("{:.40} is no number", first.trim())))?, rest.to_owned())
     };
-    if (-OBJECTIVE_NANO_MAX..=OBJECTIVE_NANO_MAX).contains(&nano) {
-        return Ok(nano);
+    metrics.add(&rest, &mut wrong);
+    let within = objective.filter(|nano| (-OBJECTIVE_NANO_MAX..=OBJECTIVE_NANO_MAX).contains(nano));
+    if within.is_none() {
+        wrong("the objective is not finite, or beyond what a verdict may state".to_owned());
     }
-    Err(fail(format!("{nano} · 10⁻⁹ is beyond what a verdict may state")))
+    Ok(within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_makes_nonsense_of_its_measure_has_no_objective() {
+        let tell = |told: &[u8], component| {
+            let (mut metrics, mut wrong) = (Metrics::default(), Vec::new());
+            let found = read(told, component, &mut metrics, |reason| wrong.push(reason));
+            (found.map_err(|error| error.to_string()), metrics.means().len(), wrong.len())
+        };
+        assert_eq!(tell(b" 1.5 \nloss 2\n", false), (Ok(Some(1_500_000_000)), 1, 0));
+        for text in ["nan", "inf", "-inf\n", "1e300", "1e999"] {
+            assert_eq!(tell(text.as_bytes(), false), (Ok(None), 0, 1), "{text}");
+        }
+        assert_eq!(tell(b"1\nloss nan\nLOSS 1\nhits 3", false), (Ok(Some(1_000_000_000)), 1, 2));
+        assert_eq!(tell(&i64::MIN.to_le_bytes(), true), (Ok(None), 0, 1));
+        for (told, component) in [(&b"fast"[..], false), (b"", false), (b"1 2", false), (b"1234567", true)] {
+            let (found, _, _) = tell(told, component);
+            assert!(found.unwrap_err().contains("evaluator"), "{told:?}");
+        }
+    }
 }

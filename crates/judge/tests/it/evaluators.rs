@@ -58,6 +58,52 @@ fn the_evaluator_measures_what_an_entry_answers() {
     assert!(items.iter().all(|item| item.objective_nano == Some(4_000_000_000) && item.fuel > 0));
 }
 
+/// As [`evaluator`], with lines of metrics behind the objective.
+fn telling(lines: &str) -> Vec<u8> {
+    let more = format!("(data (i32.const 1024) \"{}\")", lines.replace('\n', "\\0a"));
+    let all = lines.len() + 8;
+    let measure = format!(
+        "(local $at i32) (local.set $at (call $alloc (i32.const {all})))
+         (i64.store (local.get $at) (i64.const 1000000000))
+         (memory.copy (i32.add (local.get $at) (i32.const 8)) (i32.const 1024) (i32.const {}))
+         (call $answer (local.get $at) (i32.const {all}))",
+        lines.len()
+    );
+    packed(&more, &measure, COPY)
+}
+
+#[test]
+fn what_an_evaluator_tells_besides_stands_in_the_verdict_and_changes_no_score() {
+    let tells = telling("latency_p99 2.5 ms\nhits 1\n");
+    let spec = spec(&tells);
+    let entry = packed("", COPY, COPY);
+    let inputs = [Input::plain("x", *b"input").unwrap(), Input::plain("y", *b"more").unwrap()];
+    let found = judge().evaluate(&case(&spec, &entry, &tells), &inputs).unwrap().verdict;
+    let metric = |name: &str, unit: &str, nano| arena::account::Metric {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        nano,
+    };
+    let expected = [metric("latency_p99", "ms", 2_500_000_000), metric("hits", "", 1_000_000_000)];
+    assert_eq!(found.account.metrics, expected);
+    assert_eq!(found.account.check(), Ok(()));
+    assert!(found.account.usage.fuel > 0 && found.account.usage.memory_peak_bytes >= 2 << 16);
+    assert!(found.account.machine.sandbox.starts_with("wasmtime"), "{:?}", found.account.machine);
+    // Without them the outcome is the same: judges agree whatever is told besides.
+    let silent = telling("");
+    let quiet = judge().evaluate(&case(&spec, &entry, &silent), &inputs).unwrap().verdict;
+    assert_eq!((&quiet.outcome, &quiet.account.metrics), (&found.outcome, &Vec::new()));
+    // Nonsense is dropped and told in the log: an entry may have brought it about.
+    for lines in ["latency nan", "latency", "Latency 1"] {
+        let wrong = telling(lines);
+        let nonsense = judge().evaluate(&case(&spec, &entry, &wrong), &inputs).unwrap();
+        let log = String::from_utf8_lossy(&nonsense.log).into_owned();
+        assert!(log.contains("evaluator| input 0: "), "{log}");
+        let found = nonsense.verdict;
+        assert_eq!((&found.outcome, found.account.metrics), (&quiet.outcome, Vec::new()), "{lines}");
+    }
+}
+
 #[test]
 fn an_input_without_an_answer_counts_as_none_and_a_loop_ends_the_entry() {
     let evaluator = evaluator();

@@ -11,24 +11,28 @@ use wire::Hash;
 
 use super::bench::{component, inputs, judge, spec};
 
-/// Whether this machine can hold programs; says why not.
-fn able() -> bool {
+/// Whether this machine can hold programs; says why not. With `SHOAL_TEST_JAIL` it must.
+pub(crate) fn able() -> bool {
     let able =
         judge().can_judge_programs().and_then(|()| shoal_judge::environment::Environment::bare().map(|_| ()));
     if let Err(error) = &able {
-        println!("skipped: {error}");
+        assert!(
+            std::env::var_os("SHOAL_TEST_JAIL").is_none(),
+            "programs must be jailed on this machine: {error}"
+        );
+        _ = writeln!(std::io::stderr(), "skipped: {error}");
     }
     able.is_ok()
 }
 
-fn program_spec(more: &str) -> CompetitionSpec {
+pub(crate) fn program_spec(more: &str) -> CompetitionSpec {
     spec(&format!(
         "[inputs]\nitems = 2\n[submission]\nforms = [\"component\", \"python\"]\n[resources]\nmemory_bytes = 268435456\ncall_s = 3\nstartup_s = 5\nprocesses = 32\ndisk_bytes = 16777216\n{more}"
     ))
 }
 
 /// A server of the standard library; `body` defines `compress(data)` and `decompress(data)`.
-fn server(body: &str) -> String {
+pub(crate) fn server(body: &str) -> String {
     format!(
         r#"
 import argparse, sys, zlib
@@ -62,11 +66,11 @@ ThreadingHTTPServer((arguments.host, arguments.port), Handler).serve_forever()
     )
 }
 
-fn run(code: &str, spec: &CompetitionSpec) -> Evaluation {
+pub(crate) fn run(code: &str, spec: &CompetitionSpec) -> Evaluation {
     run_bytes(code.as_bytes(), spec)
 }
 
-fn run_bytes(code: &[u8], spec: &CompetitionSpec) -> Evaluation {
+pub(crate) fn run_bytes(code: &[u8], spec: &CompetitionSpec) -> Evaluation {
     let entry = Code { form: Form::Python, bytes: code };
     let case = Case {
         spec,
@@ -103,6 +107,14 @@ fn a_program_of_the_standard_library_is_measured() {
     );
     let wall = evaluation.verdict.wall.unwrap();
     assert!(wall.task_time_ns > 10_000 && wall.over_baseline_ppm > 0, "{wall:?}");
+    // What the jails measured, and where.
+    let account = &evaluation.verdict.account;
+    let usage = account.usage;
+    assert!(usage.cpu_ns > 10_000_000 && usage.wall_ns > 10_000_000, "{usage:?}");
+    assert!((4 << 20..256 << 20).contains(&usage.memory_peak_bytes), "{usage:?}");
+    assert!((2..40).contains(&usage.processes_peak) && usage.fuel == 0, "{usage:?}");
+    assert!(account.machine.sandbox.starts_with("bubblewrap, seccomp, cgroup"), "{:?}", account.machine);
+    assert_eq!(account.check(), Ok(()));
 }
 
 #[test]
@@ -127,11 +139,11 @@ fn programs_that_break_or_cheat_end_in_their_failures() {
             Failure::NotDeterministic,
         ),
         ("never listens", "import time\ntime.sleep(60)".to_owned(), Failure::Startup),
-        ("does not parse", "def".to_owned(), Failure::Trap),
+        ("fails at once", "raise SystemExit(2)".to_owned(), Failure::Trap),
     ] {
         let (found, log) = failure_of(&body);
         // A program that ends before it listens is known by its end or by its silence.
-        let same = found == expected || (name == "does not parse" && found == Failure::Startup);
+        let same = found == expected || (name == "fails at once" && found == Failure::Startup);
         assert!(same, "{name}: {found:?} {log}");
     }
 }
@@ -154,7 +166,7 @@ def decompress(data):
 }
 
 /// An archive of these files.
-fn zipped(files: &[(&str, &str)], links: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn zipped(files: &[(&str, &str)], links: &[(&str, &str)]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default();
     for (name, text) in files {
@@ -242,7 +254,10 @@ fn a_solution_for_apex_runs_unchanged_in_a_locked_environment() {
     }
     // Building needs the package index, once; tests have no internet unless the builder is told so.
     if std::env::var_os("SHOAL_TEST_PYPI").is_none() {
-        println!("skipped: set SHOAL_TEST_PYPI=1 where the package index can be reached");
+        _ = writeln!(
+            std::io::stderr(),
+            "skipped: set SHOAL_TEST_PYPI=1 where the package index can be reached"
+        );
         return;
     }
     let mut spec = program_spec("");

@@ -113,18 +113,25 @@ impl TensorFile {
         self.header.info(name).map(|info| info.shape.as_slice())
     }
 
-    /// Reads an f32, f16 or bf16 tensor of this shape; refuses numbers that are not finite.
-    pub fn read_into(&self, name: &str, shape: &[usize], out: &mut [f32]) -> Result<(), CheckpointError> {
-        let bad = |problem: String| CheckpointError::Tensor {
-            path: self.path.display().to_string(),
-            name: name.to_owned(),
-            problem,
-        };
-        let info =
-            self.header.info(name).ok_or_else(|| bad("is missing; save the model again".to_owned()))?;
-        if info.shape != shape || shape.iter().product::<usize>() != out.len() {
-            return Err(bad(format!("has shape {:?} where {shape:?} belongs", info.shape)));
+    fn bad(&self, name: &str, problem: String) -> CheckpointError {
+        CheckpointError::Tensor { path: self.path.display().to_string(), name: name.to_owned(), problem }
+    }
+
+    /// Checks that a tensor is there and has this shape; the file then has its bytes.
+    pub fn check_shape(&self, name: &str, shape: &[usize]) -> Result<(), CheckpointError> {
+        match self.shape(name) {
+            Some(found) if found == shape => Ok(()),
+            Some(found) => Err(self.bad(name, format!("has shape {found:?} where {shape:?} belongs"))),
+            None => Err(self.bad(name, "is missing; save the model again".to_owned())),
         }
+    }
+
+    /// Reads an f32, f16 or bf16 tensor of this shape, which `out` has room for; refuses numbers that are not finite.
+    pub fn read_into(&self, name: &str, shape: &[usize], out: &mut [f32]) -> Result<(), CheckpointError> {
+        let bad = |problem| self.bad(name, problem);
+        self.check_shape(name, shape)?;
+        let info = self.header.info(name).expect("it was just found");
+        assert_eq!(shape.iter().product::<usize>(), out.len(), "room for the tensor");
         let width = match info.dtype {
             FileDtype::F32 => 4,
             FileDtype::F16 | FileDtype::BF16 => 2,

@@ -1,6 +1,6 @@
 //! Documents from .jsonl and .parquet files.
 
-use std::{fs::File, panic::catch_unwind, path::Path};
+use std::{fs::File, path::Path};
 
 use parquet::{
     basic::Type as PhysicalType,
@@ -13,6 +13,7 @@ use parquet::{
 use serde_json::Value;
 
 use super::{DataError, read::read_error, summary::size};
+use crate::guard::guarded;
 
 /// Rows that are decoded at once.
 const ROWS_AT_ONCE: usize = 1024;
@@ -50,7 +51,7 @@ pub(super) fn json_lines(text: &str, name: &str, field: &str) -> Result<Vec<Stri
 ///
 /// The library asserts what it expects of a page, so a broken file can make it panic; that is an error here.
 pub(super) fn parquet(path: &Path, name: &str, column: &str, room: u64) -> Result<Vec<String>, DataError> {
-    catch_unwind(|| rows(path, name, column, room)).unwrap_or_else(|_| {
+    guarded(|| rows(path, name, column, room)).unwrap_or_else(|| {
         Err(DataError::Parquet { path: name.to_owned(), reason: "a page of it is broken".to_owned() })
     })
 }

@@ -1,4 +1,5 @@
-//! Every kernel against PyTorch (fixtures made by `tests/fixtures/make.py`), and against finite differences in f64.
+//! Every kernel against PyTorch (fixtures made by `tests/fixtures/make.py`) and against finite differences of its own
+//! forward; attention against f64 besides.
 
 use super::attention::{self, Layer};
 use super::matrix::{Matrix, MatrixMut};
@@ -225,4 +226,159 @@ fn cross_entropy_in_bands_matches_finite_differences() {
     let want: Vec<f32> =
         (0..rows * d).map(|i| ((exact(&x, (i, 1e-4)) - exact(&x, (i, -1e-4))) / 2e-4) as f32).collect();
     assert_close("d_x", &d_x, &want);
+}
+
+/// Seeded numbers of the normal distribution.
+fn normal(name: &str, len: usize) -> Vec<f32> {
+    let mut x = vec![0.0; len];
+    random::fill_normal(random::key(&[10; 32], name), 1.0, &mut x);
+    x
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// What `forward` gives moves along seeded directions of `x` as `gradient`, that of ⟨`d_y`, forward(x)⟩, says:
+/// (f(x + hv) − f(x − hv)) / 2h against ⟨gradient, v⟩.
+#[track_caller]
+fn assert_slopes(name: &str, x: &[f32], gradient: &[f32], d_y: &[f32], forward: impl Fn(&[f32]) -> Vec<f32>) {
+    assert_eq!(x.len(), gradient.len(), "{name}");
+    let h = 1e-2;
+    for direction in 0..4 {
+        let v = normal(&format!("{name} {direction}"), x.len());
+        let moved = |by: f32| -> Vec<f32> { x.iter().zip(&v).map(|(x, v)| x + by * v).collect() };
+        let found = (dot(&forward(&moved(h)), d_y) - dot(&forward(&moved(-h)), d_y)) / (2.0 * f64::from(h));
+        let size = dot(gradient, gradient).sqrt();
+        let off = (found - dot(gradient, &v)).abs() / size;
+        assert!(size > 0.0 && off < 2e-3, "{name}, direction {direction}: off by {off:e} of {size:e}");
+    }
+}
+
+#[test]
+fn norm_matches_finite_differences() {
+    let (rows, d, arena) = (37, 24, Arena::default());
+    let (x, gain, d_y) = (normal("x", rows * d), normal("gain", d), normal("d_y", rows * d));
+    let forward = |x: &[f32], gain: &[f32]| {
+        let (mut y, mut inverse) = (vec![9.0; rows * d], vec![0.0; rows]);
+        norm::forward(x, gain, 1e-5, &mut y, &mut inverse);
+        (y, inverse)
+    };
+    let (mut d_x, mut d_gain) = (vec![0.0; rows * d], vec![9.0; d]);
+    let to = Gradient { to: &mut d_gain, accumulate: false };
+    norm::backward(&x, &gain, &forward(&x, &gain).1, &d_y, &mut d_x, Some(to), &arena);
+    assert_slopes("norm x", &x, &d_x, &d_y, |x| forward(x, &gain).0);
+    assert_slopes("norm gain", &gain, &d_gain, &d_y, |gain| forward(&x, gain).0);
+}
+
+#[test]
+fn rope_matches_finite_differences() {
+    let mut model = ModelConfig::preset("micro").expect("known");
+    (model.d_model, model.heads, model.kv_heads, model.sequence) = (48, 3, 3, 67);
+    let rope = Rope::new(&model);
+    let turned = |x: &[f32], back| {
+        let mut x = x.to_vec();
+        rope.apply(&mut x, 48, 3, 67, back);
+        x
+    };
+    let (x, d_y) = (normal("x", 67 * 48), normal("d_y", 67 * 48));
+    assert_slopes("rope", &x, &turned(&d_y, true), &d_y, |x| turned(x, false));
+}
+
+#[test]
+fn attention_matches_finite_differences() {
+    let arena = Arena::default();
+    let shape = Layer { batch: 2, time: 70, heads: 4, kv_heads: 2, width: 8 };
+    let (qkv, d_y) = (normal("qkv", 140 * 64), normal("d_y", 140 * 32));
+    let forward = |qkv: &[f32]| {
+        let (mut y, mut sums) = (vec![9.0; 140 * 32], vec![9.0; 140 * 4]);
+        attention::forward(qkv, shape, &mut y, &mut sums, &arena);
+        (y, sums)
+    };
+    let (y, sums) = forward(&qkv);
+    let mut d = vec![9.0; 140 * 64];
+    attention::backward(&qkv, shape, &y, &sums, &d_y, &mut d, &arena);
+    assert_slopes("attention", &qkv, &d, &d_y, |qkv| forward(qkv).0);
+}
+
+#[test]
+fn linear_matches_finite_differences() {
+    let (rows, d, out) = (21, 16, 35);
+    let (x, w, d_y) = (normal("x", rows * d), normal("w", out * d), normal("d_y", rows * out));
+    let forward = |x: &[f32], w: &[f32]| {
+        let mut y = vec![9.0; rows * out];
+        linear::forward(
+            Matrix::new(x, rows, d),
+            Matrix::new(w, out, d),
+            MatrixMut::new(&mut y, rows, out),
+            false,
+        );
+        y
+    };
+    let (mut d_x, mut d_w) = (vec![9.0; rows * d], vec![9.0; out * d]);
+    let d_rows = Matrix::new(&d_y, rows, out);
+    linear::backward_input(d_rows, Matrix::new(&w, out, d), MatrixMut::new(&mut d_x, rows, d), false);
+    linear::backward_weight(d_rows, Matrix::new(&x, rows, d), MatrixMut::new(&mut d_w, out, d), false);
+    assert_slopes("linear x", &x, &d_x, &d_y, |x| forward(x, &w));
+    assert_slopes("linear w", &w, &d_w, &d_y, |w| forward(&x, w));
+}
+
+#[test]
+fn swiglu_matches_finite_differences() {
+    let (rows, d, ffn, arena) = (21, 16, 150, Arena::default());
+    let scaled = |name: &str, len| normal(name, len).iter().map(|x| x * 0.3).collect::<Vec<_>>();
+    let (x, gate_up, down) = (scaled("x", rows * d), scaled("gate_up", 2 * ffn * d), scaled("down", d * ffn));
+    let d_y = normal("d_y", rows * d);
+    let forward = |x: &[f32], gate_up: &[f32], down: &[f32]| {
+        let (mut hidden, mut active) = (vec![9.0; rows * 2 * ffn], vec![9.0; rows * ffn]);
+        let weights = Matrix::new(gate_up, 2 * ffn, d);
+        feed_forward::forward(Matrix::new(x, rows, d), weights, &mut hidden, &mut active);
+        let (mut y, down) = (vec![9.0; rows * d], Matrix::new(down, d, ffn));
+        linear::forward(Matrix::new(&active, rows, ffn), down, MatrixMut::new(&mut y, rows, d), false);
+        (y, hidden)
+    };
+    let mut hidden = forward(&x, &gate_up, &down).1;
+    let (mut d_x, mut d_gate_up, mut d_down) =
+        (vec![9.0; rows * d], vec![9.0; 2 * ffn * d], vec![9.0; d * ffn]);
+    let gradients = feed_forward::Gradients {
+        gate_up: MatrixMut::new(&mut d_gate_up, 2 * ffn, d),
+        down: MatrixMut::new(&mut d_down, d, ffn),
+        accumulate: false,
+    };
+    let (x_rows, d_rows) = (Matrix::new(&x, rows, d), Matrix::new(&d_y, rows, d));
+    feed_forward::backward(d_rows, x_rows, Matrix::new(&down, d, ffn), &mut hidden, Some(gradients), &arena);
+    let d_hidden = Matrix::new(&hidden, rows, 2 * ffn);
+    let weights = Matrix::new(&gate_up, 2 * ffn, d);
+    linear::backward_input(d_hidden, weights, MatrixMut::new(&mut d_x, rows, d), false);
+    assert_slopes("swiglu x", &x, &d_x, &d_y, |x| forward(x, &gate_up, &down).0);
+    assert_slopes("swiglu gate and up", &gate_up, &d_gate_up, &d_y, |w| forward(&x, w, &down).0);
+    assert_slopes("swiglu down", &down, &d_down, &d_y, |w| forward(&x, &gate_up, w).0);
+}
+
+#[test]
+fn embedding_matches_finite_differences() {
+    let tokens: Vec<u32> = (0..30).map(|i| i * i % 11).collect();
+    let (table, d_y) = (normal("table", 11 * 70), normal("d_y", 30 * 70));
+    let mut d = vec![9.0; 11 * 70];
+    embedding::backward(&d_y, 70, &tokens, &mut d, false);
+    assert_slopes("embedding", &table, &d, &d_y, |table| {
+        let mut y = vec![9.0; 30 * 70];
+        embedding::forward(table, 70, &tokens, &mut y, false);
+        y
+    });
+}
+
+#[test]
+fn cross_entropy_matches_finite_differences() {
+    let (rows, d, vocab, arena) = (66, 12, 90, Arena::default());
+    let (x, w) = (normal("x", rows * d), normal("w", vocab * d));
+    let targets: Vec<u32> = (0..rows as u32).map(|i| i * 7 % 90).collect();
+    let forward = |x: &[f32], w: &[f32]| {
+        loss::forward(Matrix::new(x, rows, d), Matrix::new(w, vocab, d), &targets, &arena)
+    };
+    let (mut d_x, mut d_w) = (vec![9.0; rows * d], vec![9.0; vocab * d]);
+    let (x_rows, w_rows) = (Matrix::new(&x, rows, d), Matrix::new(&w, vocab, d));
+    loss::backward(x_rows, w_rows, &targets, forward(&x, &w).1, &mut d_x, Some((&mut d_w, false)), &arena);
+    assert_slopes("loss x", &x, &d_x, &[1.0], |x| vec![forward(x, &w).0]);
+    assert_slopes("loss w", &w, &d_w, &[1.0], |w| vec![forward(&x, w).0]);
 }

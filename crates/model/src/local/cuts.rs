@@ -8,13 +8,24 @@ use std::{fmt::Write as _, sync::Arc, time::Instant};
 use rayon::ThreadPool;
 use serde::Serialize;
 
-use super::{LocalClip, LocalError, LocalModel, LocalPlan, train};
+use super::{Crossing, LocalClip, LocalError, LocalModel, LocalPlan, train};
 use crate::{
     config::{Cut, Dtype, ModelConfig, StageSpec, Table},
     data::Dataset,
     hash::BlobHash,
     optim::{OptimiserConfig, Schedule},
 };
+
+/// One way to cross.
+#[derive(Debug, Clone)]
+pub struct Contender {
+    /// Name in the table.
+    pub name: String,
+    /// The cut.
+    pub cut: Cut,
+    /// What its messages go through in training, if anything.
+    pub crossing: Option<Arc<dyn Crossing>>,
+}
 
 /// What to compare, and for how long.
 #[derive(Debug, Clone)]
@@ -23,8 +34,8 @@ pub struct CutsPlan {
     pub model: ModelConfig,
     /// Blocks before each cut; at least one.
     pub ends: Vec<usize>,
-    /// Cuts by name. The first is the baseline; one of them should be [`Cut::Nothing`].
-    pub cuts: Vec<(String, Cut)>,
+    /// The first is the baseline; one of them should be [`Cut::Nothing`].
+    pub cuts: Vec<Contender>,
     /// Seeds of weights and data order, the same for every cut.
     pub seeds: Vec<u64>,
     /// Rows of a micro-batch.
@@ -42,7 +53,7 @@ pub struct CutsPlan {
 }
 
 /// The cuts that `shoal bench cuts` compares.
-pub fn standard_cuts(model: &ModelConfig) -> Vec<(String, Cut)> {
+pub fn standard_cuts(model: &ModelConfig) -> Vec<Contender> {
     let d = model.d_model;
     let bottleneck = |times: usize| Cut::Bottleneck { width: (d / times).max(1), wire: Dtype::Bf16 };
     let anchored =
@@ -51,13 +62,14 @@ pub fn standard_cuts(model: &ModelConfig) -> Vec<(String, Cut)> {
         ("plain, bf16", Cut::Plain { wire: Dtype::Bf16 }),
         ("plain + table, bf16", Cut::Tabled { wire: Dtype::Bf16, table: Table::Full }),
         ("IOTA, 16×", bottleneck(16)),
+        ("IOTA, 32×", bottleneck(32)),
         ("IOTA, 64×", bottleneck(64)),
         ("token-anchored, 16×", anchored(16)),
         ("token-anchored, 32×", anchored(32)),
         ("token-anchored, 64×", anchored(64)),
         ("nothing", Cut::Nothing { table: Table::Full }),
     ];
-    cuts.map(|(name, cut)| (name.to_owned(), cut)).into()
+    cuts.map(|(name, cut)| Contender { name: name.to_owned(), cut, crossing: None }).into()
 }
 
 /// What one cut cost.
@@ -113,15 +125,22 @@ pub fn run(
     let mut rows = Vec::new();
     let mut baseline_parameters = None;
     let total = plan.cuts.len() * plan.seeds.len();
-    for (name, cut) in &plan.cuts {
+    for Contender { name, cut, crossing } in &plan.cuts {
         let start = Instant::now();
         let (mut losses, mut bytes, mut parameters) = (Vec::new(), [0; 2], 0);
         for &seed in &plan.seeds {
             let specs = StageSpec::plan_at(&plan.model, *cut, &plan.ends, wide(seed))?;
             parameters = specs.iter().map(StageSpec::parameters).sum::<usize>() as i64;
             let weights = specs.iter().map(StageSpec::initial_weights).collect();
-            let mut model = LocalModel::new(&specs, weights, plan.optimiser, pool)?;
-            let curve = train(&mut model, &local_plan(plan, data, seed), |_| true)?;
+            let model = LocalModel::new(&specs, weights, plan.optimiser, pool)?;
+            let mut model = model.through(crossing.clone());
+            let curve =
+                train(&mut model, &local_plan(plan, data, seed), |_| true).map_err(|error| match error {
+                    LocalError::Crossing { micro_batch, reason } => {
+                        LocalError::Crossing { micro_batch, reason: format!("{name}: {reason}") }
+                    }
+                    error => error,
+                })?;
             losses.push(curve.held_out_last());
             bytes = [bytes[0] + model.wire_bytes()[0], bytes[1] + model.wire_bytes()[1]];
             let done = (rows.len() * plan.seeds.len() + losses.len(), total);
@@ -166,9 +185,9 @@ fn wide(seed: u64) -> [u8; 32] {
 }
 
 /// Fills in gaps and shares: the first row is the baseline, the first cut that sends nothing the control.
-fn compare(rows: &mut [CutRow], cuts: &[(String, Cut)]) {
+fn compare(rows: &mut [CutRow], cuts: &[Contender]) {
     let baseline = rows[0].loss;
-    let control = cuts.iter().position(|(_, cut)| matches!(cut, Cut::Nothing { .. })).map(|i| rows[i].loss);
+    let control = cuts.iter().position(|one| matches!(one.cut, Cut::Nothing { .. })).map(|i| rows[i].loss);
     for row in rows {
         row.gap = row.loss / baseline - 1.0;
         row.kept = control
@@ -232,7 +251,7 @@ mod tests {
         let nothing = Cut::Nothing { table: Table::Full };
         let cuts: Vec<_> =
             [Cut::Plain { wire: Dtype::Bf16 }, Cut::anchored(256), Cut::anchored(256), nothing]
-                .map(|cut| (String::new(), cut))
+                .map(|cut| Contender { name: String::new(), cut, crossing: None })
                 .into();
         let mut rows = [
             row("plain", 4.0, 512.0),

@@ -87,6 +87,23 @@ fn cut_models_come_back_with_their_cuts() {
 }
 
 #[test]
+fn a_model_that_only_claims_to_be_huge_is_refused_before_room_is_made_for_it() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("model");
+    let stages = StageSpec::plan(&model(), ANCHORED, 2, [5; 32]).unwrap();
+    save(&folder, &stages, Dtype::F32);
+    edit(&folder.join("shoal.json"), |about| {
+        about["model"]["d_model"] = 65_536.into();
+        about["model"]["ffn"] = 262_144.into();
+    });
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    for stage in checkpoint.stages().unwrap() {
+        let error = checkpoint.weights(&stage).unwrap_err().to_string();
+        assert!(error.contains("model.safetensors: tensor ") && error.contains("belongs"), "{error}");
+    }
+}
+
+#[test]
 fn a_plain_model_starts_a_cut_one() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("model");
@@ -223,7 +240,14 @@ fn broken_or_missing_files_give_one_clear_line() {
     let good = fs::read(&tensors).unwrap();
     fs::write(&tensors, &good[..good.len() - 1]).unwrap();
     assert!(open(&folder).contains("copy or save it again"));
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    fs::write(&tensors, &flipped).unwrap();
+    assert!(open(&folder).contains("not those that shoal.json names"));
     fs::write(&tensors, &good).unwrap();
+    // Checkpoints from before the hash are read.
+    edit(&folder.join("shoal.json"), |about| drop(about.as_object_mut().unwrap().remove("weights")));
+    Checkpoint::open(&folder).unwrap();
     edit(&folder.join("shoal.json"), |about| about["ends"] = json!([9]));
     assert!(open(&folder).contains("cuts = [9] is not possible"));
     edit(&folder.join("shoal.json"), |about| about["surplus"] = json!(1));

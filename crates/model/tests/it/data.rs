@@ -253,5 +253,5 @@ fn a_store_that_fails_is_reported() {
     let full = |_, _| Err(io::ErrorKind::StorageFull.into());
     let error = build(&split, &Tokenizer::Bytes, full, |_, _| {}).unwrap_err();
     assert!(matches!(error, DataError::Store { .. }));
-    assert!(error.to_string().contains("check the free space"));
+    assert!(error.to_string().contains("cannot store a shard of"));
 }

@@ -114,10 +114,10 @@ fn every_cut_is_compared_with_equal_tokens() {
     let mut runs = 0;
     let rows = cuts::run(&plan, &data, &pool(1), |run| {
         runs += 1;
-        assert_eq!(run.done, (runs, 16));
+        assert_eq!(run.done, (runs, 18));
     })
     .unwrap();
-    assert_eq!(rows.len(), 8);
+    assert_eq!(rows.len(), 9);
     let row = |name: &str| rows.iter().find(|row| row.name.starts_with(name)).unwrap();
     assert_eq!(row("plain, bf16").bytes_per_token, [64.0; 2]);
     assert_eq!(row("plain, bf16").ratio_bf16, Some(1.0));
@@ -126,7 +126,7 @@ fn every_cut_is_compared_with_equal_tokens() {
     assert_eq!(row("token-anchored, 64×").bytes_per_token[0], 1.0);
     assert_eq!(row("nothing").bytes_per_token, [0.0; 2]);
     assert!(rows.iter().all(|row| row.losses.len() == 2 && row.loss > 3.0 && row.loss < 6.0));
-    assert_eq!(cuts::markdown(&rows).lines().count(), 10);
+    assert_eq!(cuts::markdown(&rows).lines().count(), 11);
     plan.seeds.clear();
     assert!(matches!(cuts::run(&plan, &data, &pool(1), |_| {}), Err(LocalError::Zero { key: "seeds" })));
 }

@@ -138,6 +138,10 @@ async fn serve(shared: Arc<Shared>, connected: Arc<Connected>, send: SendStream,
     };
     let refusal = match outcome.await {
         Ok(None) | Err(Broken::Lost(_) | Broken::Abandoned) => return,
+        Ok(Some(refusal)) if refusal.code == Refusal::FOREIGN => {
+            tracing::debug!(peer = connected.peer.short(), reason = refusal.reason, "closing the connection");
+            return connected.close(refusal.code, link::cut(&refusal.reason));
+        }
         Ok(Some(refusal)) => refusal,
         Err(Broken::Busy) => Refusal::new(Refusal::BUSY, "too much in work already: try again later"),
         Err(Broken::Frame(error)) => return connected.refuse(&error),

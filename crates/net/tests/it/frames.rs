@@ -5,9 +5,9 @@ use std::sync::Arc;
 use iroh::endpoint::{Connection, ConnectionError, presets};
 use iroh::{Endpoint, EndpointAddr, PublicKey, SecretKey};
 use shoal_net::frame::{Body, HEAD_BYTES, Head};
-use shoal_net::{ALPN, EndpointOptions, Link, Message, QuicLink, Refusal, limits};
+use shoal_net::{ALPN, EndpointOptions, Handler, Link, LinkError, Message, QuicLink, Refusal, limits};
 
-use super::nodes::{Mirror, SOON, key};
+use super::nodes::{Mirror, Refuse, SOON, key};
 
 /// A peer that speaks QUIC and not our framing.
 async fn raw(to: &QuicLink) -> (Endpoint, Connection) {
@@ -28,7 +28,18 @@ async fn raw(to: &QuicLink) -> (Endpoint, Connection) {
 
 /// Sends `bytes` as a call (or as a stripe) and tells how the connection was closed.
 async fn refused(bytes: Vec<u8>, stripe: bool) -> (u64, String) {
-    let link = QuicLink::bind(EndpointOptions::loopback(key(1)), Arc::new(Mirror)).await.unwrap();
+    let (closed, served) = refused_by(Arc::new(Mirror), bytes, stripe).await;
+    served.expect("everyone else is served on");
+    closed
+}
+
+/// [`refused`], by a node with another handler, and what that answers to a node that keeps the rules.
+async fn refused_by(
+    handler: Arc<dyn Handler>,
+    bytes: Vec<u8>,
+    stripe: bool,
+) -> ((u64, String), Result<Message, LinkError>) {
+    let link = QuicLink::bind(EndpointOptions::loopback(key(1)), handler).await.unwrap();
     let (endpoint, connection) = raw(&link).await;
     // Whoever stops listening for the answer gives the call up, so the receiving half is kept.
     let (mut stream, _receive) = if stripe {
@@ -41,17 +52,24 @@ async fn refused(bytes: Vec<u8>, stripe: bool) -> (u64, String) {
     stream.finish().unwrap();
     let closed = tokio::time::timeout(SOON, connection.closed()).await.expect("it is closed soon");
     let ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
-    // Everyone else is served on.
     let other = QuicLink::bind(EndpointOptions::loopback(key(2)), Arc::new(Mirror)).await.unwrap();
     other.learn(link.id(), link.address());
-    other.call(&link.id(), Message::new([1]), SOON).await.unwrap();
+    let served = other.call(&link.id(), Message::new([1]), SOON).await;
     endpoint.close().await;
-    (close.error_code.into_inner(), String::from_utf8(close.reason.to_vec()).unwrap())
+    ((close.error_code.into_inner(), String::from_utf8(close.reason.to_vec()).unwrap()), served)
 }
 
 fn request(control: usize, payload: u64, stripes: u8) -> Vec<u8> {
     let body = Body { call: 0, control, payload, stripes };
     Head::Request { body, deadline: SOON }.encode().to_vec()
+}
+
+#[tokio::test]
+async fn what_is_of_another_run_ends_the_connection() {
+    let handler = Arc::new(Refuse(Refusal::FOREIGN, "for run a, this is run b".to_owned()));
+    let ((code, reason), other) = refused_by(handler, request(0, 0, 1), false).await;
+    assert_eq!((code, reason.as_str()), (u64::from(Refusal::FOREIGN), "for run a, this is run b"));
+    assert!(matches!(other, Err(LinkError::Refused { refusal, .. }) if refusal.code == Refusal::FOREIGN));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The embedded relay: within one process, and between two networks that reach only the orchestrator's address.
 
+use std::io::Write as _;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,7 +181,10 @@ impl Networks {
         let name = |part: &str| format!("{}{part}", networks.0);
         let (hub, pid) = (name("hub"), std::process::id());
         if let Err(reason) = ip(format!("netns add {hub}")).await {
-            println!("skipped: no network namespaces here (needs root and iproute2): {reason}");
+            _ = writeln!(
+                std::io::stderr(),
+                "skipped: no network namespaces here (needs root and iproute2): {reason}"
+            );
             return None;
         }
         let mut commands =
@@ -200,7 +204,7 @@ impl Networks {
         }
         for command in commands {
             if let Err(reason) = ip(command).await {
-                println!("skipped: the networks cannot be made here: {reason}");
+                _ = writeln!(std::io::stderr(), "skipped: the networks cannot be made here: {reason}");
                 return None;
             }
         }

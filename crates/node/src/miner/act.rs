@@ -1,6 +1,7 @@
 //! What the machines ask for, carried out: frames sent, jobs handed to the compute thread, vectors merged.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use model::config::Message;
@@ -18,9 +19,10 @@ use super::frames;
 use super::merge::{self, Merging};
 use super::shelf::Opening;
 use crate::champion::Champions;
+use crate::limits;
 use crate::packed::Meter;
 use crate::rpc::Busy;
-use crate::tokens::TokenSource;
+use crate::tokens::{TokenSource, TokensError};
 
 impl Miner {
     pub(super) fn pipeline_action(&mut self, action: pipeline::Action) {
@@ -161,11 +163,21 @@ impl Miner {
         command: impl FnOnce(Again) -> Command + Send + 'static,
     ) {
         let (commands, inner) = (self.core.commands.clone(), self.inner.clone());
+        let starved = Arc::clone(&self.starved);
         self.tasks.spawn(async move {
             match inputs.get(item).await {
-                Ok(inputs) => drop(commands.send(command(inputs)).await),
+                Ok(inputs) => {
+                    starved.store(0, Ordering::Relaxed);
+                    drop(commands.send(command(inputs)).await);
+                }
                 Err(error) => {
                     tracing::warn!(%error, micro_batch = item.micro_batch.0, "a forward lacks its input");
+                    let in_a_row = starved.fetch_add(1, Ordering::Relaxed) + 1;
+                    if let Unfed::Tokens(error) = error
+                        && (error.is_for_hands() || in_a_row >= limits::STARVED_MAX)
+                    {
+                        return drop(inner.send(Inner::Fatal(Box::new(MinerError::Tokens(error)))).await);
+                    }
                     let failed = pipeline::Event::Computed(Computed::Failed(item));
                     drop(inner.send(Inner::Pipeline(failed)).await);
                 }
@@ -362,11 +374,22 @@ struct Inputs {
     most: usize,
 }
 
+/// Why a forward lacks its input.
+#[derive(Debug, thiserror::Error)]
+enum Unfed {
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    #[error(transparent)]
+    Frame(#[from] frames::BadFrame),
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
+}
+
 impl Inputs {
     /// Fetches and decodes, off the threads that compute.
-    async fn get(self, item: Item) -> Result<Again, String> {
+    async fn get(self, item: Item) -> Result<Again, Unfed> {
         let Self { tokens, mut decoded, encoded, meter, champions, shared, most } = self;
-        let tokens = tokens.micro_batch(item.micro_batch.0).await.map_err(|error| error.to_string())?;
+        let tokens = tokens.micro_batch(item.micro_batch.0).await?;
         if let Some((header, payload)) = encoded {
             let lane = champions.lane_for(&header.codec).await;
             let decode = move || {
@@ -375,8 +398,7 @@ impl Inputs {
                 meter.decoded(&decoded);
                 Ok::<_, frames::BadFrame>(Arc::new(decoded.message))
             };
-            let tensor = tokio::task::spawn_blocking(decode).await.map_err(|error| error.to_string())?;
-            decoded = Some(tensor.map_err(|error| error.to_string())?);
+            decoded = Some(tokio::task::spawn_blocking(decode).await??);
         }
         Ok(Again { tokens: tokens.tokens, input: decoded })
     }

@@ -3,6 +3,7 @@
 use ledger::fold::Unfit;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use model::config::StageSpec;
@@ -10,7 +11,7 @@ use net::Link;
 use rayon::ThreadPool;
 use store::Blobs;
 use swarm::miner::{Item, Merger, Pipeline, Token, merger, pipeline};
-use swarm::record::{Join, Statement};
+use swarm::record::{Join, Statement, Traffic};
 use swarm::refusal::Refusal;
 use swarm::state::{Phase, Presence, State};
 use tokio::sync::{Semaphore, mpsc};
@@ -118,9 +119,14 @@ pub(super) struct Miner {
     activations_full: u64,
     /// Counters of the link at the last report.
     reported: (u64, u64),
+    /// What the statement under way tells of, and what refused ones told of in vain.
+    telling: Traffic,
+    untold: Traffic,
     pub(super) trained: Option<(Epoch, Arc<Vec<f32>>)>,
     resting: bool,
     draining: bool,
+    /// Forwards in a row that lacked their input.
+    pub(super) starved: Arc<AtomicU32>,
 }
 
 impl Miner {
@@ -149,9 +155,12 @@ impl Miner {
             activations: 0,
             activations_full: 0,
             reported: (0, 0),
+            telling: Traffic::default(),
+            untold: Traffic::default(),
             trained: None,
             resting: false,
             draining: false,
+            starved: Arc::default(),
         }
     }
 
@@ -389,6 +398,10 @@ impl Miner {
         self.flying = None;
         let accepted =
             answer.accepted() || matches!(answer, Answer::Refused(Refusal::Unfit(Unfit::Duplicate)));
+        let telling = std::mem::take(&mut self.telling);
+        if !accepted {
+            self.untold.add(&telling);
+        }
         if let Answer::Refused(refusal) = answer
             && !accepted
         {
@@ -474,29 +487,40 @@ impl Miner {
         self.said.push_back((who, statement));
     }
 
+    /// What moved since the last call.
+    fn take_traffic(&mut self) -> Traffic {
+        let total = self.core.link.traffic().total;
+        let (sent, received) = (total.sent(), total.received());
+        let (merge, merge_full, codec) = self.core.door.meter.take();
+        let before = std::mem::replace(&mut self.reported, (sent, received));
+        let mut traffic = std::mem::take(&mut self.untold);
+        traffic.add(&Traffic {
+            activations: std::mem::take(&mut self.activations),
+            activations_full: std::mem::take(&mut self.activations_full),
+            merge,
+            merge_full,
+            codec,
+            spared: std::mem::take(&mut self.spared),
+            sent: sent - before.0.min(sent),
+            received: received - before.1.min(received),
+        });
+        self.telling = traffic;
+        traffic
+    }
+
     /// Hands the next statement to the speaker; its answer comes back before the one after it goes.
     fn speak(&mut self) {
         if self.flying.is_some() {
             return;
         }
         let Some((who, mut statement)) = self.said.pop_front() else { return };
+        if let Statement::Ready { traffic, .. } = &mut statement {
+            *traffic = self.take_traffic();
+        }
         if let Statement::Work(work) = &mut statement {
-            let total = self.core.link.traffic().total;
-            let (sent, received) = (total.sent(), total.received());
             work.evidence = merkle::root(&std::mem::take(&mut self.evidence));
             work.busy = Millis(std::mem::take(&mut self.busy).as_millis() as u64);
-            let (merge, merge_full, codec) = self.core.door.meter.take();
-            work.traffic = swarm::record::Traffic {
-                activations: std::mem::take(&mut self.activations),
-                activations_full: std::mem::take(&mut self.activations_full),
-                merge,
-                merge_full,
-                codec,
-                spared: std::mem::take(&mut self.spared),
-                sent: sent - self.reported.0.min(sent),
-                received: received - self.reported.1.min(received),
-            };
-            self.reported = (sent, received);
+            work.traffic = self.take_traffic();
             // Behind the work that it belongs to.
             if let Some(report) = self.core.door.champions.report() {
                 self.said.push_front((Who::Node, report));

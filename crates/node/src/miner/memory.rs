@@ -63,8 +63,14 @@ impl fmt::Display for MinerMemory {
     }
 }
 
+/// Micro-batches that a miner of the run takes at a time, graphs or inputs of which it keeps.
+pub(super) fn queue(spec: &RunSpec) -> usize {
+    spec.stages() * 2 + limits::QUEUE_BEYOND
+}
+
 /// What each stage of a run needs, head first.
-pub fn memory(spec: &RunSpec, in_flight: usize, threads: usize, keep: Keep) -> Vec<MinerMemory> {
+pub fn memory(spec: &RunSpec, threads: usize, keep: Keep) -> Vec<MinerMemory> {
+    let in_flight = queue(spec);
     let graphs = match keep {
         Keep::Graphs => in_flight,
         Keep::Inputs => in_flight.min(1),
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn a_stage_that_does_not_fit_is_refused_by_name() {
         let spec = RunSpec::preset("micro").unwrap();
-        let needs = memory(&spec, 4, 1, Keep::Graphs);
+        let needs = memory(&spec, 1, Keep::Graphs);
         assert_eq!(needs.len(), spec.stages());
         let least = needs.iter().map(MinerMemory::peak).min().unwrap();
         check(&needs, None, None).unwrap();
@@ -193,20 +199,20 @@ mod tests {
         assert!(matches!(check(&needs, Some(StageIndex(9)), None), Err(MinerError::NoStage { .. })));
         let mut spec = spec;
         spec.cuts = vec![3];
-        let (needs, stages) = (memory(&spec, 4, 1, Keep::Graphs), spec.stage_specs());
+        let (needs, stages) = (memory(&spec, 1, Keep::Graphs), spec.stage_specs());
         let [large, small] =
             [0, 1].map(|stage: usize| stages[stage].parameters() as u64 * STATE_BYTES_PER_PARAMETER);
         assert!(needs[0].peak() > needs[1].peak());
         assert!((small..large).contains(&told(&needs, &stages, needs[1].peak()).0));
         assert!(told(&needs, &stages, needs[0].peak()).0 >= large);
-        for (graphs, inputs) in needs.iter().zip(memory(&spec, 4, 1, Keep::Inputs)) {
-            assert_eq!(graphs.training.activations, 4 * inputs.training.activations);
+        for (graphs, inputs) in needs.iter().zip(memory(&spec, 1, Keep::Inputs)) {
+            assert_eq!(graphs.training.activations, queue(&spec) as u64 * inputs.training.activations);
             assert_eq!(graphs.messages, inputs.messages);
         }
         // Where graphs and not a merge decide, keeping only inputs lets a stage fit that would not.
         let mut wide = spec.clone();
         wide.batch.sequences = 64;
-        let (graphs, inputs) = (memory(&wide, 8, 1, Keep::Graphs), memory(&wide, 8, 1, Keep::Inputs));
+        let (graphs, inputs) = (memory(&wide, 1, Keep::Graphs), memory(&wide, 1, Keep::Inputs));
         let peaks: Vec<_> = graphs.iter().zip(&inputs).map(|(a, b)| (a.peak(), b.peak())).collect();
         assert!(peaks.iter().all(|(graphs, inputs)| inputs * 3 < graphs * 2), "{peaks:?}");
         let line = needs[0].to_string();

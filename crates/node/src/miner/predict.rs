@@ -83,6 +83,17 @@ pub(super) enum Means {
     None,
 }
 
+/// What became of a predictor that was told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Heard {
+    /// The receiver holds it; so many bytes crossed.
+    Taken(usize),
+    /// The receiver does not want it.
+    Refused,
+    /// It did not arrive, as far as this node knows.
+    NotYet,
+}
+
 /// Why a predictor is not taken from a peer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
@@ -175,17 +186,17 @@ impl Predictors {
         }
     }
 
-    /// Notes how telling ended: `refused` for good, or `bytes` crossed, or it may be tried again.
-    pub(super) fn told(&self, to: NodeId, id: u64, answer: Result<usize, bool>) {
+    /// Notes how telling ended.
+    pub(super) fn told(&self, to: NodeId, id: u64, heard: Heard) {
         let mut held = self.held();
         let Some(told) = held.told.get_mut(&(to, id)) else { return };
-        told.state = match answer {
-            Ok(bytes) => {
+        told.state = match heard {
+            Heard::Taken(bytes) => {
                 self.crossed.fetch_add(bytes as u64, Ordering::Relaxed);
                 Telling::Held
             }
-            Err(true) => Telling::Never,
-            Err(false) => Telling::Untold,
+            Heard::Refused => Telling::Never,
+            Heard::NotYet => Telling::Untold,
         };
     }
 
@@ -452,9 +463,9 @@ mod tests {
         for loss in 0..limits::PREDICTOR_LOSSES {
             assert!(matches!(predictors.means(forward, to, None), Means::Tell(_)), "{loss}");
             assert!(matches!(predictors.means(forward, to, None), Means::None), "it is under way");
-            predictors.told(to, id, Err(false));
+            predictors.told(to, id, Heard::NotYet);
             assert!(matches!(predictors.means(forward, to, None), Means::Tell(_)), "it may be tried again");
-            predictors.told(to, id, Ok(5));
+            predictors.told(to, id, Heard::Taken(5));
             assert!(matches!(predictors.means(forward, to, None), Means::Held(_)));
             predictors.lost(to, id);
             predictors.lost(to, id);
@@ -464,7 +475,7 @@ mod tests {
         // A version later all is as at first, and a refusal is for good.
         predictors.install(ME, forward, Epoch(1), learned(1));
         assert!(matches!(predictors.means(forward, to, None), Means::Tell(_)));
-        predictors.told(to, learned(1).id(), Err(true));
+        predictors.told(to, learned(1).id(), Heard::Refused);
         assert!(matches!(predictors.means(forward, to, None), Means::None));
     }
 }

@@ -16,7 +16,7 @@ use wire::{Direction, FrameHeader, Hash, Millis, NodeId, SignedFrame, SigningKey
 use super::core::{Inner, Miner};
 use super::door::Door;
 use super::frames::{self, Encoded};
-use super::predict::Means;
+use super::predict::{Heard, Means};
 use super::samples::Samples;
 use crate::champion::{self, Champion, Choice, Fell, Outcome};
 use crate::limits;
@@ -198,16 +198,19 @@ impl Sender {
                     let len = bytes.len();
                     let _sending = door.meter.sending(len);
                     let message = Request::Predictor.with_payload(run, bytes);
-                    let answer = match link.call(&to, message, limits::FRAME_DEADLINE).await {
-                        Ok(_) => Ok(len),
+                    let heard = match link.call(&to, message, limits::FRAME_DEADLINE).await {
+                        Ok(_) => Heard::Taken(len),
                         Err(error) => {
                             tracing::debug!(%error, to = %to.short(), "a predictor was not told");
-                            Err(
-                                matches!(error, net::LinkError::Refused { refusal, .. } if refusal.code == code::REFUSED),
-                            )
+                            match error {
+                                net::LinkError::Refused { refusal, .. } if refusal.code == code::REFUSED => {
+                                    Heard::Refused
+                                }
+                                _ => Heard::NotYet,
+                            }
                         }
                     };
-                    door.predictors.told(to, predictor.id(), answer);
+                    door.predictors.told(to, predictor.id(), heard);
                 });
                 None
             }

@@ -35,6 +35,8 @@ pub enum Granted {
         /// First epoch.
         from: Epoch,
     },
+    /// It is pinned already.
+    Already,
     /// It stands in the log.
     Unpinned,
     /// The run does not take it.
@@ -52,7 +54,7 @@ impl Wish {
     /// The folder cannot be written.
     pub fn leave(&self, folder: &RunFolder) -> std::io::Result<()> {
         remove(&folder.codec_answer())?;
-        let draft = folder.codec_wish().with_extension("draft");
+        let draft = folder.codec_wish().with_extension("wish-draft");
         std::fs::write(&draft, wire::to_bytes(self))?;
         std::fs::rename(draft, folder.codec_wish())
     }
@@ -83,11 +85,14 @@ pub(super) struct Pins {
 impl Pins {
     pub(super) async fn run(self, stop: CancellationToken) {
         loop {
-            if let Ok(bytes) = tokio::fs::read(self.folder.codec_wish()).await {
+            // Out of the way first: a newer wish that comes meanwhile is the next one.
+            let (wish, under_way) = (self.folder.codec_wish(), self.folder.codec_taken());
+            drop(tokio::fs::rename(wish, &under_way).await);
+            if let Ok(bytes) = tokio::fs::read(&under_way).await {
                 let Some(granted) = self.grant(&bytes).await else { return };
                 tracing::info!(?granted, "a wish about the codec");
                 let answer = tokio::fs::write(self.folder.codec_answer(), wire::to_bytes(&granted)).await;
-                let taken = tokio::fs::remove_file(self.folder.codec_wish()).await;
+                let taken = tokio::fs::remove_file(under_way).await;
                 if let Err(error) = answer.and(taken) {
                     tracing::warn!(%error, "the run's folder cannot be written: a wish about the codec stays there");
                     return;
@@ -123,6 +128,7 @@ impl Pins {
                 Ok(()) => return Some(Granted::Pinned { from }),
                 // An epoch opened meanwhile.
                 Err(Refusal::WrongEpoch { ours, .. }) if ours > from => states.changed().await.ok()?,
+                Err(Refusal::Repeated { .. }) => return Some(Granted::Already),
                 Err(refusal) => return refused(refusal.to_string()),
             }
         }

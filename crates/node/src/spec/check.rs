@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use model::config::{ConfigError, Cut};
-use swarm::limits::STAGES_MAX;
+use swarm::limits::{EPOCH_MICRO_BATCHES_MAX, STAGES_MAX};
 use wire::Direction;
 
 use super::{ClipScope, RunSpec, SPEC_VERSION, ScheduleSpec, SpecError, section::OuterSpec};
@@ -12,14 +12,14 @@ use super::{ClipScope, RunSpec, SPEC_VERSION, ScheduleSpec, SpecError, section::
 const NAME_CHARS: usize = 64;
 /// Most sequences in a micro-batch.
 const SEQUENCES_MAX: usize = 4096;
-/// Most micro-batches in an epoch.
-const MICRO_BATCHES_MAX: u32 = 1 << 20;
 /// Most inner steps in an epoch.
 const STEPS_MAX: u32 = 1 << 16;
 /// Most steps of a schedule's phase.
 const STEPS_TOTAL_MAX: u64 = 1 << 40;
 /// Most epochs.
 const EPOCHS_MAX: u32 = 1 << 20;
+/// Longest pause between two heartbeats: a day.
+const HEARTBEAT_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Longest deadline: 30 days.
 const DEADLINE_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 /// Most miners or validators that a quorum may ask for.
@@ -55,7 +55,7 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     let steps = spec.inner.steps;
     range("inner.steps", steps, 1..=STEPS_MAX)?;
     let epoch = "batch.micro_batches_per_epoch";
-    range(epoch, spec.batch.micro_batches_per_epoch, 1..=MICRO_BATCHES_MAX)?;
+    range(epoch, spec.batch.micro_batches_per_epoch, 1..=EPOCH_MICRO_BATCHES_MAX)?;
     let enough = spec.batch.micro_batches_per_epoch >= steps;
     rule(
         epoch,
@@ -73,7 +73,11 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     predicted(spec)?;
     champion(spec)?;
     float("trust.first_norm_bound", spec.trust.first_norm_bound, 0.0, 1e12)?;
-    float("audit.rate", spec.audit.rate, 0.0, 1.0)
+    float("audit.rate", spec.audit.rate, 0.0, 1.0)?;
+    // What the protocol itself bounds, whatever it is called there.
+    spec.swarm_spec()
+        .check()
+        .map_err(|error| SpecError::value(error.key, &error.value, format!("must be {}", error.allowed)))
 }
 
 fn float(key: &str, value: f64, least: f64, most: f64) -> Result<(), SpecError> {
@@ -174,9 +178,9 @@ fn phases(spec: &RunSpec) -> Result<(), SpecError> {
     range("phases.epochs", phases.epochs, 1..=EPOCHS_MAX)?;
     range("phases.miners_min", phases.miners_min, 1..=QUORUM_MAX)?;
     range("phases.validators_min", phases.validators_min, 0..=QUORUM_MAX)?;
+    range("phases.heartbeat_ms", phases.heartbeat_ms, 50..=HEARTBEAT_MS_MAX)?;
     for (key, value, least) in [
         ("phases.epoch_deadline_ms", phases.epoch_deadline_ms, 1000),
-        ("phases.heartbeat_ms", phases.heartbeat_ms, 50),
         // Work is reported at heartbeats: a lease must outlive a few of them.
         ("phases.lease_ms", phases.lease_ms, phases.heartbeat_ms.saturating_mul(3).max(1000)),
         ("phases.lost_after_ms", phases.lost_after_ms, phases.heartbeat_ms.saturating_mul(3)),

@@ -1,10 +1,13 @@
 //! `[codec]`: encodings by class of traffic, and which of them the arena decides.
 
+use std::fmt;
 use std::str::FromStr;
 
 use codec::CodecId;
 use model::config::{Cut, Dtype};
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use swarm::spec::MergeWire;
 use wire::Direction;
 
@@ -70,6 +73,28 @@ impl CodecSpec {
     pub fn competition(&self) -> Option<&str> {
         [&self.activations, &self.gradients].into_iter().find_map(FrameCodec::competition)
     }
+}
+
+/// `[codec]`, or one name for activations and gradients: `codec = "arena:matrix-compression"`.
+pub(super) fn section<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodecSpec, D::Error> {
+    struct Section;
+    impl<'de> Visitor<'de> for Section {
+        type Value = CodecSpec;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table [codec], or one name for activations and gradients like \"arena:matrix-compression\"")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<CodecSpec, E> {
+            let class = FrameCodec::try_from(text.to_owned()).map_err(E::custom)?;
+            Ok(CodecSpec { activations: class.clone(), gradients: class, ..CodecSpec::default() })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<CodecSpec, A::Error> {
+            CodecSpec::deserialize(MapAccessDeserializer::new(table))
+        }
+    }
+    deserializer.deserialize_any(Section)
 }
 
 /// How activations or gradients cross: by a codec of this binary, or by the champion of a competition.
@@ -261,6 +286,21 @@ mod tests {
             !parse("").unwrap().canonical().contains("built_in"),
             "specs without a champion stay as they were"
         );
+    }
+
+    #[test]
+    fn one_name_stands_for_both_directions() {
+        let table = |class: &str| {
+            let text = format!("{PLAIN}[codec]\nactivations = \"{class}\"\ngradients = \"{class}\"\n");
+            RunSpec::parse(&text).unwrap()
+        };
+        for class in ["arena:matrix-compression", "context"] {
+            assert_eq!(RunSpec::parse(&format!("codec = \"{class}\"\n{PLAIN}")).unwrap(), table(class));
+        }
+        for wrong in ["\"arena:\"", "\"zip\"", "3"] {
+            let error = RunSpec::parse(&format!("codec = {wrong}\n{PLAIN}")).unwrap_err().to_string();
+            assert!(error.contains("codec"), "{error}");
+        }
     }
 
     #[test]

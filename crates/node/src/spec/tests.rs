@@ -1,4 +1,5 @@
 use super::*;
+use model::config::Table;
 
 fn refused(text: &str) -> String {
     RunSpec::parse(text).expect_err("not possible").to_string()
@@ -74,8 +75,13 @@ fn an_unknown_key_is_named_with_its_line_and_a_guess() {
     );
     let words = refused("sed = 3");
     assert!(words.starts_with("line 1: unknown key sed (did you mean seed?)"), "{words}");
+    let factorised = "[cut]\nkind = \"nothing\"\ntable = { factorised = { rank = 3 } }";
+    assert_eq!(
+        RunSpec::parse(factorised).unwrap().cut,
+        Cut::Nothing { table: Table::Factorised { rank: 3 } }
+    );
     let words = refused("seed = 3\n[cut]\nkind = \"plain\"\nwire = \"f32\"\nwidht = 4\n");
-    assert!(words.starts_with("line 5: unknown key cut.widht; known here:"), "{words}");
+    assert!(words.starts_with("line 5: unknown key cut.widht (did you mean width?); known here:"), "{words}");
     let words = refused("[inner.schedule]\nkind = \"cosine\"\nwarmup = 0.1\nflor = 0.0\nfloor = 1");
     assert!(words.starts_with("line 4: unknown key inner.schedule.flor (did you mean floor?)"), "{words}");
 }
@@ -93,6 +99,27 @@ fn an_impossible_value_is_named_with_its_range_and_line() {
         ("stages = 2\ncuts = [1, 2]", "line 1: stages = 2 is not possible: must be 3, one more than cuts"),
         ("cuts = [2, 2]", "line 1: cuts = [2, 2] is not possible: must rise"),
         (
+            "[cut]\nkind = \"thin\"",
+            "line 2: cut.kind = \"thin\" is not possible: must be one of plain, tabled",
+        ),
+        (
+            "[cut]\nkind = \"plain\"\nwire = \"f8\"",
+            "line 3: cut.wire = \"f8\" is not possible: must be \"f32\"",
+        ),
+        ("[cut]\nkind = \"plain\"", "line 1: cut.wire is missing"),
+        (
+            "[cut]\nkind = \"plain\"\nwire = \"f32\"\nwidth = 4",
+            "line 4: cut.width = 4 is not possible: a cut of kind \"plain\" has none: leave it out",
+        ),
+        (
+            "[cut]\nkind = \"bottleneck\"\nwidth = \"a\"\nwire = \"f32\"",
+            "line 3: cut.width = \"a\" is not possible: invalid type",
+        ),
+        (
+            "[cut]\nkind = \"nothing\"\ntable = \"factorised\"",
+            "line 3: cut.table = \"factorised\" is not possible: must be \"full\", \"none\" or { factorised = { rank = 16 } }",
+        ),
+        (
             "[cut]\nkind = \"anchored\"\nwidth = 4\nbits = 5\ntable = \"full\"",
             "line 4: cut.bits = 5 is not possible",
         ),
@@ -101,6 +128,12 @@ fn an_impossible_value_is_named_with_its_range_and_line() {
             "[batch]\nmicro_batches_per_epoch = 2",
             "line 2: batch.micro_batches_per_epoch = 2 is not possible: must be at least inner.steps (8)",
         ),
+        // What the protocol bounds is refused here, not by the orchestrator after the data were built.
+        (
+            "[batch]\nmicro_batches_per_epoch = 100000",
+            "line 2: batch.micro_batches_per_epoch = 100000 is not possible: must be from 1 to 65536",
+        ),
+        ("[phases]\nheartbeat_ms = 200000000", "line 2: phases.heartbeat_ms = 200000000 is not possible"),
         ("[inner]\nsteps = \"many\"", "line 2: inner.steps = \"many\" is not possible: invalid type"),
         (
             "[inner]\noptimiser = \"sgd\"",

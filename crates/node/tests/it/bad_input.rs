@@ -111,7 +111,8 @@ async fn a_node_that_floods_is_told_to_wait_and_others_are_heard() {
     let mut world = World::new();
     let running = world.start().await;
     let (run, orchestrator) = (world.spec.run_id(), world.orchestrator());
-    let link = world.link(99, 0, &running.address);
+    let shelf = super::script::Shelf::new(&world.spec, wire::StageIndex(0));
+    let link = world.link(99, shelf, &running.address);
     let mut calls = tokio::task::JoinSet::new();
     for nonce in 0..FLOOD {
         let now = shoal_node::clock::Clock::default().now();

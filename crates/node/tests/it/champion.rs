@@ -105,7 +105,11 @@ fn found(bytes: &[u8], spec: &RunSpec) -> Result<CodecPin, PinError> {
 
 /// Trains; with a champion that is pinned before the first epoch.
 async fn train(epochs: u32, codec: TensorCodec, champion: Option<Vec<u8>>) -> Given {
-    let mut swarm = Swarm::start(2, |spec| plain(spec, epochs, codec)).await;
+    train_with(champion, |spec| plain(spec, epochs, codec)).await
+}
+
+async fn train_with(champion: Option<Vec<u8>>, change: impl FnOnce(&mut RunSpec)) -> Given {
+    let mut swarm = Swarm::start(2, change).await;
     if let Some(bytes) = champion {
         let folder = RunFolder::new(swarm.folder.path());
         let pin = found(&bytes, &swarm.spec).expect("a codec");
@@ -177,6 +181,23 @@ async fn a_better_codec_is_adopted_and_bytes_fall() {
     let carried = with.champions.iter().fold(0, |sum, champion| sum + champion.raw_bytes - champion.bytes);
     let fewer = before.summary.activation_bytes - with.summary.activation_bytes;
     assert!(fewer * 10 > carried * 9, "{fewer} and {carried}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_corrupt_tensor_in_a_thousand_is_caught_in_its_epoch() {
+    // Six hundred micro-batches an epoch, two tensors each.
+    let long = |spec: &mut RunSpec| {
+        plain(spec, 4, TensorCodec::Fast);
+        spec.batch.micro_batches_per_epoch = 600;
+    };
+    let (honest, given) = tokio::join!(train_with(None, long), train_with(Some(sleeper_of('C', 1000)), long));
+    harmless(&given, &honest);
+    let (epoch, about) = given.news("off").expect("it was caught");
+    assert!(about.contains("gave another tensor back"), "{about}");
+    assert!(given.faults > 0);
+    let last = given.champions.last().expect("it worked for a while");
+    assert_eq!(last.epoch, epoch, "none in the epochs after: {:?}", given.champions);
+    assert!(last.tensors > 100, "{last:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

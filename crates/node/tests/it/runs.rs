@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use wire::{Epoch, Seq};
 
 use super::script::{Script, Shelf, weights};
-use super::world::{World, soon};
+use super::world::{PATIENCE, World, soon};
 
 /// Folds the whole log from its store.
 pub(crate) async fn replay(world: &World, log: &Arc<dyn LogStore>) -> Replay<State> {
@@ -29,12 +29,18 @@ pub(crate) async fn replay(world: &World, log: &Arc<dyn LogStore>) -> Replay<Sta
     }
 }
 
+/// All scripts at the run's end; a run that does not end says where it stands.
 pub(crate) async fn finish(scripts: Vec<Script>) -> Vec<Script> {
+    let log = scripts[0].log.clone();
     let mut running = JoinSet::new();
     for script in scripts {
         running.spawn(script.run());
     }
-    soon("the run", running.join_all()).await
+    let ended = tokio::time::timeout(PATIENCE, running.join_all()).await;
+    let stuck = |view: &shoal_node::follow::View| {
+        panic!("stuck in {:?}: {:?}", view.state.phase(), view.state.nodes())
+    };
+    ended.unwrap_or_else(|_| log.read(stuck))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,7 +104,7 @@ async fn a_drain_ends_after_the_merge() {
     let mut log = scripts[0].log.clone();
     let drain = running.shutdown.drain.clone();
     let watch = tokio::spawn(async move {
-        let trains = log.until(super::world::PATIENCE, |view| {
+        let trains = log.until(PATIENCE, |view| {
             matches!(view.state.phase(), Phase::Training { epoch } if epoch > Epoch(0)).then_some(())
         });
         trains.await.expect("the follower lives").expect("it trains");
@@ -116,15 +122,10 @@ async fn a_drain_ends_after_the_merge() {
     let mut log = scripts[0].log.clone();
     let (drain, before) = (running.shutdown.drain.clone(), summary.epochs);
     let watch = tokio::spawn(async move {
-        // Before the patience with the miners ends, so that it is said where it is stuck.
-        let trains = log.until(super::world::PATIENCE * 3 / 4, |view| {
+        let trains = log.until(PATIENCE, |view| {
             matches!(view.state.phase(), Phase::Training { epoch } if epoch.0 > before).then_some(())
         });
-        let trains = trains.await.expect("the follower lives");
-        let stuck = |view: &shoal_node::follow::View| {
-            format!("stuck in {:?}: {:?}", view.state.phase(), view.state.nodes())
-        };
-        assert!(trains.is_some(), "{}", log.read(stuck));
+        trains.await.expect("the follower lives").expect("it trains");
         drain.cancel();
     });
     finish(scripts).await;
@@ -149,15 +150,14 @@ async fn the_same_over_quic_from_a_folder_and_a_ticket() {
     assert_eq!(ticket.run, world.spec.run_id());
     assert!(ticket.address.relay().is_some());
     let mut scripts = Vec::new();
-    for (stage, spec) in world.spec.stage_specs().iter().enumerate() {
+    for stage in 0..world.spec.stages() {
         let key = super::world::key(10 + stage as u8);
-        let shelf = Arc::new(Shelf { run: ticket.run, elements: spec.parameters() });
-        let link = QuicLink::bind(EndpointOptions::loopback(key.clone()), shelf).await.unwrap();
+        let shelf = Shelf::new(&world.spec, wire::StageIndex(stage as u16));
+        let answers: Arc<dyn net::Handler> = Arc::clone(&shelf) as Arc<dyn net::Handler>;
+        let link = QuicLink::bind(EndpointOptions::loopback(key.clone()), answers).await.unwrap();
         link.learn(ticket.node, ticket.address.clone());
-        let stage = wire::StageIndex(stage as u16);
-        let (run, node, stop) = (ticket.run, ticket.node, world.stop.clone());
-        let link: Arc<dyn Link> = Arc::new(link);
-        scripts.push(Script::start(key, stage, link, run, node, &mut world.tasks, &stop).await);
+        let (node, stop) = (ticket.node, world.stop.clone());
+        scripts.push(Script::start(key, &shelf, Arc::new(link), node, &mut world.tasks, &stop).await);
     }
     finish(scripts).await;
     let summary = soon("the orchestrator", task).await.unwrap().expect("a clean end");

@@ -3,7 +3,7 @@
 //! Its weights are the number of the epoch, everywhere. It is alone in its stage.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use net::{Handler, Link, Message, Refusal};
 use shoal_node::follow::{Follow, Log};
 use shoal_node::rpc::{Reply, Request, What, code};
 use shoal_node::speak::{Answer, Speak, Speaker};
+use shoal_node::spec::RunSpec;
 use swarm::miner::reduce;
 use swarm::record::{
     HaveShard, Join, Role, ShardClaim, Statement, StepCommit, Traffic, UploadCommit, Work, WorkItem,
@@ -33,8 +34,31 @@ fn state_hash(elements: usize, epoch: Epoch) -> Hash {
 
 /// Answers for the weights of any epoch.
 pub(crate) struct Shelf {
-    pub(crate) run: RunId,
-    pub(crate) elements: usize,
+    run: RunId,
+    stage: StageIndex,
+    elements: usize,
+    log: OnceLock<Log>,
+}
+
+impl Shelf {
+    pub(crate) fn new(spec: &RunSpec, stage: StageIndex) -> Arc<Self> {
+        let elements = spec.stage_specs()[usize::from(stage.0)].parameters();
+        Arc::new(Self { run: spec.run_id(), stage, elements, log: OnceLock::new() })
+    }
+
+    /// The epoch whose merge gave the weights that open `epoch`: an older one if that was drained before its first step.
+    fn origin(&self, epoch: Epoch) -> Epoch {
+        let known = |log: &Log| {
+            log.read(|view| {
+                let stage = view.state.stage(self.stage).expect("its stage");
+                let hashes = stage.agreed.iter().flatten().chain(stage.wanted.iter().flatten());
+                hashes.copied().collect::<Vec<_>>()
+            })
+        };
+        let known = self.log.get().map(known).unwrap_or_default();
+        let known = |epoch: &Epoch| known.contains(&state_hash(self.elements, *epoch));
+        (0..=epoch.0).rev().map(Epoch).find(known).unwrap_or(epoch)
+    }
 }
 
 #[async_trait]
@@ -42,7 +66,7 @@ impl Handler for Shelf {
     async fn handle(&self, _: NodeId, message: Message) -> Result<Message, Refusal> {
         match Request::parse(&message, &self.run)? {
             Request::Fetch { what: What::Weights { epoch, shard: 0, .. }, span } => {
-                let values = weights(self.elements, epoch);
+                let values = weights(self.elements, self.origin(epoch));
                 let whole = Bytes::copy_from_slice(reduce::bytes_of(&values));
                 Ok(Reply::Piece { total: whole.len() as u64 }.with_payload(span.of(&whole)?))
             }
@@ -64,18 +88,19 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Follows the log and joins in; `tasks` holds its tasks.
+    /// Follows the log and joins in; `tasks` holds its tasks. The link answers with `shelf`.
     pub(crate) async fn start(
         key: SigningKey,
-        stage: StageIndex,
+        shelf: &Shelf,
         link: Arc<dyn Link>,
-        run: RunId,
         orchestrator: NodeId,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) -> Self {
+        let (run, stage) = (shelf.run, shelf.stage);
         let follow = Follow { link: Arc::clone(&link), orchestrator, run, patience: Duration::from_secs(20) };
         let log = follow.start(tasks, stop).await.expect("a log");
+        shelf.log.set(log.clone()).expect("a shelf of its own");
         let speak = Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run };
         let speaker = speak.start(tasks, stop);
         let acknowledged = Arc::default();
@@ -159,7 +184,7 @@ fn next(
         // What the manifest says; a shard that was kept (an epoch drained before its first step) has older weights.
         let wanted = state.stage(stage).and_then(|stage| stage.wanted.first().copied().flatten());
         let hash = wanted.unwrap_or_else(|| state_hash(elements, epoch));
-        due.then(|| (Statement::Ready { epoch, states: vec![hash] }, "ready"))
+        due.then(|| (Statement::Ready { epoch, states: vec![hash], traffic: Traffic::default() }, "ready"))
     };
     match state.phase() {
         Phase::Training { .. } if state.is_live_member(me) => train(state, me, stage),

@@ -126,11 +126,9 @@ impl World {
         Running { task, shutdown, events, address }
     }
 
-    /// A link of node `seed` that knows the orchestrator.
-    pub(crate) fn link(&self, seed: u8, stage: usize, orchestrator: &PeerAddress) -> Arc<dyn Link> {
-        let elements = self.spec.stage_specs()[stage].parameters();
-        let shelf = Shelf { run: self.spec.run_id(), elements };
-        let link: Arc<dyn Link> = Arc::new(self.network.join(key(seed).node_id(), Arc::new(shelf)));
+    /// A link of node `seed` that answers with `shelf` and knows the orchestrator.
+    pub(crate) fn link(&self, seed: u8, shelf: Arc<Shelf>, orchestrator: &PeerAddress) -> Arc<dyn Link> {
+        let link: Arc<dyn Link> = Arc::new(self.network.join(key(seed).node_id(), shelf));
         link.learn(self.orchestrator(), orchestrator.clone());
         link
     }
@@ -139,13 +137,10 @@ impl World {
     pub(crate) async fn scripts(&mut self, orchestrator: &PeerAddress) -> Vec<Script> {
         let mut scripts = Vec::new();
         for stage in 0..self.spec.stages() {
-            let link = self.link(10 + stage as u8, stage, orchestrator);
-            let (run, id) = (self.spec.run_id(), self.orchestrator());
-            let stop = self.stop.clone();
-            let key = key(10 + stage as u8);
-            let script =
-                Script::start(key, StageIndex(stage as u16), link, run, id, &mut self.tasks, &stop).await;
-            scripts.push(script);
+            let (seed, id, stop) = (10 + stage as u8, self.orchestrator(), self.stop.clone());
+            let shelf = Shelf::new(&self.spec, StageIndex(stage as u16));
+            let link = self.link(seed, Arc::clone(&shelf), orchestrator);
+            scripts.push(Script::start(key(seed), &shelf, link, id, &mut self.tasks, &stop).await);
         }
         scripts
     }

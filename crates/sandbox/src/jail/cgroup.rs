@@ -40,6 +40,7 @@ pub(super) struct Counters {
     pub(super) memory_peak_bytes: u64,
     pub(super) out_of_memory: u64,
     pub(super) forks_refused: u64,
+    pub(super) processes_peak: u64,
 }
 
 impl Hierarchy {
@@ -258,6 +259,9 @@ impl Group {
         let memory = |name: &str| fs::read_to_string(self.memory.join(name));
         let forks_refused = field(&fs::read_to_string(self.pids.join("pids.events"))?, "max");
         let number = |text: String| text.trim().parse().unwrap_or(0);
+        // The peak is newer than the controller.
+        let pids = |name: &str| fs::read_to_string(self.pids.join(name));
+        let processes_peak = pids("pids.peak").or_else(|_| pids("pids.current")).map_or(0, number);
         Ok(match self.version {
             Version::V2 => Counters {
                 cpu: Duration::from_micros(field(
@@ -268,12 +272,14 @@ impl Group {
                 memory_peak_bytes: memory("memory.peak").or_else(|_| memory("memory.current")).map(number)?,
                 out_of_memory: field(&memory("memory.events")?, "oom_kill"),
                 forks_refused,
+                processes_peak,
             },
             Version::V1 => Counters {
                 cpu: Duration::from_nanos(number(fs::read_to_string(self.cpu_time.join("cpuacct.usage"))?)),
                 memory_peak_bytes: memory("memory.max_usage_in_bytes").map(number)?,
                 out_of_memory: field(&memory("memory.oom_control")?, "oom_kill"),
                 forks_refused,
+                processes_peak,
             },
         })
     }
@@ -281,6 +287,32 @@ impl Group {
     fn processes(&self) -> Vec<i32> {
         let listed = fs::read_to_string(self.pids.join("cgroup.procs")).unwrap_or_default();
         listed.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// How long the threads inside have waited for a processor (second number of `/proc/PID/task/TID/schedstat`, in
+    /// nanoseconds; Documentation/scheduler/sched-stats.rst). `None` where the kernel keeps none.
+    pub(super) fn waited(&self) -> Option<Duration> {
+        let mut total = None;
+        for pid in self.processes() {
+            for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+                let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+                if let Some(waited) = text.split_whitespace().nth(1).and_then(|text| text.parse().ok()) {
+                    total = Some(total.unwrap_or(Duration::ZERO) + Duration::from_nanos(waited));
+                }
+            }
+        }
+        total
+    }
+
+    /// How long the group's own processor quota held it back, over all processors (`cpu.stat`; cgroup-v2.rst and
+    /// sched-bwc.rst of the kernel's documentation). Zero where there is none, or the kernel does not tell.
+    pub(super) fn throttled(&self) -> Duration {
+        let Some(folder) = &self.cpu_quota else { return Duration::ZERO };
+        let stat = fs::read_to_string(folder.join("cpu.stat")).unwrap_or_default();
+        match self.version {
+            Version::V2 => Duration::from_micros(field(&stat, "throttled_usec")),
+            Version::V1 => Duration::from_nanos(field(&stat, "throttled_time")),
+        }
     }
 
     /// Kills whatever is inside and waits until nothing is. `false` if something does not die in time.
@@ -364,13 +396,18 @@ mod tests {
             ("pids.events", "max 4\n"),
             ("memory.events", "low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 1\n"),
             ("memory.peak", "12345\n"),
-            ("cpu.stat", "usage_usec 2500\nuser_usec 2000\nsystem_usec 500\n"),
+            ("cpu.stat", "usage_usec 2500\nuser_usec 2000\nsystem_usec 500\nthrottled_usec 700\n"),
+            ("pids.current", "4\n"),
         ] {
             fs::write(group.memory.join(name), text).unwrap();
         }
         let counters = group.counters().unwrap();
         assert_eq!((counters.out_of_memory, counters.forks_refused), (2, 4));
         assert_eq!((counters.memory_peak_bytes, counters.cpu), (12345, Duration::from_micros(2500)));
+        assert_eq!(counters.processes_peak, 4);
+        assert_eq!(group.throttled(), Duration::from_micros(700));
+        fs::write(group.pids.join("pids.peak"), "7\n").unwrap();
+        assert_eq!(group.counters().unwrap().processes_peak, 7);
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(super) enum FromSupervisor {
     Exited { code: Option<i32>, signal: Option<i32> },
     /// A folder it may write to is full.
     DiskFull,
+    /// More lies in the folders that it may write to than before.
+    Wrote { bytes: u64 },
     /// A connection; the socket comes beside.
     Connected,
     /// No connection.

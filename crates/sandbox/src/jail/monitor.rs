@@ -73,6 +73,16 @@ impl Shared {
         })
     }
 
+    pub(super) fn waited(&self) -> Option<Duration> {
+        let group = self.with(|state| state.group.clone().filter(|_| state.end.is_none()));
+        group?.waited()
+    }
+
+    pub(super) fn throttled(&self) -> Duration {
+        let group = self.with(|state| state.group.clone().filter(|_| state.end.is_none()));
+        group.map_or(Duration::ZERO, |group| group.throttled())
+    }
+
     /// Waits until the run has ended or `time` has passed.
     pub(super) fn wait_up_to(&self, time: Duration) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -229,6 +239,8 @@ struct Found {
     not_started: Option<String>,
     broken: Option<String>,
     disk_full: bool,
+    disk_peak_bytes: u64,
+    processes_peak: u64,
     limit: Option<(Fault, String)>,
     gone: bool,
     stopped: bool,
@@ -336,6 +348,9 @@ impl Monitor {
             FromSupervisor::Broken(reason) => self.found.broken = Some(reason),
             FromSupervisor::Exited { code, signal } => self.found.exited = Some((code, signal)),
             FromSupervisor::DiskFull => self.found.disk_full = true,
+            FromSupervisor::Wrote { bytes } => {
+                self.found.disk_peak_bytes = self.found.disk_peak_bytes.max(bytes);
+            }
             FromSupervisor::Connected => self.reply(fds.pop().map_or_else(
                 || Reply::Refused("the supervisor sent no socket".to_owned()),
                 Reply::Connected,
@@ -362,6 +377,7 @@ impl Monitor {
                 return;
             }
         };
+        self.found.processes_peak = self.found.processes_peak.max(counters.processes_peak);
         let Some(started) = self.started else {
             if self.began.elapsed() > limits::SUPERVISOR_START {
                 self.found.gone = true;
@@ -418,6 +434,7 @@ impl Monitor {
                 "check that user namespaces are allowed and that `main` calls sandbox::child::run_if_asked",
             ));
         }
+        let (processes_peak, disk_peak_bytes) = (found.processes_peak, found.disk_peak_bytes);
         let (end, note) = verdict(found);
         Ok(Report {
             end,
@@ -429,6 +446,8 @@ impl Monitor {
                 wall: self.started.map_or(Duration::ZERO, |at| at.elapsed()),
                 memory_peak_bytes: counters.memory_peak_bytes,
                 output_bytes: self.out.total + self.err.total,
+                processes_peak: processes_peak.max(counters.processes_peak),
+                disk_peak_bytes,
             },
             stdout: std::mem::take(&mut self.out.kept),
             stderr: std::mem::take(&mut self.err.kept),

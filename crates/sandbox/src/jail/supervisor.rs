@@ -62,6 +62,7 @@ fn work() -> i32 {
     let reporter = Arc::clone(&control);
     let waiter = std::thread::Builder::new().name("wait".to_owned()).spawn(move || {
         if let Ok(status) = child.wait() {
+            let _ = send(&*reporter, &FromSupervisor::Wrote { bytes: written() }, &[]);
             if disk_full() {
                 let _ = send(&*reporter, &FromSupervisor::DiskFull, &[]);
             }
@@ -100,14 +101,28 @@ fn disk_full() -> bool {
         .any(|folder| rustix::fs::statvfs(*folder).is_ok_and(|stat| stat.f_blocks > 0 && stat.f_bavail == 0))
 }
 
+/// Bytes that lie in the folders that a program may write to.
+fn written() -> u64 {
+    let used = |folder: &str| {
+        let stat = rustix::fs::statvfs(folder);
+        stat.map_or(0, |stat| stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize))
+    };
+    WRITABLE.into_iter().map(used).sum()
+}
+
 /// Answers until the other side is gone.
 fn serve(control: &OwnedFd) {
     let every = Timespec { tv_sec: 0, tv_nsec: i64::from(limits::POLL.subsec_nanos()) * 2 };
-    let mut full = false;
+    let (mut full, mut most) = (false, 0);
     loop {
         let mut fds = [PollFd::new(control, PollFlags::IN)];
         match poll(&mut fds, Some(&every)) {
             Ok(0) => {
+                let bytes = written();
+                if bytes > most {
+                    most = bytes;
+                    let _ = send(control, &FromSupervisor::Wrote { bytes }, &[]);
+                }
                 if !full && disk_full() {
                     full = true;
                     let _ = send(control, &FromSupervisor::DiskFull, &[]);

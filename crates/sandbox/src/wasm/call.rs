@@ -1,9 +1,9 @@
 //! One call in one new instance.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::TypedFunc;
-use wasmtime::{ResourceLimiter, Store, Trap};
+use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use super::shape::{Params, Results};
 use super::ticker::Ticker;
@@ -90,8 +90,9 @@ pub(super) fn run(
     input: &[u8],
     meta: &Meta,
     limits: &CallLimits,
+    cpu: Option<Duration>,
 ) -> Result<Call, HostError> {
-    let started = Instant::now();
+    let (started, cpu_before) = (Instant::now(), thread_cpu());
     let runtime = &codec.runtime.inner;
     let memory = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
     let state = State { memory_left: memory, table_left: limits::TABLE_ELEMENTS_MAX, refused: None };
@@ -102,8 +103,21 @@ pub(super) fn run(
     store
         .set_fuel(limits.fuel)
         .map_err(|error| HostError::system("fuel cannot be set", format!("{error:#}")))?;
-    store.set_epoch_deadline(Ticker::ticks(limits.wall));
-    store.epoch_deadline_trap();
+    store.set_epoch_deadline(Ticker::ticks(cpu.map_or(limits.wall, |cpu| cpu.min(limits.wall))));
+    match cpu {
+        None => store.epoch_deadline_trap(),
+        Some(cpu) => {
+            let wall = limits.wall;
+            store.epoch_deadline_callback(move |_| {
+                let left = cpu.saturating_sub(thread_cpu().saturating_sub(cpu_before));
+                let left = left.min(wall.saturating_sub(started.elapsed()));
+                Ok(match left {
+                    Duration::ZERO => UpdateDeadline::Interrupt,
+                    left => UpdateDeadline::Continue(Ticker::ticks(left)),
+                })
+            });
+        }
+    }
     let running = runtime.ticker.running();
     let result = call(codec, task, &mut store, input, meta);
     drop(running);
@@ -117,7 +131,19 @@ pub(super) fn run(
         Ok(Err(text)) => Err(Failed::new(Fault::Trap, format!("the entry reports: {text}"))),
         Err(error) => Err(failed(&error, store.data())?),
     };
-    Ok(Call { output, fuel, wall: started.elapsed() })
+    Ok(Call {
+        output,
+        fuel,
+        wall: started.elapsed(),
+        cpu: thread_cpu().saturating_sub(cpu_before),
+        memory_bytes: memory.saturating_sub(store.data().memory_left) as u64,
+    })
+}
+
+/// Processor time of this thread.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 fn call(

@@ -1,5 +1,6 @@
 //! Programs that take too much of something.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use shoal_sandbox::{End, Fault, JailLimits};
@@ -139,7 +140,7 @@ fn a_dropped_jail_leaves_nothing() {
 fn a_quota_slows_a_program_down() {
     let Some(outside) = outside() else { return };
     if !outside.machine.enforcement().cpu_quota {
-        println!("skipped: no processor quota on this machine");
+        _ = writeln!(std::io::stderr(), "skipped: no processor quota on this machine");
         return;
     }
     let limits = JailLimits { cpus: Some(0.2), wall: Duration::from_secs(1), ..limits() };
@@ -205,9 +206,10 @@ fn without_bubblewrap_the_next_step_is_named() {
     let out = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["it::hostile_limits::exit_codes_are_reported", "--exact", "--nocapture"])
         .env("PATH", "/nonexistent")
+        .env_remove("SHOAL_TEST_JAIL")
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&out.stdout);
+    let text = String::from_utf8_lossy(&out.stderr);
     assert!(
         text.contains(
             "skipped: programs cannot be jailed on this machine: bubblewrap (bwrap) is not installed"

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use shoal_sandbox::{End, Fault, Machine};
 
-use super::outside::{groups, limits, outside, processes};
+use super::listeners;
+use super::outside::{groups, limits, listens_inside_alone, outside, processes};
 
 const WITHIN: Duration = Duration::from_secs(15);
 const PORT: &str = "8001";
+/// 127.0.0.1:8001 as `/proc/net/tcp` writes it.
+const SERVES: &str = "tcp 0100007F:1F41";
 
 /// Sends bytes through a stream of the jail and expects them back.
 fn echoes(mut stream: impl Read + Write) {
@@ -33,11 +36,13 @@ fn a_server_on_its_own_loopback() {
         stream.set_read_timeout(Some(WITHIN)).unwrap();
         echoes(stream);
     }
+    let namespace = listens_inside_alone(&token, &[SERVES]);
     assert!(TcpStream::connect("127.0.0.1:8001").is_err(), "the port is open outside");
     let usage = jail.usage();
     assert!(usage.cpu >= before && usage.memory_peak_bytes > 0 && jail.ended().is_none());
     assert_eq!(jail.stop().unwrap().end, End::Stopped);
     outside.nothing_is_left(&token);
+    assert!(listeners::living_in(&namespace).is_empty(), "its namespace lives on");
 }
 
 #[test]
@@ -48,8 +53,10 @@ fn two_jails_use_the_same_port() {
     for jail in &jails {
         echoes(jail.connect_tcp(8001, WITHIN).unwrap());
     }
+    let before = listeners::of("self");
     drop(jails);
     outside.nothing_is_left(&token);
+    listeners::none_is_left(&before);
 }
 
 #[test]
@@ -58,8 +65,10 @@ fn a_server_on_a_unix_socket() {
     let (program, token) = outside.program("serve-unix", &["/tmp/socket"], limits());
     let jail = outside.machine.start(&program).unwrap();
     echoes(jail.connect_unix("/tmp/socket", WITHIN).unwrap());
+    let namespace = listens_inside_alone(&token, &["unix /tmp/socket"]);
     drop(jail);
     outside.nothing_is_left(&token);
+    assert!(listeners::living_in(&namespace).is_empty(), "its namespace lives on");
 }
 
 #[test]
@@ -219,7 +228,7 @@ fn an_honest_python_server() {
         .into_iter()
         .find(|path| std::path::Path::new(path).is_file());
     let Some(python) = python else {
-        println!("skipped: no Python among the system's programs");
+        _ = writeln!(std::io::stderr(), "skipped: no Python among the system's programs");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

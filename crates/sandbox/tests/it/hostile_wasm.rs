@@ -52,6 +52,24 @@ fn endless_loop_with_endless_fuel_runs_out_of_time() {
 }
 
 #[test]
+fn a_patient_caller_counts_processor_time() {
+    let codec = compile(&Parts { compress: LOOP, ..Parts::default() }).unwrap();
+    let call = |wall_ms, cpu_ms| {
+        let limits = CallLimits { fuel: u64::MAX, wall: Duration::from_millis(wall_ms), ..LIMITS };
+        let cpu = Duration::from_millis(cpu_ms);
+        codec.call_patiently(Task::Compress, b"", &meta(&[]), &limits, cpu).unwrap()
+    };
+    let ended = call(60_000, 100);
+    assert_eq!(ended.output.unwrap_err().fault, Fault::Time);
+    assert!(ended.cpu >= Duration::from_millis(100) && ended.wall >= ended.cpu / 2, "{:?}", ended.cpu);
+    // The clock still ends it, and the caller sees that it was not the call.
+    let ended = call(50, 60_000);
+    assert_eq!(ended.output.unwrap_err().fault, Fault::Time);
+    assert!(ended.cpu < Duration::from_mins(1) && ended.wall >= Duration::from_millis(50));
+    assert!(ended.memory_bytes > 0 && ended.memory_bytes <= LIMITS.memory_bytes);
+}
+
+#[test]
 fn many_loops_at_once_all_run_out_of_time() {
     let codec = compile(&Parts { compress: LOOP, ..Parts::default() }).unwrap();
     let limits = CallLimits { fuel: u64::MAX, wall: Duration::from_millis(50), ..LIMITS };

@@ -1,5 +1,6 @@
 //! How hostile programs are run, and what is looked at from outside when they are done.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use shoal_sandbox::{End, Fault, JailLimits, Machine, Mount, Program, Report};
 
-use super::component;
+use super::{component, listeners};
 
 /// Where a jail sees the hostile program.
 const THERE: &str = "/entry/hostile";
@@ -37,23 +38,25 @@ impl std::ops::Deref for Turn {
 }
 
 /// `None`, with the reason printed, where programs cannot be jailed: no test of the jail runs there.
-#[expect(clippy::print_stdout, reason = "says why tests are skipped")]
 pub(super) fn outside() -> Option<Turn> {
     static OUTSIDE: OnceLock<Option<Outside>> = OnceLock::new();
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let outside = OUTSIDE.get_or_init(|| match Machine::probe(component::child()) {
         Ok(machine) => Some(Outside { machine, folder: build() }),
         Err(error) => {
-            assert!(!should_work(), "this machine has bubblewrap and cgroups, and yet: {error}");
-            println!("skipped: {error}");
+            assert!(!should_work(), "programs must be jailed on this machine, and yet: {error}");
+            _ = writeln!(std::io::stderr(), "skipped: {error}");
             None
         }
     });
     outside.as_ref().map(|outside| Turn { outside, _turn: turn })
 }
 
-/// Whether bubblewrap runs here and cgroups can be made: then a failing probe is a fault of ours.
+/// Whether a failing probe is a fault: bubblewrap runs here and cgroups can be made, or `SHOAL_TEST_JAIL` says so.
 fn should_work() -> bool {
+    if std::env::var_os("SHOAL_TEST_JAIL").is_some() {
+        return true;
+    }
     let bubblewrap = Command::new("bwrap").args(["--unshare-all", "--ro-bind", "/", "/", "true"]).output();
     let root = std::fs::read_to_string("/proc/self/status").is_ok_and(|text| text.contains("\nUid:\t0\t0\t"));
     bubblewrap.is_ok_and(|out| out.status.success()) && root && Path::new("/sys/fs/cgroup").is_dir()
@@ -110,8 +113,10 @@ impl Outside {
 
     pub(super) fn run(&self, what: &str, arguments: &[&str], limits: JailLimits) -> Report {
         let (program, token) = self.program(what, arguments, limits);
+        let before = listeners::of("self");
         let report = self.machine.run(&program).unwrap();
         self.nothing_is_left(&token);
+        listeners::none_is_left(&before);
         report
     }
 
@@ -142,6 +147,26 @@ impl Outside {
         assert_eq!((entry, judge), (1, 3), "files have changed");
         assert_eq!(std::fs::read(self.folder.path().join("secret")).unwrap(), b"what the judge knows");
     }
+}
+
+/// Looks at a running server from outside: it lives in a namespace of its own, with a loopback and nothing else, where these
+/// and no other sockets listen; none of them is this machine's. Gives the namespace's name.
+pub(super) fn listens_inside_alone(token: &str, expected: &[&str]) -> PathBuf {
+    // The jail's own processes and the program name the token only in the program's arguments.
+    let inside = processes(token);
+    let process = inside.iter().filter_map(|path| path.file_name()?.to_str()).find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(THERE.as_bytes())
+    });
+    let process = process.expect("the server runs");
+    let namespace = listeners::namespace(process).expect("a namespace");
+    assert_ne!(Some(&namespace), listeners::namespace("self").as_ref(), "it shares this machine's network");
+    assert_eq!(listeners::interfaces(process), ["lo"]);
+    let theirs = listeners::of(process);
+    assert_eq!(theirs.values().collect::<Vec<_>>(), expected, "in the jail");
+    let ours = listeners::of("self");
+    assert!(theirs.keys().all(|inode| !ours.contains_key(inode)), "a socket of the jail is this machine's");
+    namespace
 }
 
 /// Processes with this token in their arguments.

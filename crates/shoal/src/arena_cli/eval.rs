@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use api::model::{MachineView, UsageView};
+use arena::account::Metric;
 use arena::measure::{CodecItem, Measures, Outcome};
 use arena::rule::{Facts, Scoring};
 use arena::spec::{CompetitionSpec, Form, Kind};
@@ -26,7 +28,9 @@ pub(crate) struct EvalArgs {
     /// Spec of the competition, in TOML. Default: a codec competition with the default rule on a link of 10 Mbit/s, zstd-3 as baseline.
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
-    /// Folder with inputs and manifest.csv, or the address of an object store's prefix with them (http, https, s3). Default: tensors from --seed.
+    /// Folder with inputs and manifest.csv, or the address of an object store's prefix with them (http, https, s3: key,
+    /// region and endpoint as in the usual `AWS_…` variables, unsigned without a key; AWS_SKIP_SIGNATURE=false uses
+    /// the machine's role). Default: tensors from --seed.
     #[arg(long, value_name = "PLACE")]
     data: Option<String>,
     /// Only the first N inputs.
@@ -97,7 +101,7 @@ fn read_optional(path: Option<&PathBuf>) -> Result<Option<Vec<u8>>> {
 }
 
 /// Code of an entry by its file, or of a built-in codec by its name; core modules become components.
-pub(super) fn code(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn code(path: &Path) -> Result<Vec<u8>> {
     let known = path.to_str().and_then(named);
     if let Some(known) = known.filter(|_| !path.exists()) {
         return Ok(known.component.to_vec());
@@ -121,6 +125,18 @@ pub(super) fn code(path: &Path) -> Result<Vec<u8>> {
 pub(super) fn dataset(place: &str) -> Result<Vec<Input>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("starting a runtime")?.block_on(dataset_of(place))
+}
+
+/// The same, with whose each input is.
+pub(super) fn dataset_with_operators(place: &str) -> Result<Vec<(Input, Option<wire::NodeId>)>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let read = async {
+        let set = Dataset::at(place).await?;
+        let inputs = set.inputs().await?;
+        let operators = set.manifest().items.iter().map(|item| item.operator);
+        Ok::<_, judge::JudgeError>(inputs.into_iter().zip(operators).collect())
+    };
+    runtime.context("starting a runtime")?.block_on(read).map_err(|error| bad_input(error.to_string()))
 }
 
 /// [`dataset`], where a runtime is there.
@@ -222,6 +238,20 @@ fn evaluate(args: &EvalArgs) -> Result<Found> {
         (None, None) => None,
     };
     let reference = args.reference.as_deref().map(|path| formed(path, read(path)?)).transpose()?;
+    let needed = data.is_none() || spec.kind == Kind::Program;
+    match (spec.inputs.code, &reference) {
+        (Some(named), None) if needed => {
+            let what = if spec.kind == Kind::Program { "evaluator" } else { "generator" };
+            return Err(bad_input(format!(
+                "the spec names the {what} {named}: give its code with --reference (`shoal arena get NAME reference -o FILE` fetches that of a competition)"
+            )));
+        }
+        (Some(named), Some((_, bytes))) if Hash::of(bytes) != named => {
+            let given = Hash::of(bytes);
+            return Err(bad_input(format!("--reference is {given}, and inputs.code of the spec {named}")));
+        }
+        _ => {}
+    }
     let environment = read_optional(args.environment.as_ref())?;
     try_out(Trial {
         spec: &spec,
@@ -324,6 +354,7 @@ pub(super) fn as_json(found: &Found, log: bool) -> Value {
         Outcome::Failed(failure) => {
             value["state"] = json!(if failure.is_screening() { "rejected" } else { "failed" });
             value["failure"] = json!(failure.to_string());
+            value["reason"] = json!(found.evaluation.verdict.account.reason);
         }
         Outcome::Measured { inputs, outputs, measures } => {
             value["state"] = json!("scored");
@@ -338,6 +369,12 @@ pub(super) fn as_json(found: &Found, log: bool) -> Value {
             };
         }
     }
+    let account = &found.evaluation.verdict.account;
+    value["usage"] = json!(UsageView::from(&account.usage));
+    value["machine"] = json!(MachineView::from(&account.machine));
+    let metric =
+        |found: &Metric| json!({ "name": found.name, "value": found.nano as f64 / 1e9, "unit": found.unit });
+    value["metrics"] = account.metrics.iter().map(metric).collect();
     if let Some(scoring) = &found.scoring {
         merge(&mut value, figures(scoring));
     }
@@ -373,14 +410,24 @@ pub(super) fn as_text(found: &Found, log: bool) -> String {
             if let Some((name, scoring)) = &found.baseline {
                 _ = writeln!(text, "{}", line(&format!("baseline {name}"), scoring));
             }
+            // Of an entry that hardly ran there is nothing to compare with.
+            let overhead = Some(found.evaluation.cost.overhead()).filter(|overhead| *overhead < 10.0);
+            let own = overhead
+                .map(|overhead| format!("; the judge's own work: {:.1} % of the entry's", 100.0 * overhead));
             _ = writeln!(
                 text,
-                "{} inputs, code of {} bytes, rule {}; the judge's own work: {:.1} % of the entry's",
+                "{} inputs, code of {} bytes, rule {}{}",
                 found.items,
                 found.code_bytes,
                 found.rule,
-                100.0 * found.evaluation.cost.overhead()
+                own.unwrap_or_default()
             );
+            let account = &found.evaluation.verdict.account;
+            for metric in &account.metrics {
+                let value = metric.nano as f64 / 1e9;
+                _ = writeln!(text, "{}", format!("{}: {value} {}", metric.name, metric.unit).trim_end());
+            }
+            _ = writeln!(text, "took {}", UsageView::from(&account.usage).words());
         }
         (Outcome::Measured { .. }, None) => {}
     }

@@ -10,7 +10,7 @@ use model::checkpoint::TensorFile;
 use wire::Hash;
 
 use super::eval::seed;
-use super::samples::list_and_write;
+use super::samples::{list_and_write, nobodys};
 use crate::failure::bad_input;
 
 /// Arguments of `shoal arena harvest`.
@@ -75,7 +75,7 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
     for (index, input) in found.iter_mut().enumerate() {
         input.name = format!("{index:04}-{}.bin", input.name);
     }
-    list_and_write(found, Some(&args.output), json)
+    list_and_write(&nobodys(found), Some(&args.output), json)
 }
 
 fn find(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {

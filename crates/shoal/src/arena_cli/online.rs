@@ -7,6 +7,8 @@ mod develop;
 mod host;
 mod judging;
 mod key_file;
+mod pool;
+mod sets;
 mod show;
 mod submit;
 mod watching;
@@ -14,7 +16,7 @@ mod watching;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use api::Client;
 use api::model::{Filter, Mode, Sort};
 use clap::{Args, Subcommand, ValueEnum};
@@ -40,6 +42,8 @@ pub(crate) enum Online {
     Open(charge::OpenArgs),
     /// End a competition: its open round is the last one.
     End(charge::EndArgs),
+    /// Let keys enter a competition by registration (`submission.registered = true`), or list those that may.
+    Register(charge::RegisterArgs),
     /// Announce something, in a competition or to the whole arena.
     Announce(charge::AnnounceArgs),
     /// Admit a judge. For the host and the arena's owners.
@@ -48,12 +52,14 @@ pub(crate) enum Online {
     Dismiss(charge::DismissArgs),
     /// Enter a payment that arrived. For the host and the arena's owners.
     Paid(charge::PaidArgs),
-    /// Name what inputs may be drawn from, after a round closed: hashes of blobs, one a line.
-    Pool(charge::PoolArgs),
+    /// Name what a round's inputs are drawn from, after it closed: a folder or a prefix with manifest.csv, files, or hashes.
+    Pool(pool::PoolArgs),
     /// Store what a spec names: samples, a baseline, a generator. Prints the hash.
     Upload(charge::UploadArgs),
     /// Seal and enter code; it is opened after close by `agent`, by `--watch`, or by the host (`--trust`).
     Submit(submit::SubmitArgs),
+    /// Say what a submission of yours is, in place of what was said before.
+    Describe(submit::DescribeArgs),
     /// Open your sealed entries as their rounds ask for it, until none is left.
     Agent(submit::AgentArgs),
     /// List submissions.
@@ -111,6 +117,14 @@ impl Where {
             None => None,
         };
         Ok(Client::connect(&server, key).await?)
+    }
+
+    /// A client for what runs unattended: with the key that `link` remembers if that opens without a question.
+    pub(crate) async fn unattended(server: &str) -> Result<Client> {
+        let unasked = std::env::var_os("SHOAL_PASSPHRASE").is_some();
+        let open = |path: &PathBuf| if unasked { load_any(path).ok() } else { node::key::load(path).ok() };
+        let key = Config::load()?.key.as_ref().and_then(open);
+        Ok(Client::connect(server, key).await?)
     }
 
     /// A client that can sign.
@@ -224,8 +238,21 @@ pub(crate) struct LogsArgs {
 pub(crate) struct CodeArgs {
     #[command(flatten)]
     at: Where,
-    /// Id of the submission.
-    id: u64,
+    /// Id of the submission. Without it: the competition, round, key and version that name it.
+    #[arg(required_unless_present = "competition")]
+    id: Option<u64>,
+    /// Competition: an id, its first digits, or a name.
+    #[arg(short, long, conflicts_with = "id", requires_all = ["round", "entrant", "version"])]
+    competition: Option<String>,
+    /// Round.
+    #[arg(long, requires = "competition")]
+    round: Option<u32>,
+    /// Key of its maker, 64 hexadecimal digits.
+    #[arg(long, requires = "competition", value_name = "KEY")]
+    entrant: Option<String>,
+    /// The maker's counter, from 1; 0: what was entered automatically.
+    #[arg(long, requires = "competition", value_name = "N")]
+    version: Option<u32>,
     /// Save it here instead; an existing file is left alone.
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -282,13 +309,19 @@ impl ProfileArgs {
 pub(crate) struct DocsArgs {
     #[command(flatten)]
     at: Where,
-    /// Competition: name, id, or first digits of the id. Default: the guide, which needs no host.
+    /// Competition: name, id, or first digits of the id. Default: the guide for entrants, which needs no host.
     #[arg(short, long)]
     competition: Option<String>,
+    /// The guide for whoever opens a competition: how to write a spec and an evaluator, and every key.
+    #[arg(long, conflicts_with = "competition")]
+    opener: bool,
 }
 
 /// The guide for entrants.
 const GUIDE: &str = include_str!("../../../../docs/arena.md");
+
+/// The guide for openers.
+const OPENERS_GUIDE: &str = include_str!("../../../../docs/competitions.md");
 
 /// Runs a verb.
 pub(crate) fn run(verb: &Online, json: bool) -> Result<ExitCode> {
@@ -303,15 +336,17 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
         Online::Watch(args) => return watching::watch(args, json).await,
         Online::Dashboard(args) => return dashboard::run(args).await,
         Online::Submit(args) => return submit::submit(args, json).await,
+        Online::Describe(args) => return submit::describe(args, json).await,
         Online::Agent(args) => return submit::agent(args, json).await,
         Online::Link(args) => config::link(args, json)?,
         Online::Open(args) => charge::open(args, json).await?,
         Online::End(args) => charge::end(args, json).await?,
+        Online::Register(args) => charge::register(args, json).await?,
         Online::Announce(args) => charge::announce(args, json).await?,
         Online::Admit(args) => charge::admit(args, json).await?,
         Online::Dismiss(args) => charge::dismiss(args, json).await?,
         Online::Paid(args) => charge::paid(args, json).await?,
-        Online::Pool(args) => charge::pool(args, json).await?,
+        Online::Pool(args) => pool::pool(args, json).await?,
         Online::Upload(args) => charge::upload(args, json).await?,
         Online::Audit(args) => watching::audit(args, json).await?,
         Online::List(args) => {
@@ -322,7 +357,7 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
         Online::Show(args) => {
             let client = args.at.client().await?;
             if args.spec {
-                client.spec(&args.competition).await?.trim_end().to_owned()
+                show::spec(&client.spec(&args.competition).await?, json)
             } else if args.history {
                 show::history(&client.scores(&args.competition).await?, json)?
             } else if args.notes {
@@ -334,8 +369,14 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
             }
         }
         Online::Docs(args) => match &args.competition {
-            None if json => serde_json::json!({ "guide": GUIDE }).to_string(),
-            None => GUIDE.trim_end().to_owned(),
+            None => {
+                let guide = if args.opener { OPENERS_GUIDE } else { GUIDE };
+                if json {
+                    serde_json::json!({ "guide": guide }).to_string()
+                } else {
+                    guide.trim_end().to_owned()
+                }
+            }
             Some(name) => {
                 let client = args.at.client().await?;
                 let found = client.competition(name).await?;
@@ -357,12 +398,19 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
                 start: args.page.start(),
                 count: args.page.count,
             };
-            show::submissions(&args.at.client().await?.submissions(&query).await?, json)?
+            let client = args.at.client().await?;
+            show::submissions(&client.submissions(&query).await?, client.now(), json)?
         }
         Online::Result(args) => {
             let client = args.at.client().await?;
             match &args.file {
-                Some(name) => return write_raw(&client.raw(args.id, name).await?),
+                Some(name) => {
+                    let bytes = client.raw(args.id, name).await?;
+                    if !json {
+                        return write_raw(&bytes);
+                    }
+                    show::raw(name, &bytes)
+                }
                 None => show::submission(&client.submission(args.id, args.units).await?, json)?,
             }
         }
@@ -378,13 +426,23 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
                 // Says why, as a typed gate.
                 client.file(args.id, "metadata.json", 0, 1).await?;
             }
-            show::logs(&logs, json)?
+            show::logs(&logs, &detail, json)?
         }
         Online::Code(args) => {
             let client = args.at.client().await?;
-            let name = show::code_name(&client.submission(args.id, false).await?);
-            let bytes = client.raw(args.id, &name).await?;
+            let (id, name) = match (args.id, &args.competition, args.round, &args.entrant, args.version) {
+                (None, Some(name), Some(round), Some(entrant), Some(version)) => {
+                    let found = client.code_of_version(name, round, entrant, version).await?;
+                    (found.submission_id, found.page.name)
+                }
+                (id, ..) => {
+                    let id = id.context("say which submission: its id, or --competition and the rest")?;
+                    (id, show::code_name(&client.submission(id, false).await?))
+                }
+            };
+            let bytes = client.raw(id, &name).await?;
             match &args.out {
+                None if json => show::raw(&name, &bytes),
                 None => return write_raw(&bytes),
                 Some(path) => {
                     dashboard::save(path, &bytes, false)?;
@@ -441,4 +499,30 @@ fn write_raw(bytes: &[u8]) -> Result<ExitCode> {
     out.write_all(bytes)?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_openers_guide_names_every_key() {
+        let code = wire::Hash::of(b"any");
+        let parsed = |kind: &str| {
+            let text = format!(
+                "name = \"a\"\nkind = \"{kind}\"\n[schedule]\nstart = \"2026-01-01T00:00:00Z\"\ndays = 2\n\
+                 [inputs]\ncode = \"{code}\"\n[[reward.bounties]]\nraw = 1\n"
+            );
+            arena::spec::CompetitionSpec::parse(&text).unwrap().canonical().parse::<toml::Table>().unwrap()
+        };
+        // The keys of [screening] stand in the entrants' guide.
+        for table in ["codec", "program"].map(parsed) {
+            for (section, value) in table.iter().filter(|(section, _)| *section != "screening") {
+                let keys = value.as_table().map_or(vec![section], |table| table.keys().collect());
+                for key in keys.into_iter().filter(|key| *key != "bounties") {
+                    assert!(OPENERS_GUIDE.contains(&format!("`{key}`")), "{section}.{key}");
+                }
+            }
+        }
+    }
 }

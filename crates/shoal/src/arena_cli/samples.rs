@@ -8,7 +8,7 @@ use clap::Args;
 use judge::{Input, dataset as sets, synthetic};
 use serde_json::json;
 
-use super::eval::{dataset, seed};
+use super::eval::{dataset_with_operators, seed};
 use super::online::{Where, draw};
 use crate::failure::bad_input;
 
@@ -44,14 +44,14 @@ pub(super) fn run(args: &SamplesArgs, json: bool) -> Result<String> {
     let inputs = match (&args.competition, &args.data) {
         (Some(name), _) => {
             let most = args.items.map_or(usize::MAX, |items| items as usize);
-            draw(&args.at, name, args.round.as_deref(), most, &seed)?
+            nobodys(draw(&args.at, name, args.round.as_deref(), most, &seed)?)
         }
-        (None, None) => synthetic::tensors(&seed, args.items.unwrap_or(ITEMS)),
+        (None, None) => nobodys(synthetic::tensors(&seed, args.items.unwrap_or(ITEMS))),
         (None, Some(place)) => {
-            let mut all = dataset(place)?;
+            let mut all = dataset_with_operators(place)?;
             if let Some(items) = args.items {
                 // Ordered by a hash of the seed and the content: the same draw wherever the data set lies.
-                all.sort_by_key(|input| {
+                all.sort_by_key(|(input, _)| {
                     wire::Hash::of_parts("shoal 2026-11 samples", &[&seed.0, &input.hash.0])
                 });
                 all.truncate(items as usize);
@@ -59,16 +59,25 @@ pub(super) fn run(args: &SamplesArgs, json: bool) -> Result<String> {
             all
         }
     };
-    list_and_write(inputs, args.output.as_ref(), json)
+    list_and_write(&inputs, args.output.as_ref(), json)
+}
+
+/// Inputs whose maker is not known.
+pub(super) fn nobodys(inputs: Vec<Input>) -> Vec<(Input, Option<wire::NodeId>)> {
+    inputs.into_iter().map(|input| (input, None)).collect()
 }
 
 /// Writes a data set if a folder is given, and lists it.
-pub(super) fn list_and_write(inputs: Vec<Input>, output: Option<&PathBuf>, json: bool) -> Result<String> {
+pub(super) fn list_and_write(
+    inputs: &[(Input, Option<wire::NodeId>)],
+    output: Option<&PathBuf>,
+    json: bool,
+) -> Result<String> {
     if inputs.is_empty() {
         return Err(bad_input("there is nothing to list"));
     }
     let mut text = String::new();
-    for input in &inputs {
+    for (input, _) in inputs {
         if json {
             let row = json!({
                 "file": input.name, "blake3": input.hash.to_string(), "bytes": input.bytes.len(),
@@ -88,9 +97,7 @@ pub(super) fn list_and_write(inputs: Vec<Input>, output: Option<&PathBuf>, json:
         }
     }
     if let Some(folder) = output {
-        let inputs: Vec<(Input, Option<wire::NodeId>)> =
-            inputs.into_iter().map(|input| (input, None)).collect();
-        sets::write(folder, &inputs).map_err(|error| bad_input(error.to_string()))?;
+        sets::write(folder, inputs).map_err(|error| bad_input(error.to_string()))?;
         if !json {
             _ = writeln!(text, "\n{} files and manifest.csv in {}", inputs.len(), folder.display());
         }

@@ -119,12 +119,14 @@ fn seconds(from: Millis, to: Millis) -> f64 {
 impl Times {
     fn record(&mut self, now: Millis, stages: usize, tokens: u64, record: &Record) {
         match record {
-            Record::Stated(envelope) => {
-                if let Ok(Statement::Work(work)) = wire::from_bytes(&envelope.body) {
+            Record::Stated(envelope) => match wire::from_bytes(&envelope.body) {
+                Ok(Statement::Work(work)) => {
                     let reported = (work.items.len(), work.steps.len(), work.busy);
                     self.work(envelope.sender, reported, &work.traffic);
                 }
-            }
+                Ok(Statement::Ready { traffic, .. }) => self.traffic(envelope.sender, &traffic),
+                _ => {}
+            },
             Record::Derived(Derived::Opened { epoch, members, micro_batches, .. }) => {
                 self.opened = now;
                 let began = *self.began.get_or_insert(now);
@@ -173,6 +175,10 @@ impl Times {
             member.steps += steps;
             member.busy_s += busy.0 as f64 / 1000.0;
         }
+        self.traffic(node, traffic);
+    }
+
+    fn traffic(&mut self, node: NodeId, traffic: &Traffic) {
         let Some(totals) = self.totals.get_mut(&node) else { return };
         totals.activation_bytes += traffic.activations;
         totals.activation_full_bytes += traffic.activations_full;

@@ -1,13 +1,14 @@
 //! Child processes: started, watched, started again when they die, ended with their parent.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -26,8 +27,8 @@ const STARTS_MAX: u32 = 6;
 const LINE_BYTES_MAX: u64 = 4 << 20;
 /// News waiting for `up`.
 const NEWS_QUEUE: usize = 1024;
-/// End of a log that is searched for the reason of a failure, bytes.
-const REASON_BYTES: u64 = 4096;
+/// Longest part of a line that is remembered as a child's last words, bytes.
+const WORDS_BYTES: usize = 4096;
 
 /// A process to run.
 #[derive(Clone, Debug)]
@@ -107,6 +108,7 @@ impl Children {
         let keeper = Keeper {
             log: self.logs.join(format!("{}.log", spec.name)),
             spec,
+            words: Arc::default(),
             news: self.sender.clone(),
             stop: self.stop.subscribe(),
             interrupted: self.interrupted.subscribe(),
@@ -157,6 +159,8 @@ impl Children {
 struct Keeper {
     spec: ChildSpec,
     log: PathBuf,
+    /// The last line that it wrote to its standard error.
+    words: Arc<Mutex<String>>,
     news: mpsc::Sender<News>,
     stop: watch::Receiver<Stop>,
     interrupted: watch::Receiver<Vec<String>>,
@@ -219,10 +223,17 @@ impl Keeper {
 
     /// One life of the process.
     async fn live(&mut self) -> Result<ExitStatus> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut child = self.spawn()?;
         // Dropped only when this process is gone or the child is: the child reads it until it ends.
         let held_open = child.stdin.take();
-        let reader = child.stdout.take().map(|stdout| tokio::spawn(read(stdout, self.news.clone())));
+        let mut readers = JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            readers.spawn(read(stdout, self.news.clone()));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.spawn(keep_log(stderr, self.log.clone(), Arc::clone(&self.words)));
+        }
         if self.asked_to_end() {
             interrupt(&child);
         }
@@ -243,23 +254,22 @@ impl Keeper {
             }
         };
         drop(held_open);
-        if let Some(reader) = reader {
-            // Its last lines count, but nobody may hold the pipe open for ever.
-            let _ = tokio::time::timeout(Duration::from_secs(5), reader).await;
-        }
+        // Its last lines count, but nobody may hold the pipes open for ever.
+        let all = async { while readers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
+        readers.detach_all();
         Ok(status)
     }
 
     fn spawn(&self) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log);
-        let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
         let mut command = Command::new(program);
         command
             .args(&self.spec.args)
             .stdin(Stdio::piped())
             .stdout(if self.spec.events { Stdio::piped() } else { Stdio::null() })
-            .stderr(log)
+            // Not the log file itself: on a full disk the reason would be lost.
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             // Ctrl-C on the terminal is for this process, which then tells the children what to do.
             .process_group(0);
@@ -269,11 +279,12 @@ impl Keeper {
         Ok(command.spawn()?)
     }
 
-    /// The last line of its log.
+    /// The last line of its standard error.
     fn last_words(&self) -> String {
-        let tail = tail(&self.log).unwrap_or_default();
-        let line = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
-        let line = line.strip_prefix("shoal: ").unwrap_or(line);
+        let line = self.words.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let error = serde_json::from_str::<serde_json::Value>(&line).ok();
+        let error = error.as_ref().and_then(|told| told.get("error")?.as_str());
+        let line = error.unwrap_or_else(|| line.strip_prefix("shoal: ").unwrap_or(&line));
         if line.is_empty() { String::new() } else { format!(": {line} (see {})", self.log.display()) }
     }
 }
@@ -296,14 +307,27 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
-fn tail(path: &Path) -> std::io::Result<String> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = std::fs::File::open(path)?;
-    let len = file.metadata()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(REASON_BYTES)))?;
-    let mut bytes = Vec::new();
-    file.take(REASON_BYTES).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// Appends a child's standard error to its log, as long as the disk takes it, and remembers the last line.
+async fn keep_log(stderr: tokio::process::ChildStderr, path: PathBuf, words: Arc<Mutex<String>>) {
+    let open = tokio::fs::OpenOptions::new().create(true).append(true).open(&path).await;
+    let mut log = open.inspect_err(|error| tracing::warn!(%error, log = %path.display(), "no log")).ok();
+    let mut input = BufReader::new(stderr);
+    loop {
+        let mut line = Vec::new();
+        match (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        if let Some(log) = &mut log {
+            // Written at once, so that whoever looks sees it. What a full disk does not take is lost.
+            let _ = log.write_all(&line).await;
+            let _ = log.flush().await;
+        }
+        let text = String::from_utf8_lossy(&line[..line.len().min(WORDS_BYTES)]).trim().to_owned();
+        if !text.is_empty() {
+            *words.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        }
+    }
 }
 
 /// Hands on lines until the pipe ends.

@@ -102,6 +102,9 @@ pub(super) fn status(status: &Status) -> String {
     if status.phase == PhaseName::Training {
         let _ = write!(line, " {}/{}", status.micro_batches_done, status.micro_batches);
     }
+    if let Some(left) = status.left_s {
+        let _ = write!(line, " ({} left at most)", unit::seconds(left));
+    }
     if let Some(loss) = status.loss {
         let _ = write!(line, ", loss {loss:.4}");
     }
@@ -145,7 +148,11 @@ pub(super) fn summary(summary: &Summary) -> String {
     let ratio = summary.merge_ratio.map(|r| format!(", {r:.2} times less than their numbers"));
     let (bytes, ratio) = (unit::bytes(summary.merge_bytes), ratio.unwrap_or_default());
     let _ = writeln!(text, "merges          {bytes} sent and received{ratio}");
-    let _ = write!(text, "codecs          {} of all miners together", unit::seconds(summary.codec_s));
+    let _ = writeln!(text, "codecs          {} of all miners together", unit::seconds(summary.codec_s));
+    let _ = write!(
+        text,
+        "trust           rests with the orchestrator: no merge is witnessed, and a failed replay has no consequences yet"
+    );
     if summary.memory_spared_bytes > 0 {
         let spared = unit::bytes(summary.memory_spared_bytes);
         let _ =

@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::binary::{Place, Ran, component};
 
 /// A process that does not outlive its test.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    line: Value,
+    pub(crate) line: Value,
 }
 
 impl Drop for Process {
@@ -21,14 +21,14 @@ impl Drop for Process {
     }
 }
 
-struct Arena {
-    place: Place,
-    server: String,
+pub(crate) struct Arena {
+    pub(crate) place: Place,
+    pub(crate) server: String,
     host: Option<Process>,
 }
 
 impl Arena {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut arena = Self { place: Place::new(), server: String::new(), host: None };
         for name in ["owner", "entrant", "judge", "stranger"] {
             arena.run(&["key", "new", &arena.key(name)]).good();
@@ -39,16 +39,16 @@ impl Arena {
         arena
     }
 
-    fn key(&self, name: &str) -> String {
+    pub(crate) fn key(&self, name: &str) -> String {
         self.place.path(&format!("{name}.key")).display().to_string()
     }
 
-    fn id(&self, name: &str) -> String {
+    pub(crate) fn id(&self, name: &str) -> String {
         self.run(&["key", "show", &self.key(name)]).good().out.trim().to_owned()
     }
 
     /// Config and data folders lie in the place.
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.place.command(args);
         let folder = |name: &str| self.place.path(name);
         command.env("XDG_CONFIG_HOME", folder("config")).env("XDG_DATA_HOME", folder("data"));
@@ -56,17 +56,17 @@ impl Arena {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         let mut command = self.command(args);
         Ran::wait(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts"))
     }
 
-    fn object(&self, args: &[&str]) -> Value {
+    pub(crate) fn object(&self, args: &[&str]) -> Value {
         let all: Vec<&str> = args.iter().chain(&["--json"]).copied().collect();
         self.run(&all).good().objects().pop().expect("an object")
     }
 
-    fn spawn(&self, args: &[&str]) -> Process {
+    pub(crate) fn spawn(&self, args: &[&str]) -> Process {
         let mut command = self.command(args);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("shoal starts");
         let out = child.stdout.take().expect("piped");
@@ -87,13 +87,43 @@ impl Arena {
         self.host = Some(host);
     }
 
+    /// The orchestrator of a run, for what it says of its codec.
+    fn follower(&self, run: &str) -> Follower {
+        let args = ["--json", "orchestrator", run, "--bind", "127.0.0.1:0", "--no-relay"];
+        let mut child = self.command(&args).stdout(Stdio::piped()).spawn().expect("shoal starts");
+        let out = child.stdout.take().expect("piped");
+        let (sender, pinned) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let event: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+                if event["event"] == "codec" && event["news"] == "pinned" {
+                    drop(sender.send(event["about"].to_string()));
+                }
+            }
+        });
+        Follower { _process: Process { child, line: Value::Null }, pinned }
+    }
+
     /// Killed with -9.
     fn kill(&mut self) {
         drop(self.host.take());
     }
 }
 
-fn spec(open_s: u64, baseline: &str) -> String {
+/// A run without miners that follows a competition.
+struct Follower {
+    _process: Process,
+    pinned: std::sync::mpsc::Receiver<String>,
+}
+
+impl Follower {
+    /// Where its champion comes from, once it has one.
+    fn taken(&self) -> String {
+        self.pinned.recv_timeout(super::binary::DEADLINE).expect("a champion is pinned")
+    }
+}
+
+pub(crate) fn spec(open_s: u64, baseline: &str) -> String {
     let bytes = std::fs::read(baseline).expect("the baseline");
     let every_s = open_s + 200;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
@@ -108,6 +138,49 @@ fn spec(open_s: u64, baseline: &str) -> String {
         wire::Hash::of(&bytes),
         bytes.len()
     )
+}
+
+#[test]
+fn registration_and_an_entry_s_own_words_by_their_verbs() {
+    let arena = Arena::new();
+    let (baseline, entry) = (component("zstd-3"), component("huffman"));
+    let path = arena.place.path("spec.toml").display().to_string();
+    let text = spec(3600, &baseline).replace("bytes_max", "registered = true\nbytes_max");
+    std::fs::write(&path, text).expect("a spec");
+    arena.run(&["arena", "open", &path, "--with", &baseline]).good();
+    let (entrant, id) = (arena.key("entrant"), arena.id("entrant"));
+    let submit = ["arena", "submit", &entry, "-c", "e2e", "--key", &entrant, "--title", "plain huffman"];
+    let next = format!("shoal arena register e2e {id}");
+    arena.run(&submit).bad(3, &["only registered keys", &next]);
+    let mine = ["arena", "show", "e2e", "--key", &entrant];
+    let shown = arena.run(&mine).good().out;
+    assert!(shown.contains("0 keys, yours is not"), "{shown}");
+    arena.run(&["arena", "register", "e2e", &id, "--key", &entrant]).bad(1, &["only the opener"]);
+    let list = arena.place.path("keys.txt").display().to_string();
+    std::fs::write(&list, format!("# those of this round\n{}\n\n{id}\n", arena.id("stranger")))
+        .expect("a list");
+    assert_eq!(arena.object(&["arena", "register", "e2e", &format!("@{list}")])["keys"], 2);
+    arena.run(&["arena", "register", "e2e", &arena.id("stranger"), "--remove"]).good();
+    assert_eq!(arena.object(&["arena", "register", "e2e"])["keys"], serde_json::json!([id]));
+    assert_eq!(arena.object(&mine)["may_enter"], true);
+
+    let wrong = [&submit[..], &["--link", "here"]].concat();
+    arena.run(&wrong).bad(3, &["no address of a page"]);
+    let made = arena.object(&submit)["submission"].as_u64().expect("an id").to_string();
+    assert_eq!(arena.object(&["arena", "submissions"])["submissions"][0]["title"], "plain huffman");
+    // Sealed: nobody has its code, and its maker is the first who sees results.
+    let sealed = |words: &str| format!("results        shown {words}\ncode           sealed\nfile ");
+    let shown = arena.run(&["arena", "result", &made, "--key", &entrant]).good().out;
+    assert!(shown.contains(&sealed("once judges have settled it")), "{shown}");
+    assert!(shown.contains("code.wasm (sealed)"), "{shown}");
+    let shown = arena.run(&["arena", "result", &made]).good().out;
+    assert!(shown.contains(&sealed("when the round is completed")), "{shown}");
+    let shown = arena.run(&["arena", "show", "e2e"]).good().out;
+    assert!(shown.contains("rounds         of 1 h 3 min; code is shown 1 d after one\n"), "{shown}");
+    let describe = ["arena", "describe", &made, "--key", &entrant, "--title", "huffman", "--licence", "MIT"];
+    arena.run(&describe).good();
+    let shown = arena.run(&["arena", "result", &made]).good().out;
+    assert!(shown.contains("title          huffman\n") && shown.contains("licence        MIT\n"), "{shown}");
 }
 
 #[test]
@@ -149,6 +222,23 @@ fn a_competition_by_its_verbs() {
     arena.run(&["arena", "submit", &folder, "-c", "e2e", "--key", &entrant]).bad(3, &["is a folder"]);
     arena.run(&["arena", "submit", &entry, "-c", "e2e", "--key", &entry]).bad(3, &["is no key"]);
 
+    // A run that asks for a champion before there is one goes on without.
+    let run_spec = "stages = 2\n[model]\npreset = \"micro\"\n[cut]\nkind = \"plain\"\nwire = \"bf16\"\n\
+                    [codec]\nactivations = \"arena:e2e\"\ngradients = \"arena:e2e\"\n";
+    std::fs::write(arena.place.path("run.toml"), run_spec).expect("a spec");
+    arena.place.write_text("text/a.txt", 40_000);
+    let server = arena.server.clone();
+    let new = |name| ["run", "new", name, "--spec", "run.toml", "--data", "text", "--arena", &server];
+    let early = [&new("early")[..], &["--once"]].concat();
+    arena.run(&early).bad(3, &["has no champion yet"]);
+    let made = arena.run(&new("early")).good();
+    assert!(made.err.contains("none yet"), "{}", made.err);
+    arena.run(&["arena", "link", "--key", &entrant]).good();
+    let follower = arena.follower("early");
+    assert!(
+        arena.run(&["run", "show", "early"]).good().out.contains("follows    competition e2e at http://")
+    );
+
     // The host dies with an open round, and goes on at the same port.
     let port = arena.server.rsplit_once(':').expect("a port").1.to_owned();
     let ran = arena.run(&["arena", "submit", &entry, "-c", "e2e", "--key", &entrant, "--json"]).good();
@@ -171,6 +261,14 @@ fn a_competition_by_its_verbs() {
     assert!(scored["compression_ratio"].as_f64().expect("a ratio") > 1.0);
     drop(judge);
 
+    let listed = arena.run(&["arena", "submissions", "-c", "e2e"]).good().out;
+    assert!(listed.contains(" code log ") && listed.contains(" base "), "{listed}");
+    let shown = arena.run(&["arena", "result", &submission]).good().out;
+    assert!(shown.contains("judged ") && shown.contains(", took ") && shown.contains("leads"), "{shown}");
+    arena
+        .run(&["arena", "result", &submission, "-f", "nothing.log"])
+        .bad(1, &["no file nothing.log", "lists those"]);
+
     let board = arena.object(&["arena", "leaderboard", "-c", "e2e"]);
     assert_eq!(board["rows"][0]["submission_id"].to_string(), submission);
     let shown = arena.object(&["arena", "show", "e2e"]);
@@ -183,24 +281,51 @@ fn a_competition_by_its_verbs() {
     assert_eq!(profile["leader"]["first_places"], 1);
     assert_eq!(arena.object(&["arena", "leaderboard"])["rows"][0]["entrant"], profile["leader"]["entrant"]);
     assert!(!arena.run(&["arena", "logs", &submission]).good().out.trim().is_empty());
+    let logs = arena.run(&["arena", "logs", &submission, "--json"]).good();
+    let logs: Value = serde_json::from_str(logs.out.trim()).expect("a list");
+    assert!(logs[0]["usage"]["fuel"].as_u64() > Some(0) && logs[0]["failure"].is_null(), "{logs}");
+    assert!(logs[0]["machine"]["cores"].as_u64() > Some(0), "{logs}");
+    let result = arena.run(&["arena", "result", &submission]).good().out;
+    assert!(result.contains("took") && result.contains("G fuel") && result.contains("wasmtime"), "{result}");
 
-    // What leads is what a run takes that asks for the competition's champion: here its maker's, whose code is not shown yet.
-    let run_spec = "stages = 2\n[model]\npreset = \"micro\"\n[cut]\nkind = \"plain\"\nwire = \"bf16\"\n\
-                    [codec]\nactivations = \"arena:e2e\"\ngradients = \"arena:e2e\"\n";
-    std::fs::write(arena.place.path("run.toml"), run_spec).expect("a spec");
-    arena.place.write_text("text/a.txt", 40_000);
-    let new = ["run", "new", "a-run", "--spec", "run.toml", "--data", "text", "--arena", &arena.server];
-    arena.run(&new).bad(1, &["not shown yet"]);
+    // What leads is what runs take that ask for the competition's champion: the one made before anybody led too.
+    let source = format!("arena:e2e entry {submission}");
+    assert!(follower.taken().contains(&source));
+    // Its log is read while its orchestrator writes it.
+    let read = |args: &[&str]| arena.run(args).good().out;
+    assert!(read(&["run", "show", "early"]).contains(&source), "the champion stands in the log");
+    assert!(read(&["verify", "early"]).contains("follows: "));
+    assert!(read(&["run", "log", "early", "early.log"]).contains("blocks"));
+    drop(follower);
+    // Here its maker's, whose code is not shown to others yet.
+    arena.run(&["arena", "link", "--key", &arena.key("owner")]).good();
+    arena.run(&new("a-run")).bad(1, &["not shown yet"]);
     arena.run(&["arena", "link", "--key", &entrant]).good();
-    let made = arena.run(&new).good();
-    assert!(made.err.contains(&format!("arena:e2e entry {submission}")), "{}", made.err);
-    assert!(arena.place.path("a-run/codec.wish").exists());
+    let made = arena.run(&new("a-run")).good();
+    assert!(made.err.contains(&source), "{}", made.err);
+    assert!(arena.place.path("a-run/codec.wish").exists() && arena.place.path("a-run/codec.arena").exists());
+    assert!(arena.run(&["run", "codec", "a-run", "--off"]).good().out.contains("does not run"));
+    assert!(!arena.place.path("a-run/codec.arena").exists());
     arena.run(&["arena", "link", "--key", &arena.key("owner")]).good();
 
     // Code: its maker's at once, others' after the delay; a gate is an error.
     let saved = arena.place.path("saved.wasm").display().to_string();
     arena.run(&["arena", "code", &submission, "-o", &saved, "--key", &entrant]).good();
     assert_eq!(std::fs::read(&saved).expect("saved"), std::fs::read(&entry).expect("the entry"));
+    let code = arena.object(&["arena", "code", &submission, "--key", &entrant]);
+    let plain = data_encoding::BASE64.decode(code["base64"].as_str().expect("no text").as_bytes());
+    assert_eq!(plain.expect("base64"), std::fs::read(&entry).expect("the entry"));
+    // The same by round, maker and version.
+    let detail = arena.object(&["arena", "result", &submission, "--key", &entrant]);
+    let of = |key: &str| detail[key].to_string().trim_matches('"').to_owned();
+    let (round, maker, version) = (of("round_number"), of("entrant"), of("version"));
+    let named = ["--round", &round, "--entrant", &maker, "--version", &version, "--key", &entrant];
+    let again = arena.object(&[&["arena", "code", "-c", "e2e"], &named[..]].concat());
+    assert_eq!(again, code);
+    let file = arena.object(&["arena", "result", &submission, "-f", "metadata.json"]);
+    assert_eq!((&file["file"], file["text"].is_string()), (&"metadata.json".into(), true));
+    let spec = arena.object(&["arena", "show", "e2e", "--spec"]);
+    assert!(spec["spec"].as_str().expect("a text").contains("name = \"e2e\""), "{spec}");
     let stranger = arena.key("stranger");
     arena.run(&["arena", "code", &submission, "--key", &stranger]).bad(1, &["not shown yet"]);
     arena.run(&["arena", "show", "nothing-like-it"]).bad(1, &["no competition"]);

@@ -1,5 +1,6 @@
 //! `shoal arena` on one machine: demo, eval, samples, harvest, and entries to start from.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -52,6 +53,11 @@ fn eval_finds_the_same_again_and_says_what_is_wrong() {
     }
     assert_eq!(first["state"], "scored");
     assert_eq!(first["baseline"]["name"], "zstd-3");
+    // What it took, and where.
+    let usage = |key: &str| first["usage"][key].as_f64().unwrap();
+    assert!(usage("cpu_s") > 0.0 && usage("fuel") > 0.0 && usage("memory_peak_bytes") > 65536.0, "{first}");
+    assert!(first["machine"]["sandbox"].as_str().unwrap().starts_with("wasmtime"), "{first}");
+    assert!(first["machine"]["cores"].as_u64() > Some(0), "{first}");
     let raw = |value: &Value| value["raw_score"].as_f64().unwrap();
     assert!((raw(&first) / raw(&again) - 1.0).abs() < 0.005, "{first} {again}");
     // By another rule, from the spec.
@@ -61,6 +67,16 @@ fn eval_finds_the_same_again_and_says_what_is_wrong() {
         only(place.run(&["arena", "eval", "huffman", "--spec", "spec.toml", "--data", "samples", "--json"]));
     let ratio = apex["compression_ratio"].as_f64().unwrap();
     assert!((raw(&apex) - (1.0 - 1.0 / ratio)).abs() < 1e-12, "{apex}");
+    // What a spec names must be given, and be that.
+    let program = spec
+        .replace("codec", "program")
+        .replace("[rule]\nname = \"apex-2026-01-13\"\n", "[takeover]\nalpha_ppm = 0\n");
+    let named = format!("{program}code = \"{}\"\n", "ab".repeat(32));
+    std::fs::write(place.path("program.toml"), named).unwrap();
+    let program = ["arena", "eval", "huffman", "--spec", "program.toml"];
+    place.run(&program).bad(3, &["names the evaluator", "--reference"]);
+    std::fs::write(place.path("other.py"), "other").unwrap();
+    place.run(&[&program[..], &["--reference", "other.py"]].concat()).bad(3, &["--reference is ", "abab"]);
     // What cannot be judged, and what cannot be read.
     std::fs::write(place.path("broken.wasm"), b"\0as").unwrap();
     place
@@ -143,7 +159,7 @@ fn traffic_of_a_real_run_becomes_inputs() {
 fn builds(folder: &Path, program: &str, args: &[&str], probe: &[&str]) -> bool {
     let there = Command::new(program).args(probe).output().is_ok_and(|output| output.status.success());
     if !there {
-        println!("skipped: {program} {probe:?} fails here");
+        _ = writeln!(std::io::stderr(), "skipped: {program} {probe:?} fails here");
         return false;
     }
     let mut command = Command::new(program);
@@ -170,7 +186,10 @@ fn a_new_rust_codec_builds_and_scores() {
     let libs = Command::new("rustc").args(has_target).output().ok();
     let libs = libs.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     if !libs.is_some_and(|libs| !libs.is_empty() && Path::new(&libs).is_dir()) {
-        println!("skipped: no target wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown)");
+        _ = writeln!(
+            std::io::stderr(),
+            "skipped: no target wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown)"
+        );
         return;
     }
     let build = ["build", "--release", "--offline", "--target", "wasm32-unknown-unknown"];
@@ -190,7 +209,7 @@ fn a_new_c_codec_builds_and_scores() {
     let wasm = Command::new("clang").args(probe).output();
     let wasm = wasm.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("wasm32"));
     if !wasm || Command::new("wasm-ld").arg("--version").output().is_err() {
-        println!("skipped: no clang and lld for wasm32");
+        _ = writeln!(std::io::stderr(), "skipped: no clang and lld for wasm32");
         return;
     }
     if builds(&place.path("mine"), "sh", &["build"], &["-c", "true"]) {
@@ -204,8 +223,21 @@ fn a_new_python_codec_scores() {
     place.run(&["arena", "new", "codec", "--lang", "python", "mine"]).good();
     let ran = place.run(&["arena", "eval", "mine/solution.py", "--items", "2", "--json"]);
     if ran.code != Some(0) && ran.err.contains("cannot judge programs") {
-        println!("skipped: {}", ran.err.trim());
+        _ = writeln!(std::io::stderr(), "skipped: {}", ran.err.trim());
         return;
     }
     scores(&place, "mine/solution.py");
+    // What is not wanted is told by line, as judges would tell it.
+    let good = std::fs::read_to_string(place.path("mine/solution.py")).unwrap();
+    std::fs::write(place.path("mine/solution.py"), format!("import ctypes\n{good}")).unwrap();
+    let ran = place.run(&["arena", "eval", "mine/solution.py", "--items", "2", "--json"]);
+    let (code, found) = (ran.code, ran.objects().remove(0));
+    assert_eq!((code, &found["state"]), (Some(1), &Value::from("rejected")), "{found}");
+    assert_eq!(found["reason"], "solution.py:1: imports ctypes");
+    let ran = place.run(&["arena", "eval", "mine/solution.py", "--items", "2"]);
+    assert!(
+        ran.out.contains("forbidden") && ran.out.contains("entry| solution.py:1: imports ctypes"),
+        "{}",
+        ran.out
+    );
 }

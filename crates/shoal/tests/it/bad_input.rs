@@ -42,12 +42,25 @@ fn data_that_cannot_be_used_is_refused() {
     assert_eq!(entries(&place.path("shoal-runs")).iter().filter(|name| *name != ".gitignore").count(), 0);
 }
 
+/// The library that reads it panics, which nobody needs to see.
+#[test]
+fn a_broken_tokenizer_gives_one_line() {
+    let place = Place::new();
+    place.write_text("a.txt", 20_000);
+    std::fs::write(place.path("broken.json"), r#"{"version":"1.0","decoder":{"type":"ByteLevel" x}}"#)
+        .unwrap();
+    let ran = place.run(&["up", "--preset", "micro", "--data", "a.txt", "--tokenizer", "broken.json"]);
+    ran.bad(3, &["broken.json", "the file contradicts itself"]);
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+}
+
 #[test]
 fn wrong_usage_has_its_own_code() {
     let place = Place::new();
     assert_eq!(place.run(&["up", "--replicas", "0"]).code, Some(2));
     assert_eq!(place.run(&["up", "--epochs", "2", "--tokens", "5k"]).code, Some(2));
     assert_eq!(place.run(&["swim"]).code, Some(2));
+    assert_eq!(place.run(&["run", "new", "x", "--preset", "micro", "--init", "y"]).code, Some(2));
     place.run(&["--help"]).good();
 }
 
@@ -57,6 +70,7 @@ fn what_is_no_run_or_checkpoint_is_refused() {
     place.run(&["up", "--resume"]).bad(3, &["no run below ./shoal-runs", "--dir"]);
     place.run(&["up", "--resume", "--dir", "nowhere"]).bad(3, &["nowhere is not a run folder"]);
     place.run(&["sample", "nowhere"]).bad(3, &["nowhere"]);
+    place.run(&["run", "new", "x", "--init", "nowhere"]).bad(3, &["--init nowhere: there is no such folder"]);
     std::fs::create_dir(place.path("empty")).unwrap();
     place.run(&["sample", "empty"]).bad(3, &["empty"]);
     place.run(&["run", "show", "empty"]).bad(3, &["run.toml"]);

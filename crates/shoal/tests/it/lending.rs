@@ -40,7 +40,7 @@ pub(crate) fn miner<'a>(ticket: &'a str, dir: &'a str, more: &[&'a str]) -> Vec<
 
 /// Asserts that a miner refused to join with one line that holds all of `words`.
 pub(crate) fn refused(ran: &Ran, words: &[&str]) {
-    assert_eq!(ran.code, Some(1), "{}\n{}", ran.out, ran.err);
+    assert_eq!(ran.code, Some(3), "{}\n{}", ran.out, ran.err);
     let error: Value = serde_json::from_str(ran.err.trim()).expect("one object");
     let line = error["error"].as_str().expect("words");
     assert!(words.iter().all(|word| line.contains(word)), "{line}");
@@ -143,6 +143,11 @@ fn a_miner_gets_a_stage_that_fits_its_memory() {
     let peaks: Vec<u64> =
         needs.objects().iter().map(|need| need["memory_bytes"].as_u64().expect("bytes")).collect();
     assert!(peaks.len() == 2 && peaks[0] > peaks[1] + (1 << 20), "{peaks:?}");
+    // What the run says of its stages is what miners ask for.
+    let shown = crew.place.run(&["--json", "run", "show", "run"]).good().objects().remove(0);
+    for (stage, peak) in shown["stages"].as_array().expect("stages").iter().zip(&peaks) {
+        assert_eq!(stage["memory_bytes"].as_u64(), Some(*peak));
+    }
     let memory = u64::midpoint(peaks[0], peaks[1]).to_string();
     let first = crew.start("first", &[], &miner(&ticket, "first", &["--memory", &memory]));
     let stage = crew.until("it has a stage", |said| said.is("joined").map(|event| event["stage"].clone()));

@@ -1,5 +1,6 @@
 //! Two networks that reach only the orchestrator: miners join and train through its relay, and again after it was killed.
 
+use std::io::Write as _;
 use std::process::Command;
 
 use super::audit::Audit;
@@ -87,7 +88,10 @@ fn miners_that_reach_only_the_orchestrator_train_through_its_relay() {
     let networks = match Networks::make() {
         Ok(networks) => networks,
         Err(reason) => {
-            println!("skipped: no network namespaces here (needs root and iproute2): {reason}");
+            _ = writeln!(
+                std::io::stderr(),
+                "skipped: no network namespaces here (needs root and iproute2): {reason}"
+            );
             return;
         }
     };

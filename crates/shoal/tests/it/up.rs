@@ -1,6 +1,8 @@
 //! `shoal up`: the README's promise, from text to a checkpoint that writes text.
 
-use super::binary::{Place, entries};
+use serde_json::Value;
+
+use super::binary::{Place, component, entries};
 
 #[test]
 fn a_swarm_trains_resumes_and_its_checkpoint_writes_text() {
@@ -69,6 +71,8 @@ fn a_swarm_trains_resumes_and_its_checkpoint_writes_text() {
     let log = place.run(&["--json", "bench", "log", "shoal-runs/run-1"]).good().objects();
     let (totals, epochs): (Vec<_>, Vec<_>) = log.iter().partition(|line| line["event"] == "totals");
     assert_eq!((totals.len(), epochs.len()), (4, 3));
+    let moved = totals.iter().map(|one| one["merge_bytes"].as_u64().expect("bytes")).sum::<u64>();
+    assert_eq!(moved as f64, number("merge_bytes"));
     let tokens = epochs.iter().map(|epoch| epoch["tokens"].as_u64().expect("a number")).sum::<u64>();
     assert_eq!(tokens as f64, number("tokens"));
     assert!(epochs.iter().all(|epoch| epoch["stages"].as_array().expect("stages").len() == 2));
@@ -76,6 +80,18 @@ fn a_swarm_trains_resumes_and_its_checkpoint_writes_text() {
     // The exported checkpoint is one that shoal reads.
     place.run(&["run", "export", "shoal-runs/run-1", "out"]).good();
     place.run(&["sample", "out", "--tokens", "5"]).good();
+}
+
+#[test]
+fn the_last_merge_is_counted_too() {
+    let place = Place::new();
+    place.write_text("text.txt", 60_000);
+    let args = ["--json", "up", "--preset", "micro", "--data", "text.txt", "--epochs", "1", "--stages", "1"];
+    let ran = place.run(&[&args[..], &["--replicas", "2", "--validators", "0"]].concat()).good();
+    let (summary, shown) = (ran.summary(), place.run(&["--json", "run", "show", "shoal-runs/run-1"]).good());
+    let parameters = shown.objects()[0]["parameters"].as_u64().expect("parameters");
+    // Each of two owners gets the other's upload of its shard and gives its result, in about two bytes.
+    assert!(summary["merge_bytes"].as_u64() > Some(2 * parameters), "{summary}");
 }
 
 #[test]
@@ -89,4 +105,27 @@ fn cuts_are_compared_with_the_plain_one_and_only_those_asked_for() {
     assert_eq!(names, ["plain, bf16", "IOTA, 64×", "token-anchored, 64×", "nothing"]);
     assert_eq!(rows.last().expect("rows")["bytes_per_token"][0], 0.0);
     place.run(&[&args[..], &["zip"]].concat()).bad(3, &["--only \"zip\"", "\"token-anchored, 64×\""]);
+}
+
+#[test]
+fn what_a_codec_does_to_training_is_measured_by_direction() {
+    let place = Place::new();
+    place.write_text("text.txt", 60_000);
+    let args = ["bench", "cuts", "--data", "text.txt", "--preset", "micro", "--stages", "2", "--steps", "3"];
+    let args = [&args[..], &["--sequences", "1", "--seeds", "1", "--codec"]].concat();
+    let lossless = place.run(&[&args[..], &["huffman", "--json"]].concat()).good().objects();
+    let names: Vec<&str> = lossless.iter().filter_map(|row| row["name"].as_str()).collect();
+    let ways = ["activations", "gradients", "both"].map(|way| format!("plain, bf16, {way} by huffman"));
+    assert_eq!(names, ["plain, bf16", &ways[0], &ways[1], &ways[2], "nothing"]);
+    for row in &lossless[..4] {
+        assert_eq!(row["losses"], lossless[0]["losses"], "every bit comes back");
+    }
+    let sent = |row: &Value| [0, 1].map(|way| row["bytes_per_token"][way].as_f64().expect("bytes"));
+    let [plain, forward, backward] = [0, 1, 2].map(|at| sent(&lossless[at]));
+    assert!(forward[0] < plain[0] && forward[1] == plain[1] && backward[0] == plain[0]);
+    let uniform = component("uniform-99");
+    let lossy = place.run(&[&args[..], &[uniform.as_str(), "--json"]].concat()).good().objects();
+    assert_eq!(lossy[0]["losses"], lossless[0]["losses"]);
+    assert!(lossy[1..4].iter().all(|row| row["losses"] != lossy[0]["losses"]));
+    place.run(&[&args[..], &["text.txt"]].concat()).bad(3, &["text.txt is no WebAssembly"]);
 }

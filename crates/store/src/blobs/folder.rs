@@ -12,6 +12,7 @@ use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use tokio::task::JoinHandle;
 use wire::Hash;
 
 use super::{BlobError, BlobReader, BlobWriter, Blobs};
@@ -147,11 +148,15 @@ fn remove_stale(folder: &Path) -> io::Result<()> {
 
 /// Runs file work and hashing where it does not hold up other tasks.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work)).await
+}
+
+async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that is shutting down cancels blocking work; nobody awaits this then.
+            // Only a runtime that is shutting down cancels it; nobody awaits this then.
             Err(_) => std::future::pending().await,
         },
     }
@@ -262,6 +267,19 @@ impl FolderWriter {
         let written = self.upload.put_part(part.into()).await;
         written.map_err(|error| self.blobs.failed("writing a blob", &error))
     }
+
+    /// Gives the file, which is whole, its name.
+    async fn name(mut self: Box<Self>, hash: Hash) -> Result<Hash, BlobError> {
+        let blobs = &self.blobs;
+        self.upload.complete().await.map_err(|error| blobs.failed("finishing a blob", &error))?;
+        let renamed = blobs.store.rename(&self.aside, &location(hash)).await;
+        if let Err(error) = renamed {
+            // What cannot be moved must not stay either; if that fails too, the first error says more.
+            let _ = blobs.store.delete(&self.aside).await;
+            return Err(blobs.failed("naming a blob", &error));
+        }
+        Ok(hash)
+    }
 }
 
 #[async_trait]
@@ -279,15 +297,8 @@ impl BlobWriter for FolderWriter {
         if let Some(expected) = expected {
             super::check_hash(expected, hash)?;
         }
-        let blobs = &self.blobs;
-        self.upload.complete().await.map_err(|error| blobs.failed("finishing a blob", &error))?;
-        let renamed = blobs.store.rename(&self.aside, &location(hash)).await;
-        if let Err(error) = renamed {
-            // What cannot be moved must not stay either; if that fails too, the first error says more.
-            let _ = blobs.store.delete(&self.aside).await;
-            return Err(blobs.failed("naming a blob", &error));
-        }
-        Ok(hash)
+        // A task of its own: cut off between its two steps it would leave a file that nobody removes.
+        joined(tokio::spawn(self.name(hash))).await
     }
 }
 

@@ -94,6 +94,34 @@ impl SqliteLog {
         })
     }
 
+    /// Opens a log to read it, also while another process writes it; what that one appends is seen. Whatever would change it
+    /// fails as on a closed log. None if whoever made the file has written nothing yet.
+    pub async fn read_only(path: impl Into<PathBuf>) -> Result<Option<Self>, LogError> {
+        let path = path.into();
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .read_only(true)
+            .busy_timeout(BUSY)
+            .disable_statement_logging();
+        let opening = |error: sqlx::Error| failed("opening the log", &path, &error);
+        let mut reader = options.connect().await.map_err(opening)?;
+        let tables = number(&mut reader, "SELECT count(*) FROM sqlite_schema").await.map_err(opening)?;
+        if tables == 0 {
+            return Ok(None);
+        }
+        let application = number(&mut reader, "PRAGMA application_id").await.map_err(opening)?;
+        let layout = number(&mut reader, "PRAGMA user_version").await.map_err(opening)?;
+        if application != APPLICATION {
+            let reason = "it is not a log of this program".to_owned();
+            return Err(LogError::Corrupt { place: place(&path), reason });
+        }
+        if layout != LAYOUT {
+            return Err(LogError::Layout { place: place(&path), found: layout, known: LAYOUT });
+        }
+        let (writer, lock) = (Mutex::new(None), std::sync::Mutex::new(None));
+        Ok(Some(Self { writer, reader: Mutex::new(Some(reader)), lock, path }))
+    }
+
     async fn writer(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, LogError> {
         open(&self.writer).await
     }
@@ -148,7 +176,7 @@ async fn prepare(connection: &mut SqliteConnection, path: &Path) -> Result<(), L
             .and_then(|row| row.try_get(0))
             .map_err(opening)?;
         if verdict != "ok" {
-            return Err(corrupt(verdict));
+            return Err(corrupt(one_line(&verdict)));
         }
     }
     Ok(())
@@ -158,6 +186,11 @@ async fn number(connection: &mut SqliteConnection, query: &'static str) -> Resul
     sqlx::query(query).fetch_one(connection).await?.try_get(0)
 }
 
+/// SQLite's words may have several lines.
+fn one_line(words: &str) -> String {
+    words.lines().map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
 /// Sorts the back end's errors by what their reader can do about them.
 fn failed(doing: &'static str, path: &Path, error: &sqlx::Error) -> LogError {
     let place = place(path);
@@ -165,7 +198,7 @@ fn failed(doing: &'static str, path: &Path, error: &sqlx::Error) -> LogError {
         sqlx::Error::Database(error) => error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or(0),
         _ => 0,
     };
-    let reason = error.to_string();
+    let reason = one_line(&error.to_string());
     // The low byte is the primary result code (sqlite.org/rescode.html).
     match code & 0xff {
         5 | 6 => LogError::InUse { place },

@@ -1,7 +1,9 @@
 //! What every blob store promises, run against each; and what only a folder can get wrong.
 
 use std::fs;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -230,6 +232,43 @@ async fn what_a_crash_left_behind_is_neither_listed_nor_kept() {
     let blobs = FolderBlobs::open(folder.path(), Durability::Cached).await.unwrap();
     assert!(left.iter().all(|path| !path.exists()));
     assert_eq!(blobs.list().await.unwrap(), [hash]);
+}
+
+#[tokio::test]
+async fn a_finish_that_is_dropped_half_way_leaves_no_unfinished_file() {
+    let folder = TempDir::new().unwrap();
+    let blobs = FolderBlobs::open(folder.path(), Durability::Synced).await.unwrap();
+    let mut ended = false;
+    for waits in 0.. {
+        let mut writer = blobs.create().await.unwrap();
+        writer.write(pattern(1000, waits)).await.unwrap();
+        let (mut finish, mut left) = (writer.finish(None), waits);
+        // Dropped where it waits for the disk once more than before.
+        let done = poll_fn(|context| match finish.as_mut().poll(context) {
+            Poll::Ready(hash) => Poll::Ready(Some(hash.unwrap())),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => {
+                left -= 1;
+                Poll::Pending
+            }
+        });
+        ended = done.await.is_some();
+        drop(finish);
+        let left_behind = async {
+            while fs::read_dir(folder.path().join("incoming")).unwrap().next().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let gone = tokio::time::timeout(Duration::from_secs(10), left_behind).await;
+        gone.unwrap_or_else(|_| panic!("a file stays where `finish` was dropped at wait {waits}"));
+        if ended {
+            break;
+        }
+    }
+    assert!(ended);
+    for hash in blobs.list().await.unwrap() {
+        blobs.get(hash).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A disk without space, as a small file system of its own; it needs root and Linux, elsewhere the tests say so and end.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -21,7 +22,10 @@ impl SmallDisk {
             .output()
             .is_ok_and(|output| output.status.success());
         if !mounted {
-            println!("skipped: a small file system cannot be mounted here (it needs root)");
+            _ = writeln!(
+                std::io::stderr(),
+                "skipped: a small file system cannot be mounted here (it needs root)"
+            );
             return None;
         }
         Some(Self(folder))

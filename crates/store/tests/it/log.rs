@@ -213,6 +213,35 @@ async fn a_second_opener_is_told_at_once() {
     SqliteLog::open(&path).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_log_in_use_can_be_read_and_not_written() {
+    let folder = TempDir::new().unwrap();
+    let path = path_in(&folder);
+    assert!(SqliteLog::read_only(&path).await.is_err(), "there is none, and none is made");
+    assert!(!path.exists());
+    // Its maker has made the file, and not yet what is in it.
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, b"").unwrap();
+    assert!(SqliteLog::read_only(&path).await.unwrap().is_none());
+    let writer = SqliteLog::open(&path).await.unwrap();
+    writer.take_term(Term(1)).await.unwrap();
+    writer.append(Term(1), Seq(0), block(0)).await.unwrap();
+    let reader = SqliteLog::read_only(&path).await.unwrap().expect("it has blocks");
+    assert_eq!(reader.read(Seq(0), 10).await.unwrap(), [block(0)]);
+    // What is appended meanwhile is seen; the writer is held up by nobody.
+    writer.append(Term(1), Seq(1), block(1)).await.unwrap();
+    assert_eq!((reader.last().await.unwrap(), reader.term().await.unwrap()), (Some(Seq(1)), Term(1)));
+    assert_eq!(reader.append(Term(1), Seq(2), block(2)).await, Err(LogError::Closed));
+    assert_eq!(reader.put("key", Bytes::from_static(b"value")).await, Err(LogError::Closed));
+    reader.close().await;
+    writer.append(Term(1), Seq(2), block(2)).await.unwrap();
+    // A reader does not keep a writer out.
+    writer.close().await;
+    let reader = SqliteLog::read_only(&path).await.unwrap().expect("it has blocks");
+    let writer = SqliteLog::open(&path).await.unwrap();
+    assert_eq!(reader.last().await.unwrap(), writer.last().await.unwrap());
+}
+
 async fn filled(path: &Path) {
     let log = SqliteLog::open(path).await.unwrap();
     log.take_term(Term(1)).await.unwrap();
@@ -243,6 +272,7 @@ async fn a_damaged_file_is_one_clear_line() {
         assert!(matches!(error, LogError::Corrupt { .. }), "{what}: {error:?}");
         let line = error.to_string();
         assert!(line.contains(&path.display().to_string()) && line.contains("move the file away"), "{line}");
+        assert!(!line.contains('\n'), "{line}");
     }
     fs::write(&path, good).unwrap();
     assert_eq!(SqliteLog::open(&path).await.unwrap().last().await.unwrap(), Some(Seq(49)));

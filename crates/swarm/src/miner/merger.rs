@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use wire::{Epoch, Hash, Millis, NodeId, RunId, StageIndex};
 
 use crate::miner::Token;
-use crate::record::Statement;
+use crate::record::{Statement, Traffic};
 use crate::shard::Partition;
 use crate::state::{MergeStep, Phase, State};
 use catch_up::CatchUp;
@@ -181,7 +181,8 @@ impl Merger {
                 if target.wants_word(state, &self.settings.node) && !said && !refused && self.stated.is_none()
                 {
                     let (epoch, states) = (held.epoch, held.states.clone());
-                    let token = self.out.state(Statement::Ready { epoch, states });
+                    let token =
+                        self.out.state(Statement::Ready { epoch, states, traffic: Traffic::default() });
                     self.stated = Some((token, held.clone()));
                 }
             }

@@ -6,7 +6,7 @@ use super::accept::{limit, not_now, number, require};
 use super::work::Cell;
 use super::{MergeStep, Phase, State};
 use crate::limits;
-use crate::record::{Work, WorkItem};
+use crate::record::{Traffic, Work, WorkItem};
 use crate::refusal::Refusal;
 use crate::spec::Pace;
 
@@ -145,11 +145,17 @@ impl State {
                 node.failed += u64::from(hop.failed);
             }
         }
-        self.work.traffic.add(&report.traffic);
-        self.totals.traffic.add(&report.traffic);
+        self.add_traffic(sender, &report.traffic);
         if let Some(node) = self.nodes.get_mut(sender) {
-            node.traffic.add(&report.traffic);
             node.strikes += u64::from(surplus);
+        }
+    }
+
+    pub(super) fn add_traffic(&mut self, sender: &NodeId, traffic: &Traffic) {
+        self.work.traffic.add(traffic);
+        self.totals.traffic.add(traffic);
+        if let Some(node) = self.nodes.get_mut(sender) {
+            node.traffic.add(traffic);
         }
     }
 

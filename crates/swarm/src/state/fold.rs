@@ -160,7 +160,7 @@ impl Fold for State {
             Statement::LeaseRequest { epoch, want } => self.check_lease_request(sender, *epoch, *want),
             Statement::Work(work) => self.check_work(sender, work),
             Statement::Squares { epoch, step, sums } => self.check_squares(sender, *epoch, *step, sums),
-            Statement::Ready { epoch, states } => self.check_ready(node, *epoch, states),
+            Statement::Ready { epoch, states, .. } => self.check_ready(node, *epoch, states),
             Statement::Verdict(verdict) => self.check_verdict(verdict),
             Statement::HeldOut { epoch, loss, tokens } => self.check_held_out(sender, *epoch, *loss, *tokens),
             Statement::Upload(_)
@@ -193,10 +193,11 @@ impl Fold for State {
                     self.work.squares.entry(step).or_default().insert(stage, sums);
                 }
             }
-            Statement::Ready { epoch, states } => {
+            Statement::Ready { epoch, states, traffic } => {
                 if let Some(node) = self.nodes.get_mut(&sender) {
                     node.ready = Some(Ready { epoch, states });
                 }
+                self.add_traffic(&sender, &traffic);
             }
             Statement::Verdict(verdict) => {
                 if let Some(node) = self.nodes.get_mut(&verdict.node) {

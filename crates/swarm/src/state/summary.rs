@@ -86,7 +86,8 @@ pub struct Totals {
 }
 
 impl Traffic {
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds what another report says.
+    pub fn add(&mut self, other: &Self) {
         self.activations = self.activations.saturating_add(other.activations);
         self.activations_full = self.activations_full.saturating_add(other.activations_full);
         self.merge = self.merge.saturating_add(other.merge);

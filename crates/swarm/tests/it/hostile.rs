@@ -433,12 +433,13 @@ fn unequal_weights_are_not_ready() {
     let (mut world, head) = merging(MergeStep::Done);
     let epoch = world.state.work().epoch.next();
     let count = world.state.stage(HEAD).unwrap().wanted.len();
-    let wrong = Statement::Ready { epoch, states: vec![Hash::of(b"wrong"); count] };
+    let wrong =
+        Statement::Ready { epoch, states: vec![Hash::of(b"wrong"); count], traffic: Traffic::default() };
     if world.state.node(&head).unwrap().ready.is_none() {
         assert!(matches!(refused(&mut world, &head, &wrong), Refusal::UnequalState { shard: 0, .. }));
-        let short = Statement::Ready { epoch, states: vec![] };
+        let short = Statement::Ready { epoch, states: vec![], traffic: Traffic::default() };
         assert!(matches!(refused(&mut world, &head, &short), Refusal::Length { .. }));
-        let later = Statement::Ready { epoch: Epoch(9), states: vec![] };
+        let later = Statement::Ready { epoch: Epoch(9), states: vec![], traffic: Traffic::default() };
         assert!(matches!(refused(&mut world, &head, &later), Refusal::WrongEpoch { .. }));
     } else {
         assert!(matches!(refused(&mut world, &head, &wrong), Refusal::Repeated { .. }));

@@ -29,7 +29,8 @@ fn lockstep() -> (World, Vec<NodeId>) {
     for id in world.living() {
         let stage = world.state.node(&id).unwrap().stage.unwrap();
         let states = vec![Hash::of(&stage.0.to_le_bytes())];
-        let ready = say(&mut world, &id, &Statement::Ready { epoch: Epoch(0), states });
+        let ready =
+            say(&mut world, &id, &Statement::Ready { epoch: Epoch(0), states, traffic: Traffic::default() });
         assert!(ready.is_ok() || world.state.phase() == Phase::Training { epoch: Epoch(0) });
     }
     let members: Vec<NodeId> = world.state.epoch_members().iter().map(|work| work.member.node).collect();

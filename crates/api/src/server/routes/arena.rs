@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::App;
 use super::super::auth::Viewer;
+use super::super::params::{Path, Query};
 use super::super::problem::ApiError;
 use super::super::show::{boards, hex};
 use super::{page, parse_key};
@@ -65,7 +66,7 @@ pub(in super::super) struct BoardQuery {
 
 /// The leaderboard over all competitions.
 #[utoipa::path(get, path = "/v1/leaderboard", tag = "arena", params(BoardQuery),
-    responses((status = 200, body = GlobalBoard)))]
+    responses((status = 200, body = GlobalBoard), (status = 400, body = Problem)))]
 pub(in super::super) async fn leaderboard(
     State(app): State<Arc<App>>,
     Query(query): Query<BoardQuery>,

@@ -1,14 +1,13 @@
 //! Blobs under their hash: what specs name, inputs, logs.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arena::record::EntryId;
+use arena::record::{EntryId, PoolItem};
 use arena::state::{Artefact, Round};
 use axum::Json;
 use axum::body::{Body, BodyDataStream};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -19,11 +18,15 @@ use wire::{Hash, Millis, NodeId};
 
 use super::super::App;
 use super::super::auth::{Upload, Viewer};
+use super::super::pace::Pace;
+use super::super::params::{Path, Query};
 use super::super::problem::ApiError;
 use super::parse_hash;
 use crate::host::shared::View;
 use crate::limits;
 use crate::model::{Gated, Problem, UploadAnswer};
+use crate::quota::Uploads;
+use crate::request::RequestError;
 
 /// What an upload is for.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -44,121 +47,154 @@ pub(in super::super) struct PutQuery {
 }
 
 impl App {
-    /// Stores bytes under their hash.
+    /// Stores bytes under their hash. Cut off, it may store what is not counted.
     pub(super) async fn store(&self, hash: Hash, bytes: Bytes) -> Result<(), ApiError> {
-        if self.blobs.has(hash).await? {
-            return Ok(());
+        let mut room = self.space.room(hash);
+        if !self.blobs.has(hash).await? {
+            room.reach(bytes.len() as u64)?;
+            self.blobs.put_at(hash, bytes).await?;
+            room.stored();
         }
-        let len = bytes.len() as u64;
-        self.room(len)?;
-        self.blobs.put_at(hash, bytes).await?;
-        self.stored.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
 
-    fn room(&self, len: u64) -> Result<(), ApiError> {
-        let full = self.stored.load(Ordering::Relaxed).saturating_add(len) > self.blobs_max;
-        if full { Err(ApiError::NoRoom) } else { Ok(()) }
-    }
-
     /// Stores a body chunk by chunk if its hash is the signed one, its length within `limit` and the key's quota, and
-    /// `check` agrees with it.
+    /// `check` agrees with it. A refusal is answered at once, whatever is still to come.
     pub(super) async fn receive(
         &self,
         body: Body,
         upload: Upload,
+        quota: &Mutex<Uploads>,
         limit: u64,
         check: impl FnOnce(u64) -> Result<(), ApiError>,
     ) -> Result<u64, ApiError> {
         let mut chunks = body.into_data_stream();
-        // More than that is not read on, so that nothing would be gained.
-        let short = upload.len.is_none_or(|len| len <= limits::LINGER_BYTES);
-        let taken = self.take(&mut chunks, upload, limit, check).await;
-        if taken.is_err() && short {
-            linger(&mut chunks).await;
+        let taken = self.take(&mut chunks, upload, quota, limit, check).await;
+        if taken.is_err() {
+            self.linger(chunks);
         }
         taken
+    }
+
+    /// Reads on what was refused, within bounds and behind the answer: whoever is still sending would see a broken line,
+    /// not the reason.
+    fn linger(&self, mut chunks: BodyDataStream) {
+        let Ok(turn) = Arc::clone(&self.lingering).try_acquire_owned() else { return };
+        let rest = async move {
+            let _turn = turn;
+            let mut len = 0;
+            while let Some(Ok(chunk)) = chunks.next().await {
+                len += chunk.len() as u64;
+                if len > limits::LINGER_BYTES {
+                    return;
+                }
+            }
+        };
+        // Who sends slower than that is let go.
+        tokio::spawn(tokio::time::timeout(limits::LINGER, rest));
     }
 
     async fn take(
         &self,
         chunks: &mut BodyDataStream,
         upload: Upload,
+        quota: &Mutex<Uploads>,
         limit: u64,
         check: impl FnOnce(u64) -> Result<(), ApiError>,
     ) -> Result<u64, ApiError> {
-        let (hash, key) = (upload.hash, upload.key);
-        if let Some(len) = upload.len {
-            if len > limit {
-                return Err(ApiError::TooLarge { what: "the upload", found: len, limit });
-            }
-            self.room(len)?;
-            self.announced(key, len)?;
+        let (hash, announced) = (upload.hash, upload.len.unwrap_or(0));
+        let bounded = |found: u64| {
+            let what = "the upload";
+            if found > limit { Err(ApiError::TooLarge { what, found, limit }) } else { Ok(()) }
+        };
+        bounded(announced)?;
+        let mut reserved = self.reserve(quota, upload.key, announced)?;
+        let mut room = self.space.room(hash);
+        // A blob that is there is not written again, but whoever names it must have it.
+        let mut writer = None;
+        if !self.blobs.has(hash).await? {
+            room.reach(announced)?;
+            writer = Some(self.blobs.create().await?);
         }
-        let mut len = 0;
-        if let Some(stored) = self.blobs.size(hash).await? {
-            // There already: the body is read to its end, so that the connection stays of use.
-            while let Some(Ok(chunk)) = chunks.next().await {
-                len += chunk.len() as u64;
-                self.upload(key, chunk.len() as u64)?;
-                if len > limit {
-                    return Err(ApiError::TooLarge { what: "the upload", found: len, limit });
-                }
-            }
-            check(stored)?;
-            return Ok(stored);
-        }
-        let mut writer = self.blobs.create().await?;
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|_| ApiError::BadRequest("the upload was cut off".into()))?;
+        let least = limits::UPLOAD_LEAST_BYTES.max(announced / limits::UPLOAD_SPANS);
+        let mut pace = Pace::new(self.upload_stall, least);
+        let (mut len, mut hasher) = (0, blake3::Hasher::new());
+        while let Some(chunk) = pace.next(chunks).await? {
             len += chunk.len() as u64;
-            if len > limit {
-                return Err(ApiError::TooLarge { what: "the upload", found: len, limit });
+            bounded(len)?;
+            reserved.came(chunk.len() as u64)?;
+            match &mut writer {
+                Some(writer) => {
+                    room.reach(len)?;
+                    writer.write(chunk).await?;
+                }
+                None => _ = hasher.update(&chunk),
             }
-            self.room(len)?;
-            self.upload(key, chunk.len() as u64)?;
-            writer.write(chunk).await?;
         }
         check(len)?;
-        writer.finish(Some(hash)).await?;
-        self.stored.fetch_add(len, Ordering::Relaxed);
+        match writer {
+            Some(writer) => {
+                let store = async move {
+                    writer.finish(Some(hash)).await?;
+                    room.stored();
+                    Ok(())
+                };
+                self.to_the_end(store).await?;
+            }
+            None if hasher.finalize() != hash.0 => return Err(RequestError::Body.into()),
+            None => {}
+        }
+        self.brought.lock().unwrap_or_else(PoisonError::into_inner).note(upload.key, hash);
         Ok(len)
     }
 }
 
-/// Reads on what was refused, within bounds: whoever is still sending would see a broken line, not the reason.
-async fn linger(chunks: &mut BodyDataStream) {
-    let rest = async {
-        let mut len = 0;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            len += chunk.len() as u64;
-            if len > limits::LINGER_BYTES {
-                return;
-            }
-        }
-    };
-    // Who sends slower than that is let go.
-    drop(tokio::time::timeout(limits::LINGER, rest).await);
-}
-
-/// Whether nothing in the arena is kept from anybody by this hash: the code of an entry before it is revealed, or what a
-/// live round draws its inputs from.
+/// Whether nothing in the arena is kept from anybody by this hash: the code of an entry before it is revealed, or what
+/// rounds of a running competition draw their inputs from.
 fn is_free(view: &View, hash: &Hash, at: Millis) -> bool {
     let codes = view.index.codes.get(hash).into_iter().flatten();
     let revealed = |entry: &EntryId| view.state.gate(*entry, Artefact::Code, None, at).is_ok();
-    let mut rounds = view.state.competitions().values().flat_map(|found| found.live.values());
-    codes.into_iter().all(revealed) && !rounds.any(|round| round.pool.iter().any(|item| item.hash == *hash))
+    codes.into_iter().all(revealed) && !view.index.keeps(hash)
 }
 
 impl App {
+    /// Checks a round's pool: judges can fetch every item, and nobody can know one, as everybody knows the samples that specs
+    /// name, what else they name, and the inputs of rounds that are over.
+    pub(super) async fn pool_is_sealed(&self, items: &[PoolItem]) -> Result<(), ApiError> {
+        let (lists, open): (Vec<Hash>, Option<Hash>) = {
+            let view = self.shared.view();
+            let open = items.iter().find(|item| may_read(&view, &item.hash, None, self.now()));
+            (sample_lists(&view, self.now()), open.map(|item| item.hash))
+        };
+        if let Some(item) = open {
+            return Err(ApiError::KnownInput { item: item.short() });
+        }
+        for list in lists {
+            let samples = self.samples_of(list).await?;
+            // A list opens nothing that is kept, so it makes nothing known either: else whoever lists what was named before and
+            // not drawn would spoil every later pool.
+            let view = self.shared.view();
+            let known =
+                |item: &&PoolItem| samples.contains(&item.hash) && is_free(&view, &item.hash, self.now());
+            if let Some(item) = items.iter().find(known) {
+                return Err(ApiError::KnownInput { item: item.hash.short() });
+            }
+        }
+        for item in items {
+            if !self.blobs.has(item.hash).await? {
+                let item = item.hash.short();
+                return Err(ApiError::BadRequest(format!(
+                    "upload item {item} of the pool first: judges could not fetch it"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a blob is listed in the samples that a spec names. Whoever opens a competition writes that list, so it
     /// opens nothing that the arena keeps from others.
     async fn is_sample(&self, hash: &Hash) -> Result<bool, ApiError> {
-        let lists: Vec<Hash> = {
-            let view = self.shared.view();
-            let specs = view.state.competitions().values().filter_map(|found| found.spec.inputs.samples);
-            specs.filter(|list| may_read(&view, list, None, self.now())).collect()
-        };
+        let lists = sample_lists(&self.shared.view(), self.now());
         for list in lists {
             if self.samples_of(list).await?.contains(hash) {
                 return Ok(is_free(&self.shared.view(), hash, self.now()));
@@ -187,6 +223,12 @@ impl App {
         known.insert(list, Arc::clone(&found));
         Ok(found)
     }
+}
+
+/// Manifests of samples that everybody may read.
+fn sample_lists(view: &View, at: Millis) -> Vec<Hash> {
+    let specs = view.state.competitions().values().filter_map(|found| found.spec.inputs.samples);
+    specs.filter(|list| may_read(view, list, None, at)).collect()
 }
 
 /// Whether a blob is for this viewer: everybody's, or an input of a round that the judge judges.
@@ -240,7 +282,7 @@ pub(super) async fn stream(app: &App, hash: Hash) -> Result<Response, ApiError> 
 /// Stores a blob under its hash, which the signature names.
 #[utoipa::path(put, path = "/v1/blobs", tag = "blobs", params(PutQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 200, body = UploadAnswer), (status = 401, body = Problem), (status = 403, body = Problem),
+    responses((status = 200, body = UploadAnswer), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
         (status = 413, body = Problem), (status = 429, body = Problem), (status = 507, body = Problem)))]
 pub(in super::super) async fn put(
     State(app): State<Arc<App>>,
@@ -264,10 +306,14 @@ pub(in super::super) async fn put(
     let limit = match allowed {
         Ok(limit) => limit,
         Err(refused) => {
-            linger(&mut body.into_data_stream()).await;
+            app.linger(body.into_data_stream());
             return Err(refused);
         }
     };
-    let bytes = app.receive(body, upload, limit, |_| Ok(())).await?;
+    let quota = match query.purpose {
+        Purpose::Log => &app.logs,
+        Purpose::Competition => &app.uploads,
+    };
+    let bytes = app.receive(body, upload, quota, limit, |_| Ok(())).await?;
     Ok(Json(UploadAnswer { hash: upload.hash.to_string(), bytes }))
 }

@@ -5,21 +5,22 @@ use std::sync::Arc;
 use arena::spec::{CompetitionId, Kind, Source};
 use arena::state::{Competition as Found, Status};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::super::App;
 use super::super::auth::Viewer;
+use super::super::params::{Path, Query};
 use super::super::problem::ApiError;
 use super::super::show::{self, boards, hex};
 use super::{find, find_round, page};
 use crate::host::shared::View;
 use crate::model::{
     Board, Competition, CompetitionPage, Gated, InputFile, Inputs, Notes, Pagination, PointsAnswer, Problem,
-    Round, RoundPage,
+    RegisteredPage, Round, RoundPage,
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -28,16 +29,35 @@ use crate::model::{
 pub(in super::super) struct ListQuery {
     /// Part of the name or title.
     name: Option<String>,
-    /// `codec` or `program`.
-    kind: Option<String>,
-    /// `pending`, `active` or `completed`.
-    state: Option<String>,
+    /// Of which kind.
+    #[param(inline)]
+    kind: Option<KindWord>,
+    /// In which state. `completed` also shows those that are over.
+    #[param(inline)]
+    state: Option<StatusWord>,
     /// Also those that are over. Default: no.
     show_completed: Option<bool>,
     /// First row.
     start_idx: Option<u64>,
     /// Rows, 1 to 200.
     count: Option<u32>,
+}
+
+/// A kind of competition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum KindWord {
+    Codec,
+    Program,
+}
+
+/// How far a competition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum StatusWord {
+    Pending,
+    Active,
+    Completed,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,11 +70,18 @@ pub(in super::super) struct PageQuery {
     count: Option<u32>,
 }
 
-fn status_name(status: Status) -> &'static str {
+fn status_word(status: Status) -> StatusWord {
     match status {
-        Status::Pending => "pending",
-        Status::Active => "active",
-        Status::Completed => "completed",
+        Status::Pending => StatusWord::Pending,
+        Status::Active => StatusWord::Active,
+        Status::Completed => StatusWord::Completed,
+    }
+}
+
+fn kind_word(kind: Kind) -> KindWord {
+    match kind {
+        Kind::Codec => KindWord::Codec,
+        Kind::Program => KindWord::Program,
     }
 }
 
@@ -64,25 +91,24 @@ fn found<'a>(view: &'a View, id: &CompetitionId) -> Result<&'a Found, ApiError> 
 
 /// Competitions: those with the highest rewards first, then the newest; those that are over last.
 #[utoipa::path(get, path = "/v1/competitions", tag = "competitions", params(ListQuery),
-    responses((status = 200, body = CompetitionPage)))]
+    responses((status = 200, body = CompetitionPage), (status = 400, body = Problem)))]
 pub(in super::super) async fn list(
     State(app): State<Arc<App>>,
     Query(query): Query<ListQuery>,
-    _viewer: Viewer,
+    Viewer(viewer): Viewer,
 ) -> Json<CompetitionPage> {
     let at = app.now();
     let view = app.shared.view();
-    let over = query.show_completed.unwrap_or(false) || query.state.as_deref() == Some("completed");
+    let over = query.show_completed.unwrap_or(false) || query.state == Some(StatusWord::Completed);
     let needle = query.name.as_deref().map(str::to_lowercase);
     let wanted = |found: &&Found| {
         let spec = &found.spec;
-        let kind = if spec.kind == Kind::Codec { "codec" } else { "program" };
         let called = |needle: &String| {
             spec.name.to_lowercase().contains(needle) || spec.title.to_lowercase().contains(needle)
         };
         (over || found.completed_at.is_none())
-            && query.state.as_deref().is_none_or(|state| state == status_name(found.status()))
-            && query.kind.as_deref().is_none_or(|wanted| wanted == kind)
+            && query.state.is_none_or(|state| state == status_word(found.status()))
+            && query.kind.is_none_or(|kind| kind == kind_word(spec.kind))
             && needle.as_ref().is_none_or(called)
     };
     let mut all: Vec<&Found> = view.state.competitions().values().filter(wanted).collect();
@@ -92,7 +118,8 @@ pub(in super::super) async fn list(
         (found.completed_at.is_some(), std::cmp::Reverse((emissions, found.created_at)), found.id)
     });
     let (start, count) = page(query.start_idx, query.count);
-    let rows = all.iter().skip(start as usize).take(count).map(|found| show::competition(&view, found, at));
+    let rows =
+        all.iter().skip(start as usize).take(count).map(|found| show::competition(&view, found, viewer, at));
     let rows: Vec<Competition> = rows.collect();
     let pagination = Pagination::of(start, rows.len(), all.len());
     Json(CompetitionPage { competitions: rows, pagination })
@@ -105,11 +132,30 @@ pub(in super::super) async fn list(
 pub(in super::super) async fn one(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    _viewer: Viewer,
+    Viewer(viewer): Viewer,
 ) -> Result<Json<Competition>, ApiError> {
     let view = app.shared.view();
     let id = find(&view, &name)?;
-    Ok(Json(show::competition(&view, found(&view, &id)?, app.now())))
+    Ok(Json(show::competition(&view, found(&view, &id)?, viewer, app.now())))
+}
+
+/// Keys that may enter a competition by registration, ascending; none where every key may.
+#[utoipa::path(get, path = "/v1/competitions/{competition}/registered", tag = "competitions",
+    params(("competition" = String, Path, description = "Id, first digits of the id, or name"), PageQuery),
+    responses((status = 200, body = RegisteredPage), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(in super::super) async fn registered(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Query(query): Query<PageQuery>,
+    _viewer: Viewer,
+) -> Result<Json<RegisteredPage>, ApiError> {
+    let view = app.shared.view();
+    let id = find(&view, &name)?;
+    let all = &found(&view, &id)?.registered;
+    let (start, count) = page(query.start_idx, query.count);
+    let keys: Vec<String> = all.iter().skip(start as usize).take(count).map(hex).collect();
+    let pagination = Pagination::of(start, keys.len(), all.len());
+    Ok(Json(RegisteredPage { keys, pagination }))
 }
 
 /// The spec in its canonical form: its hash is the competition's id.
@@ -130,7 +176,7 @@ pub(in super::super) async fn spec(
 /// Rounds, newest first.
 #[utoipa::path(get, path = "/v1/competitions/{competition}/rounds", tag = "competitions",
     params(("competition" = String, Path, description = "Id, first digits of the id, or name"), PageQuery),
-    responses((status = 200, body = RoundPage), (status = 404, body = Problem)))]
+    responses((status = 200, body = RoundPage), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(in super::super) async fn rounds(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -171,7 +217,7 @@ pub(in super::super) async fn round(
 #[utoipa::path(get, path = "/v1/competitions/{competition}/rounds/{round}/board", tag = "competitions",
     params(("competition" = String, Path, description = "Id, first digits of the id, or name"),
         ("round" = String, Path, description = "Number, `current` or `last`"), PageQuery),
-    responses((status = 200, body = Board), (status = 403, body = Gated), (status = 404, body = Problem)))]
+    responses((status = 200, body = Board), (status = 400, body = Problem), (status = 403, body = Gated), (status = 404, body = Problem)))]
 pub(in super::super) async fn round_board(
     State(app): State<Arc<App>>,
     Path((name, round)): Path<(String, String)>,
@@ -196,7 +242,7 @@ pub(in super::super) async fn round_board(
 #[utoipa::path(get, path = "/v1/competitions/{competition}/rounds/{round}/inputs", tag = "competitions",
     params(("competition" = String, Path, description = "Id, first digits of the id, or name"),
         ("round" = String, Path, description = "Number, `current` or `last`"), PageQuery),
-    responses((status = 200, body = Inputs), (status = 403, body = Gated), (status = 404, body = Problem)))]
+    responses((status = 200, body = Inputs), (status = 400, body = Problem), (status = 403, body = Gated), (status = 404, body = Problem)))]
 pub(in super::super) async fn inputs(
     State(app): State<Arc<App>>,
     Path((name, round)): Path<(String, String)>,
@@ -237,7 +283,7 @@ pub(in super::super) async fn inputs(
 /// The competition's leaderboard: each key's best row of the newest judged round.
 #[utoipa::path(get, path = "/v1/competitions/{competition}/leaderboard", tag = "competitions",
     params(("competition" = String, Path, description = "Id, first digits of the id, or name"), PageQuery),
-    responses((status = 200, body = Board), (status = 404, body = Problem)))]
+    responses((status = 200, body = Board), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(in super::super) async fn leaderboard(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -249,8 +295,9 @@ pub(in super::super) async fn leaderboard(
     let found = found(&view, &id)?;
     let (start, count) = page(query.start_idx, query.count);
     let all = found.leaderboard();
-    let rows: Vec<_> =
-        all.iter().skip(start as usize).take(count).map(|row| boards::row(&view.state, row)).collect();
+    let at = app.now();
+    let rows = all.iter().skip(start as usize).take(count);
+    let rows: Vec<_> = rows.map(|row| boards::paid_row(&view, found, row, at)).collect();
     let pagination = Pagination::of(start, rows.len(), all.len());
     let last = found.last_judged();
     Ok(Json(Board {
@@ -272,7 +319,7 @@ pub(in super::super) async fn scores(
 ) -> Result<Json<PointsAnswer>, ApiError> {
     let view = app.shared.view();
     let id = find(&view, &name)?;
-    Ok(Json(PointsAnswer { points: boards::points(found(&view, &id)?) }))
+    Ok(Json(PointsAnswer { points: boards::points(&view.state, found(&view, &id)?) }))
 }
 
 /// Announcements of a competition, newest first.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arena::State as Fold;
 use arena::record::{Derived, Record, Statement};
 use arena::spec::{CompetitionId, CompetitionSpec};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use futures_util::{Stream, stream as streams};
@@ -17,12 +17,13 @@ use wire::{Head, Seq};
 
 use super::super::App;
 use super::super::auth::Viewer;
+use super::super::params::Query;
 use super::super::problem::ApiError;
 use super::super::show::{hex, step_name};
 use super::find;
 use crate::host::shared::Told;
 use crate::limits;
-use crate::model::{Event, EventKind, Time};
+use crate::model::{Event, EventKind, Problem, Time};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -50,7 +51,7 @@ struct Feed {
 
 /// Events as they happen, as server-sent events whose data are JSON.
 #[utoipa::path(get, path = "/v1/events", tag = "arena", params(EventsQuery),
-    responses((status = 200, body = Event, content_type = "text/event-stream")))]
+    responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 400, body = Problem)))]
 pub(in super::super) async fn stream(
     State(app): State<Arc<App>>,
     Query(query): Query<EventsQuery>,
@@ -171,6 +172,18 @@ fn tell(state: &Fold, record: &Record) -> Option<Event> {
                 text: Some(text),
                 ..new(EventKind::Announced)
             }),
+            Statement::Register { competition, keys, enter } => {
+                let words = if enter { "may enter" } else { "may enter no more" };
+                Some(Event {
+                    competition_id: Some(hex(competition)),
+                    key: Some(hex(envelope.sender)),
+                    text: Some(format!("{} keys {words}", keys.len())),
+                    ..new(EventKind::Registered)
+                })
+            }
+            Statement::Describe { entry: id, about } => {
+                Some(Event { text: Some(about.title), ..entry(EventKind::Described, id)? })
+            }
             _ => None,
         },
         Record::Derived(derived) => match derived {

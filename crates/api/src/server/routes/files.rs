@@ -8,7 +8,7 @@ use arena::spec::Form;
 use arena::state::{Artefact, Entry, EntryState, Role};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -18,10 +18,11 @@ use wire::{Hash, NodeId};
 
 use super::super::App;
 use super::super::auth::{Upload, Viewer};
+use super::super::params::{Path, Query};
 use super::super::problem::ApiError;
 use super::super::show::detail::{METADATA, Shown, code_name, detail, log_name};
 use super::super::show::round_of;
-use super::{blobs, parse_hash};
+use super::{blobs, find, parse_hash, parse_key};
 use crate::host::Opening;
 use crate::host::shared::{View, decode_one};
 use crate::limits;
@@ -79,7 +80,7 @@ impl App {
             let at = self.now();
             let view = self.shared.view();
             let entry = view.state.entry(EntryId(id)).ok_or_else(|| ApiError::no_entry(id))?;
-            let mut answer = detail(&view.state, entry, &shown, viewer, at, units);
+            let mut answer = detail(&view, entry, &shown, viewer, at, units);
             answer.entrusted = self.custody.has(&entry.seal);
             answer
         };
@@ -106,12 +107,16 @@ impl App {
         let leased =
             viewer.is_some_and(|judge| state.leases_of(judge).any(|(_, lease)| lease.entry == entry.id));
         if !leased {
-            let gate = state.gate(entry.id, Artefact::Code, viewer, self.now());
+            let gate = view.index.code_gate(state, entry, viewer, self.now());
             let word = round_of(state, &entry.competition, entry.round).0;
             gate.map_err(|gate| ApiError::Gated(gate, Some(word)))?;
         }
-        let missing = ApiError::NotFound { what: "opened code of submission", name: id.to_string() };
-        let code = entry.code.ok_or(missing)?;
+        let missing = || ApiError::NotFound { what: "opened code of submission", name: id.to_string() };
+        let code = entry.code.ok_or_else(missing)?;
+        // Whoever seals the hash of what rounds are still drawn from does not get it as its own code.
+        if !leased && view.index.keeps(&code.hash) {
+            return Err(missing());
+        }
         Ok((entry.clone(), code.hash))
     }
 
@@ -151,6 +156,25 @@ impl App {
         Ok(self.blobs.get(*log).await?)
     }
 
+    async fn code_page(
+        &self,
+        id: u64,
+        viewer: Option<NodeId>,
+        query: &LinesQuery,
+    ) -> Result<CodePage, ApiError> {
+        let (entry, _) = self.code_of(&self.shared.view(), id, viewer)?;
+        let name = code_name(entry.form);
+        let bytes = self.file(id, name, viewer).await?;
+        let page = lines(id, name, &bytes, query);
+        Ok(CodePage {
+            submission_id: id,
+            version: entry.version,
+            form: entry.form.name().to_owned(),
+            submit_at: Time(entry.submitted_at),
+            page,
+        })
+    }
+
     fn result_gate(&self, id: u64, viewer: Option<NodeId>) -> Result<(), ApiError> {
         let view = self.shared.view();
         let entry = view.state.entry(EntryId(id)).ok_or_else(|| ApiError::no_entry(id))?;
@@ -163,25 +187,67 @@ impl App {
 /// Code of an entry, line by line. Its maker sees it at once, everybody else when the gate opens.
 #[utoipa::path(get, path = "/v1/submissions/{id}/code", tag = "submissions",
     params(("id" = u64, Path, description = "Id of the entry"), LinesQuery),
-    responses((status = 200, body = CodePage), (status = 403, body = Gated), (status = 404, body = Problem)))]
+    responses((status = 200, body = CodePage), (status = 400, body = Problem), (status = 403, body = Gated), (status = 404, body = Problem)))]
 pub(in super::super) async fn code(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,
     Query(query): Query<LinesQuery>,
     Viewer(viewer): Viewer,
 ) -> Result<Json<CodePage>, ApiError> {
-    let (entry, _) = app.code_of(&app.shared.view(), id, viewer)?;
-    let name = code_name(entry.form);
-    let bytes = app.file(id, name, viewer).await?;
-    let page = lines(id, name, &bytes, &query);
-    let form = entry.form.name().to_owned();
-    Ok(Json(CodePage { version: entry.version, form, submit_at: Time(entry.submitted_at), page }))
+    app.code_page(id, viewer, &query).await.map(Json)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct VersionQuery {
+    /// Round.
+    round: u32,
+    /// Key of its maker, 64 hexadecimal digits.
+    entrant: String,
+    /// The maker's counter; 0: automatic.
+    version: u32,
+    /// First line, from 0; with `reverse` counted from the end.
+    start_idx: Option<u64>,
+    /// Lines, 1 to 5000.
+    count: Option<u32>,
+    /// Pages from the end backwards; lines stay in their order.
+    reverse: Option<bool>,
+}
+
+/// Code by round, key and version instead of by id.
+#[utoipa::path(get, path = "/v1/competitions/{competition}/code", tag = "submissions",
+    params(("competition" = String, Path, description = "Id, first digits of the id, or name"), VersionQuery),
+    responses((status = 200, body = CodePage), (status = 400, body = Problem), (status = 403, body = Gated), (status = 404, body = Problem)))]
+pub(in super::super) async fn code_of_version(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Query(query): Query<VersionQuery>,
+    Viewer(viewer): Viewer,
+) -> Result<Json<CodePage>, ApiError> {
+    let VersionQuery { round, entrant, version, start_idx, count, reverse } = query;
+    let key = parse_key(&entrant)?;
+    let id = {
+        let view = app.shared.view();
+        let competition = find(&view, &name)?;
+        let made = view.state.entrants().get(&key);
+        let all = made.into_iter().flat_map(|made| made.entries.iter().chain(&made.automatic));
+        let is = |entry: &&Entry| {
+            entry.competition == competition && entry.round.0 == round && entry.version == version
+        };
+        let found = all.filter_map(|id| view.state.entry(*id)).find(is).map(|entry| entry.id.0);
+        found.ok_or_else(|| ApiError::NotFound {
+            what: "submission",
+            name: format!("of {} in round {round}, version {version}", key.short()),
+        })?
+    };
+    app.code_page(id, viewer, &LinesQuery { start_idx, count, reverse }).await.map(Json)
 }
 
 /// Files of an entry, and which of them the viewer may read.
 #[utoipa::path(get, path = "/v1/submissions/{id}/files", tag = "submissions",
     params(("id" = u64, Path, description = "Id of the entry")),
-    responses((status = 200, body = FileList), (status = 404, body = Problem)))]
+    responses((status = 200, body = FileList), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(in super::super) async fn list(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,
@@ -194,7 +260,7 @@ pub(in super::super) async fn list(
 #[utoipa::path(get, path = "/v1/submissions/{id}/files/{name}", tag = "submissions",
     params(("id" = u64, Path, description = "Id of the entry"),
         ("name" = String, Path, description = "Name of the file"), LinesQuery),
-    responses((status = 200, body = FilePage), (status = 403, body = Gated), (status = 404, body = Problem)))]
+    responses((status = 200, body = FilePage), (status = 400, body = Problem), (status = 403, body = Gated), (status = 404, body = Problem)))]
 pub(in super::super) async fn page(
     State(app): State<Arc<App>>,
     Path((id, name)): Path<(u64, String)>,
@@ -209,7 +275,7 @@ pub(in super::super) async fn page(
 #[utoipa::path(get, path = "/v1/submissions/{id}/raw/{name}", tag = "submissions",
     params(("id" = u64, Path, description = "Id of the entry"),
         ("name" = String, Path, description = "Name of the file")),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 403, body = Gated),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 400, body = Problem), (status = 403, body = Gated),
         (status = 404, body = Problem)))]
 pub(in super::super) async fn raw(
     State(app): State<Arc<App>>,
@@ -233,7 +299,7 @@ pub(in super::super) async fn raw(
 #[utoipa::path(put, path = "/v1/submissions/{id}/code", tag = "submissions",
     params(("id" = u64, Path, description = "Id of the entry"), SealQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 200, body = UploadAnswer), (status = 401, body = Problem), (status = 409, body = Problem),
+    responses((status = 200, body = UploadAnswer), (status = 400, body = Problem), (status = 401, body = Problem), (status = 409, body = Problem),
         (status = 429, body = Problem)))]
 pub(in super::super) async fn upload_code(
     State(app): State<Arc<App>>,
@@ -262,7 +328,7 @@ pub(in super::super) async fn upload_code(
         }
         (entry.clone(), competition.map_or(0, |found| found.spec.submission.bytes_max))
     };
-    let bytes = app.receive(body, upload, limit, |bytes| {
+    let bytes = app.receive(body, upload, &app.uploads, limit, |bytes| {
         let seal = entry_seal(&entry.competition, &entry.entrant, entry.form, &upload.hash, bytes, &salt);
         if seal == entry.seal {
             Ok(())

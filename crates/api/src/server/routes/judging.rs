@@ -5,13 +5,14 @@ use std::sync::Arc;
 use arena::record::{Control, Input, Step};
 use arena::state::{Job, Slot};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use wire::{Hash, Millis, NodeId};
 
 use super::super::App;
 use super::super::auth::{Authored, Known};
+use super::super::params::{Path, Query};
 use super::super::problem::ApiError;
 use super::super::show::{hex, role, round_of};
 use super::{find, find_round, parse_hash, parse_key, patience};
@@ -33,7 +34,7 @@ pub(in super::super) struct WorkQuery {
 
 /// What the judge who asks has to do now: nonces to bind or open, leases to judge, bind or show.
 #[utoipa::path(get, path = "/v1/judge/work", tag = "judging", params(WorkQuery),
-    responses((status = 200, body = WorkAnswer), (status = 401, body = Problem), (status = 403, body = Problem)))]
+    responses((status = 200, body = WorkAnswer), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)))]
 pub(in super::super) async fn work(
     State(app): State<Arc<App>>,
     Query(query): Query<WorkQuery>,
@@ -63,11 +64,8 @@ pub(in super::super) async fn work(
 fn due(view: &View, judge: NodeId) -> WorkAnswer {
     let state = &view.state;
     let mut nonces = Vec::new();
-    let mut queued = 0;
     for competition in state.competitions().values() {
         for round in competition.live.values() {
-            let (settled, jobs) = round.progress();
-            queued += (jobs - settled) as u64;
             let due = match (round.step, round.nonces.get(&judge)) {
                 (Step::Open | Step::Pooling, None) => Due::Bind,
                 (Step::Drawing, Some(nonce)) if nonce.opened.is_none() => Due::Open,
@@ -97,7 +95,7 @@ fn due(view: &View, judge: NodeId) -> WorkAnswer {
             })
         })
         .collect();
-    let wanted = state.wanted(judge);
+    let (wanted, queued) = (state.wanted(judge), state.queued(judge));
     let said = serde_json::to_vec(&(&nonces, &leases, wanted)).unwrap_or_default();
     WorkAnswer { mark: Hash::of(&said).short(), nonces, leases, wanted, queued }
 }

@@ -1,12 +1,13 @@
 //! Statements in, the log out.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
+use arena::Fold as _;
 use arena::record::{Input, STATEMENT_KIND, Statement};
 use arena::spec::CompetitionSpec;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use ledger::fold::Unfit;
@@ -16,6 +17,7 @@ use wire::{Envelope, Seq};
 
 use super::super::App;
 use super::super::auth::{Viewer, read};
+use super::super::params::Query;
 use super::super::problem::ApiError;
 use crate::limits;
 use crate::model::{BatchAnswer, Problem, StatementAnswer};
@@ -83,7 +85,7 @@ pub(in super::super) async fn batch(
 }
 
 impl App {
-    /// Checks what the fold cannot: rates, and that judges can fetch the code.
+    /// Checks what the fold cannot: rates, that judges can fetch code and inputs, that nobody else could before.
     async fn examined(&self, envelope: &Envelope) -> Result<Statement, ApiError> {
         // A signature that does not verify must not use up somebody's rate.
         envelope.verify(&self.run()).map_err(|error| ApiError::from(Unfit::from(error)))?;
@@ -93,12 +95,37 @@ impl App {
         }
         let statement: Statement = wire::from_bytes(&envelope.body)
             .map_err(|error| ApiError::from(Unfit::Malformed { reason: error.to_string() }))?;
+        // The hash alone does not do: it is public once another has opened the same code.
         if let Statement::Unseal { entry, code, .. } = &statement
-            && !self.blobs.has(*code).await?
+            && !self.brought.lock().unwrap_or_else(PoisonError::into_inner).has(envelope.sender, *code)
         {
             return Err(ApiError::BadRequest(format!(
                 "upload the code of entry {entry} first: judges could not fetch it"
             )));
+        }
+        if let Statement::Open { spec } = &statement
+            && let Ok(spec) = CompetitionSpec::parse(spec)
+        {
+            for (key, hash) in spec.files() {
+                if !self.blobs.has(hash).await? {
+                    return Err(ApiError::BadRequest(format!(
+                        "upload what the spec names first ({key} = {hash}: shoal arena open SPEC --with FILE): judges could not fetch it"
+                    )));
+                }
+            }
+        }
+        if let Statement::Pool { competition, round, items } = &statement {
+            {
+                let view = self.shared.view();
+                let state = &view.state;
+                // What was accepted is acknowledged again.
+                if state.last(&envelope.sender).is_some_and(|last| last.hash == envelope.hash()) {
+                    return Ok(statement);
+                }
+                // First whether this key may name it: nobody else hears what is stored here, or makes the host look.
+                state.may_pool(envelope.sender, competition, *round, items)?;
+            }
+            self.pool_is_sealed(items).await?;
         }
         Ok(statement)
     }
@@ -133,7 +160,7 @@ pub(in super::super) struct LogQuery {
 /// The log, signed and hash-chained: a header, then each block behind its length. Everybody can fold it and compare.
 /// Blocks with verdicts of rounds that are not over come when those are.
 #[utoipa::path(get, path = "/v1/log", tag = "statements", params(LogQuery),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream")))]
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 400, body = Problem)))]
 pub(in super::super) async fn log(
     State(app): State<Arc<App>>,
     Query(query): Query<LogQuery>,

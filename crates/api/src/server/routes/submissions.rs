@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arena::about::About;
 use arena::record::{EntryId, RoundNumber, Statement, entry_seal};
 use arena::spec::Form;
 use arena::state::Entry;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use serde::Deserialize;
@@ -17,6 +18,7 @@ use wire::{Hash, NodeId};
 
 use super::super::App;
 use super::super::auth::{Authored, Viewer};
+use super::super::params::{Path, Query};
 use super::super::problem::ApiError;
 use super::super::show::{self, hex};
 use super::{find, page};
@@ -25,7 +27,7 @@ use crate::host::shared::View;
 use crate::host::{Opening, state_under, ward};
 use crate::limits;
 use crate::model::{
-    Filter, Pagination, Problem, Sort, Submission, SubmissionDetail, SubmissionPage, Submitted,
+    self, Filter, Pagination, Problem, Sort, Submission, SubmissionDetail, SubmissionPage, Submitted,
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,7 +52,7 @@ pub(in super::super) struct ListQuery {
 
 /// Entries, filtered, sorted and paged. Scores show where the viewer may know them.
 #[utoipa::path(get, path = "/v1/submissions", tag = "submissions", params(ListQuery),
-    responses((status = 200, body = SubmissionPage), (status = 404, body = Problem)))]
+    responses((status = 200, body = SubmissionPage), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(in super::super) async fn list(
     State(app): State<Arc<App>>,
     Query(query): Query<ListQuery>,
@@ -62,7 +64,7 @@ pub(in super::super) async fn list(
     let (ids, total) = select(&view, &query, viewer, start as usize, count)?;
     let entries = ids.iter().filter_map(|id| view.state.entry(*id));
     let rows: Vec<Submission> =
-        entries.map(|entry| show::submission(&view.state, entry, viewer, at)).collect();
+        entries.map(|entry| show::submission(&view.state, &view.index, entry, viewer, at)).collect();
     let pagination = Pagination::of(start, rows.len(), total);
     Ok(Json(SubmissionPage { submissions: rows, pagination }))
 }
@@ -207,7 +209,7 @@ pub(in super::super) struct DetailQuery {
 /// One entry with all that is known of it.
 #[utoipa::path(get, path = "/v1/submissions/{id}", tag = "submissions",
     params(("id" = u64, Path, description = "Id of the entry"), DetailQuery),
-    responses((status = 200, body = SubmissionDetail), (status = 404, body = Problem)))]
+    responses((status = 200, body = SubmissionDetail), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(in super::super) async fn one(
     State(app): State<Arc<App>>,
     Path(id): Path<u64>,
@@ -230,7 +232,7 @@ pub(in super::super) async fn by_seal(
     let view = app.shared.view();
     let entry = view.state.entry_of_seal(&seal);
     let entry = entry.ok_or_else(|| ApiError::NotFound { what: "seal", name: seal.short() })?;
-    Ok(Json(show::submission(&view.state, entry, viewer, app.now())))
+    Ok(Json(show::submission(&view.state, &view.index, entry, viewer, app.now())))
 }
 
 /// Code in the clear, from somebody whose key is not of the arena's kind.
@@ -250,6 +252,9 @@ pub(in super::super) struct HandIn {
     parents: Vec<u64>,
     /// Payment, where one is due.
     receipt: Option<String>,
+    /// What the entry is, for people.
+    #[serde(default)]
+    about: model::About,
 }
 
 /// Enters code signed by Epistula. The host seals it, keeps it and opens it after close: whoever does this trusts the
@@ -275,6 +280,9 @@ pub(in super::super) async fn hand_in(
         "wasm" => Form::Component,
         _ => Form::Native,
     };
+    let model::About { title, note, language, licence, link } = asked.about.clone();
+    let about = About { title, note, language, licence, link };
+    about.check()?;
     let competition = find(&app.shared.view(), &asked.competition_id)?;
     let receipt = asked.receipt.as_deref().map(super::parse_hash).transpose()?;
     let key = ward(&app.key, &hotkey);
@@ -287,18 +295,34 @@ pub(in super::super) async fn hand_in(
     if bytes > limit {
         return Err(ApiError::TooLarge { what: "the code", found: bytes, limit });
     }
-    // The code is durable before the entry is: what was accepted can be opened.
-    app.upload(signed.key, bytes)?;
-    app.store(hash, code).await?;
     let parents = asked.parents.into_iter().map(EntryId).collect();
     let statement = Statement::Submit { competition, seal, form, parents, receipt };
-    app.custody.keep(seal, Opening { code: hash, bytes, salt }).await?;
-    if let Err(refusal) = state_under(&app, &key, &statement).await.ok_or(ApiError::Busy)? {
-        app.custody.forget(&seal).await?;
-        return Err(refusal.into());
+    let enter = {
+        let (app, key) = (Arc::clone(&app), key.clone());
+        async move {
+            let mut reserved = app.reserve(&app.uploads, signed.key, bytes)?;
+            // The code is durable before the entry is: what was accepted can be opened.
+            app.store(hash, code).await?;
+            reserved.came(bytes)?;
+            app.custody.keep(seal, Opening { code: hash, bytes, salt }).await?;
+            if let Err(refusal) = state_under(&app, &key, &statement).await.ok_or(ApiError::Busy)? {
+                app.custody.forget(&seal).await?;
+                return Err(refusal.into());
+            }
+            Ok(())
+        }
+    };
+    app.to_the_end(enter).await?;
+    let made = app.shared.view().state.entry_of_seal(&seal).map(|entry| entry.id).ok_or(ApiError::Busy)?;
+    if !about.is_empty() {
+        // The entry stands; words that the host could not say for it now do not undo it.
+        let described = state_under(&app, &key, &Statement::Describe { entry: made, about }).await;
+        if !matches!(described, Some(Ok(_))) {
+            tracing::warn!(entry = made.0, "an entry's description was not taken");
+        }
     }
     let view = app.shared.view();
-    let entry = view.state.entry_of_seal(&seal).ok_or(ApiError::Busy)?;
+    let entry = view.state.entry(made).ok_or(ApiError::Busy)?;
     Ok(Json(Submitted {
         submission_id: entry.id.0,
         round_number: entry.round.0,

@@ -7,6 +7,7 @@ use arena::state::{
 use wire::{Millis, NodeId};
 
 use super::{day, hex, role};
+use crate::host::shared::View;
 use crate::model::{self, Mode, Time};
 
 /// Entries of a profile's competition that are listed.
@@ -38,6 +39,7 @@ pub(crate) fn row(state: &State, row: &BoardRow) -> model::BoardEntry {
         entrant: hex(row.entrant),
         version: entry.map_or(0, |entry| entry.version),
         role: entry.map_or(model::EntryRole::Challenger, |entry| role(entry.role)),
+        title: state.about(row.entry).map_or(String::new(), |about| about.title.clone()),
         score: row.scoring.score.score,
         raw_score: row.scoring.score.raw,
         compression_ratio: figures.map(|figures| figures.ratio),
@@ -46,6 +48,27 @@ pub(crate) fn row(state: &State, row: &BoardRow) -> model::BoardEntry {
         bytes_per_s: row.scoring.bytes_per_s,
         echo_of: row.echo_of.map(|entry| entry.0),
         submitted_at: Time(entry.map_or(Millis(0), |entry| entry.submitted_at)),
+        daily_percent: None,
+        submissions_count: None,
+        join_date: None,
+    }
+}
+
+/// A row of a competition's leaderboard, with what its key earns.
+pub(crate) fn paid_row(
+    view: &View,
+    found: &Competition,
+    board_row: &BoardRow,
+    at: Millis,
+) -> model::BoardEntry {
+    let daily = earned_days(found.daily(board_row.entrant, at)) * 100.0;
+    let lists = view.index.competitions.get(&found.id);
+    let made = lists.and_then(|lists| lists.entrants.get(&board_row.entrant));
+    model::BoardEntry {
+        daily_percent: Some(daily),
+        submissions_count: Some(made.map_or(0, |(count, _)| *count)),
+        join_date: made.map(|(_, first)| Time(*first)),
+        ..row(&view.state, board_row)
     }
 }
 
@@ -60,12 +83,13 @@ pub(crate) fn pareto(summary: &RoundSummary) -> Vec<model::Pareto> {
     summary.pareto().into_iter().map(point).collect()
 }
 
-pub(crate) fn points(found: &Competition) -> Vec<model::ScorePointRow> {
+pub(crate) fn points(state: &State, found: &Competition) -> Vec<model::ScorePointRow> {
     let point = |point: arena::state::ScorePoint| model::ScorePointRow {
         date: Time(point.at),
         round_number: point.round.0,
         submission_id: point.best.entry.0,
         entrant: hex(point.best.entrant),
+        version: state.entry(point.best.entry).map_or(0, |entry| entry.version),
         score: point.best.scoring.score.score,
         raw_score: point.best.scoring.score.raw,
     };

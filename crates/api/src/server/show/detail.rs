@@ -2,12 +2,13 @@
 
 use arena::State;
 use arena::measure::{CodecItem, Measures, Outcome, ProgramItem, Verdict};
-use arena::rule::{Direction, Scoring};
+use arena::rule::{Direction, Facts, Rule, Scoring};
 use arena::spec::{Form, Kind};
 use arena::state::{Artefact, Entry, EntryState, Role};
-use wire::{Millis, NodeId};
+use wire::{Hash, Millis, NodeId};
 
 use super::{direction_name, hex, results, round_of, submission};
+use crate::host::shared::View;
 use crate::model::{self, FileKind};
 
 /// Version of the metrics' layout.
@@ -40,7 +41,7 @@ pub(crate) const METADATA: &str = "metadata.json";
 
 /// Everything but sizes of files, which the blobs know. `shown` is what the log says of the entry; gates are asked here.
 pub(crate) fn detail(
-    state: &State,
+    View { state, index }: &View,
     entry: &Entry,
     shown: &[Shown],
     viewer: Option<NodeId>,
@@ -55,19 +56,24 @@ pub(crate) fn detail(
     files.push(file(
         FileKind::Code,
         code_name(entry.form).to_owned(),
-        entry.code.is_some() && open(Artefact::Code),
+        entry.code.is_some() && index.code_gate(state, entry, viewer, at).is_ok(),
     ));
     let logs = open(Artefact::Log);
     if logs {
         files.extend(shown.iter().map(|shown| file(FileKind::Log, log_name(shown.lease), true)));
     }
-    let summary = results.flatten().map_or_else(Vec::new, |scoring| metrics(state, entry, scoring));
+    let mut summary = results.flatten().map_or_else(Vec::new, |scoring| metrics(state, entry, scoring));
+    if results.flatten().is_some() {
+        let spec = state.competition(&entry.competition).map(|found| &found.spec);
+        summary.extend(super::account::metrics(shown, spec.map_or(0, |spec| spec.judges.tolerance_ppm)));
+    }
     let judgements: Vec<model::JudgementView> = match results {
-        Some(_) => shown.iter().map(|shown| judgement(state, shown, units)).collect(),
+        Some(_) => shown.iter().map(|shown| judgement(state, entry, shown, units)).collect(),
         None => Vec::new(),
     };
     model::SubmissionDetail {
-        submission: submission(state, entry, viewer, at),
+        submission: submission(state, index, entry, viewer, at),
+        about: state.about(entry.id).cloned().map(about),
         seal: hex(entry.seal),
         code_hash: entry.code.map(|code| hex(code.hash)),
         code_bytes: entry.code.map(|code| code.bytes),
@@ -90,6 +96,11 @@ pub(crate) fn detail(
     }
 }
 
+fn about(said: arena::about::About) -> model::About {
+    let arena::about::About { title, note, language, licence, link } = said;
+    model::About { title, note, language, licence, link }
+}
+
 /// Scores of the baseline in the entry's round.
 fn baseline<'a>(state: &'a State, entry: &Entry) -> Option<&'a Scoring> {
     let competition = state.competition(&entry.competition)?;
@@ -103,9 +114,11 @@ fn baseline<'a>(state: &'a State, entry: &Entry) -> Option<&'a Scoring> {
 
 /// What the numbers allow: no flag without what it promises.
 fn capabilities(summary: &[model::Metric], judgements: &[model::JudgementView]) -> Vec<String> {
+    let measured = judgements.iter().any(|found| found.failure.is_none());
     let flags = [
         ("baseline_comparison", summary.iter().any(|metric| metric.baseline_value.is_some())),
-        ("score_distribution", judgements.iter().any(|found| found.failure.is_none())),
+        ("score_distribution", measured),
+        ("outcome_breakdown", measured),
         ("runtime_breakdown", judgements.iter().any(|found| found.wall_task_time_s.is_some())),
     ];
     flags.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_owned()).collect()
@@ -156,20 +169,21 @@ fn metrics(state: &State, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric
     rows.into_iter().flatten().collect()
 }
 
-fn judgement(state: &State, shown: &Shown, units: bool) -> model::JudgementView {
+fn judgement(state: &State, entry: &Entry, shown: &Shown, units: bool) -> model::JudgementView {
     let Shown { judge, lease, verdict } = shown;
     let (mut inputs_hash, mut outputs_hash, mut rows, mut failed) = (None, None, Vec::new(), None);
     match &verdict.outcome {
         Outcome::Failed(failure) => {
-            failed = Some(model::Failed { kind: format!("{failure:?}"), message: failure.to_string() });
+            failed = Some(model::Failed {
+                kind: format!("{failure:?}"),
+                message: failure.to_string(),
+                reason: verdict.account.reason.clone(),
+            });
         }
         Outcome::Measured { inputs, outputs, measures } => {
             (inputs_hash, outputs_hash) = (Some(hex(inputs)), Some(hex(outputs)));
-            if units {
-                rows = match measures {
-                    Measures::Codec(items) => (0..).zip(items).map(codec_unit).collect(),
-                    Measures::Program(items) => (0..).zip(items).map(program_unit).collect(),
-                };
+            if let Some(found) = state.competition(&entry.competition).filter(|_| units) {
+                rows = unit_rows(&found.spec.rule(), measures, inputs_of(state, entry));
             }
         }
     }
@@ -186,30 +200,114 @@ fn judgement(state: &State, shown: &Shown, units: bool) -> model::JudgementView 
         inputs: inputs_hash,
         outputs: outputs_hash,
         log: hex(verdict.log),
+        metrics: verdict.account.metrics.iter().map(super::account::metric).collect(),
+        usage: (&verdict.account.usage).into(),
+        machine: (&verdict.account.machine).into(),
         units: rows,
     }
 }
 
-fn codec_unit((index, item): (u32, &CodecItem)) -> model::Unit {
-    model::Unit {
-        index,
-        original_bytes: Some(item.original_bytes),
-        compressed_bytes: Some(item.compressed_bytes),
-        similarity: Some(item.similarity_ppb as f64 / 1e9),
-        exact: Some(item.exact),
-        objective: None,
-        fuel: item.fuel,
+/// Hashes of the inputs of an entry's round, in their order: once everybody may know them, and where they come from a pool.
+fn inputs_of<'a>(state: &'a State, entry: &Entry) -> &'a [Hash] {
+    if state.inputs_gate(&entry.competition, entry.round).is_err() {
+        return &[];
     }
+    let summaries = state.competition(&entry.competition).map(|found| &found.summaries);
+    let mut rounds = summaries.into_iter().flatten().rev();
+    rounds.find(|summary| summary.round == entry.round).map_or(&[], |summary| &summary.items)
 }
 
-fn program_unit((index, item): (u32, &ProgramItem)) -> model::Unit {
+/// One row per input. Whether an input failed is asked of the rule itself, on that input alone.
+fn unit_rows(rule: &Rule, measures: &Measures, inputs: &[Hash]) -> Vec<model::Unit> {
+    let failed = |one: &Measures| {
+        rule.judge(&Facts { measures: one, code_bytes: 0, wall: None, baseline_ns: None }).failed_items > 0
+    };
+    let rows: Vec<model::Unit> = match measures {
+        Measures::Codec(items) => {
+            let row = |(index, item): (u32, &CodecItem)| {
+                codec_unit(index, item, failed(&Measures::Codec(vec![*item])))
+            };
+            (0..).zip(items).map(row).collect()
+        }
+        Measures::Program(items) => {
+            let row = |(index, item): (u32, &ProgramItem)| {
+                program_unit(index, item, failed(&Measures::Program(vec![*item])))
+            };
+            (0..).zip(items).map(row).collect()
+        }
+    };
+    let labels = inputs.iter().map(|input| Some(hex(input))).chain(std::iter::repeat(None));
+    rows.into_iter().zip(labels).map(|(row, label)| model::Unit { label, ..row }).collect()
+}
+
+fn unit(index: u32, outcome: &str, fuel: u64) -> model::Unit {
     model::Unit {
+        id: format!("input-{index}"),
+        kind: "instance".to_owned(),
         index,
+        label: None,
+        outcome: outcome.to_owned(),
         original_bytes: None,
         compressed_bytes: None,
         similarity: None,
         exact: None,
-        objective: item.objective_nano.map(|nano| nano as f64 / 1e9),
-        fuel: item.fuel,
+        objective: None,
+        fuel,
+    }
+}
+
+fn codec_unit(index: u32, item: &CodecItem, failed: bool) -> model::Unit {
+    let outcome = match (failed, item.exact) {
+        (true, _) => "failed",
+        (false, true) => "exact",
+        (false, false) => "lossy",
+    };
+    model::Unit {
+        original_bytes: Some(item.original_bytes),
+        compressed_bytes: Some(item.compressed_bytes),
+        similarity: Some(item.similarity_ppb as f64 / 1e9),
+        exact: Some(item.exact),
+        ..unit(index, outcome, item.fuel)
+    }
+}
+
+fn program_unit(index: u32, item: &ProgramItem, failed: bool) -> model::Unit {
+    let outcome = if failed { "failed" } else { "answered" };
+    let objective = item.objective_nano.map(|nano| nano as f64 / 1e9);
+    model::Unit { objective, ..unit(index, outcome, item.fuel) }
+}
+
+#[cfg(test)]
+mod tests {
+    use arena::rule::info;
+
+    use super::*;
+
+    #[test]
+    fn units_say_what_became_of_each_input() {
+        let item = |similarity_ppb, exact| CodecItem {
+            original_bytes: 100,
+            compressed_bytes: 50,
+            similarity_ppb,
+            exact,
+            fuel: 7,
+        };
+        let items = [item(1_000_000_000, true), item(995_000_000, false), item(400_000_000, false)];
+        let rule = info("shoal-link-1").unwrap().rule;
+        let rows = unit_rows(&rule, &Measures::Codec(items.to_vec()), &[Hash([7; 32])]);
+        let told: Vec<(&str, &str)> = rows.iter().map(|row| (&row.id[..], &row.outcome[..])).collect();
+        assert_eq!(told, [("input-0", "exact"), ("input-1", "lossy"), ("input-2", "failed")]);
+        assert_eq!(rows[0].label, Some(hex(Hash([7; 32]))));
+        assert_eq!((rows[1].label.as_ref(), rows[1].kind.as_str(), rows[1].fuel), (None, "instance", 7));
+        // Where every bit counts, what is only near has failed.
+        let exact = info("apex-2025-12-04").unwrap().rule;
+        assert_eq!(unit_rows(&exact, &Measures::Codec(items.to_vec()), &[])[1].outcome, "failed");
+        // Answers of hosts of before are read, too.
+        let mut old = serde_json::to_value(&rows[0]).unwrap();
+        for name in ["id", "type", "label", "outcome"] {
+            assert!(old.as_object_mut().unwrap().remove(name).is_some(), "{name}");
+        }
+        let old: model::Unit = serde_json::from_value(old).unwrap();
+        assert_eq!((old.index, old.id.as_str()), (0, ""));
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Index {
     stage: StageIndex,
     blobs: Arc<dyn Blobs>,
     entries: Mutex<Vec<Entry>>,
+    /// Held while the file is written: the newest entries are written last.
+    writing: tokio::sync::Mutex<()>,
 }
 
 impl Index {
@@ -44,7 +46,8 @@ impl Index {
     pub(super) fn open(folder: &Path, stage: StageIndex, blobs: Arc<dyn Blobs>) -> Self {
         let path = folder.join("states");
         let entries = std::fs::read(&path).ok().and_then(|bytes| wire::from_bytes(&bytes).ok());
-        Self { path, stage, blobs, entries: Mutex::new(entries.unwrap_or_default()) }
+        let entries = Mutex::new(entries.unwrap_or_default());
+        Self { path, stage, blobs, entries, writing: tokio::sync::Mutex::default() }
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -138,6 +141,7 @@ impl Index {
     }
 
     async fn replace(&self, change: impl FnOnce(&mut Vec<Entry>)) {
+        let _writing = self.writing.lock().await;
         let bytes = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             change(&mut entries);

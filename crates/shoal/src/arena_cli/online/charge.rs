@@ -1,17 +1,20 @@
 //! Verbs of those who open competitions, and of those in charge of the arena.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use api::Client;
 use api::model::{AdmitJudge, PaymentEntry, StatementAnswer};
-use arena::record::{PoolItem, RoundNumber, Statement};
-use arena::spec::{CompetitionId, CompetitionSpec};
+use arena::record::Statement;
+use arena::spec::{CompetitionId, CompetitionSpec, Source};
 use clap::Args;
 use serde_json::json;
 use wire::{Hash, NodeId};
 
 use super::Where;
+use super::sets::{self, Checked, Known, Published};
+use crate::arena_cli::pin_runtime;
 use crate::failure::bad_input;
 
 #[derive(Args, Debug)]
@@ -23,6 +26,14 @@ pub(crate) struct OpenArgs {
     /// Files that the spec names by their hash: baseline, generator, samples, environment. Uploaded first.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     with: Vec<PathBuf>,
+    /// Folder or object-store prefix (http, https, s3, gs) with the samples and manifest.csv: each is checked against its hash
+    /// and uploaded, and the spec's `inputs.samples` set to them.
+    #[arg(long, value_name = "PLACE")]
+    samples: Option<String>,
+    /// Folder or prefix that rounds are to be drawn from (`shoal arena pool NAME PLACE`): checked now, not uploaded. Nothing of
+    /// it may be among the samples.
+    #[arg(long, value_name = "PLACE")]
+    pool: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -42,6 +53,19 @@ pub(crate) struct AnnounceArgs {
     /// In which competition. Default: to the whole arena.
     #[arg(short, long)]
     competition: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RegisterArgs {
+    #[command(flatten)]
+    at: Where,
+    /// Name, id, or first digits of the id.
+    competition: String,
+    /// Keys, or lists with a key in each line (`@FILE`). Default: print those that are registered.
+    keys: Vec<String>,
+    /// Take them off the list instead: what they entered stays.
+    #[arg(long, requires = "keys")]
+    remove: bool,
 }
 
 #[derive(Args, Debug)]
@@ -79,20 +103,6 @@ pub(crate) struct PaidArgs {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct PoolArgs {
-    #[command(flatten)]
-    at: Where,
-    /// Name, id, or first digits of the id.
-    competition: String,
-    /// Files that are the items, or a list with `HASH` or `HASH,OPERATOR` in each line (`@FILE`). Files are uploaded.
-    #[arg(required = true)]
-    items: Vec<String>,
-    /// Round. Default: the one that awaits its pool.
-    #[arg(long)]
-    round: Option<u32>,
-}
-
-#[derive(Args, Debug)]
 pub(crate) struct UploadArgs {
     #[command(flatten)]
     at: Where,
@@ -101,7 +111,7 @@ pub(crate) struct UploadArgs {
     files: Vec<PathBuf>,
 }
 
-fn accepted(answer: &StatementAnswer, words: &str, json: bool) -> Result<String> {
+pub(super) fn accepted(answer: &StatementAnswer, words: &str, json: bool) -> Result<String> {
     Ok(if json { serde_json::to_string(answer)? } else { format!("{words} (block {})", answer.block) })
 }
 
@@ -115,7 +125,7 @@ pub(super) async fn id_of(client: &Client, name: &str) -> Result<CompetitionId> 
     found.id.parse().with_context(|| format!("the host gave {:?} as an id", found.id))
 }
 
-async fn put(client: &Client, path: &Path) -> Result<(Hash, u64)> {
+pub(super) async fn put(client: &Client, path: &Path) -> Result<(Hash, u64)> {
     let answer = client.put_blob("competition", read(path)?.into()).await;
     let answer = answer.with_context(|| format!("uploading {}", path.display()))?;
     Ok((answer.hash.parse().context("the host gave no hash")?, answer.bytes))
@@ -124,17 +134,65 @@ async fn put(client: &Client, path: &Path) -> Result<(Hash, u64)> {
 pub(super) async fn open(args: &OpenArgs, json: bool) -> Result<String> {
     let shown = args.spec.display().to_string();
     let text = String::from_utf8(read(&args.spec)?).map_err(|_| bad_input(format!("{shown} is not text")))?;
-    let spec = CompetitionSpec::parse(&text).with_context(|| shown)?;
+    let mut spec = CompetitionSpec::parse(&text).with_context(|| shown.clone())?;
+    let samples = match &args.samples {
+        Some(place) => Some(Checked::read(place, spec.kind, &Known::default()).await?),
+        None => None,
+    };
+    pin_runtime(&mut spec);
+    // What is wrong is told before anything is uploaded.
+    if let Some(manifest) = samples.as_ref().map(Checked::manifest).transpose()? {
+        let manifest = Hash::of(manifest.as_bytes());
+        if spec.inputs.samples.replace(manifest).is_some_and(|said| said != manifest) {
+            return Err(bad_input(format!(
+                "{shown} names other samples than --samples holds ({manifest}): leave one of them out"
+            )));
+        }
+    }
     let client = args.at.signer().await?;
+    if let Some(place) = &args.pool {
+        pool_fits(&spec, place, samples.as_ref(), client.id()?).await?;
+    }
     for path in &args.with {
         put(&client, path).await?;
     }
+    let published = match &samples {
+        Some(samples) => Some(samples.publish(&client).await?),
+        None => None,
+    };
     let answer = client.state(&Statement::Open { spec: spec.canonical() }).await?;
     if json {
-        let row = json!({ "competition": spec.id().to_string(), "name": spec.name, "block": answer.block });
+        let samples = published.map(|published| {
+            let hash = published.manifest.to_string();
+            json!({ "manifest": hash, "items": published.items, "bytes": published.bytes })
+        });
+        let id = spec.id().to_string();
+        let row = json!({ "competition": id, "name": spec.name, "block": answer.block, "samples": samples });
         return Ok(row.to_string());
     }
-    Ok(format!("competition {} {}", spec.name, spec.id()))
+    let mut text = format!("competition {} {}", spec.name, spec.id());
+    if let Some(Published { manifest, items, bytes }) = published {
+        _ = write!(text, "\n{items} samples, {bytes} bytes, manifest {manifest}");
+    }
+    Ok(text)
+}
+
+/// Whether rounds could be drawn from a data set, told before anybody enters.
+async fn pool_fits(
+    spec: &CompetitionSpec,
+    place: &str,
+    samples: Option<&Checked>,
+    own: NodeId,
+) -> Result<()> {
+    if spec.inputs.source != Source::Pool {
+        return Err(bad_input(
+            "--pool: the spec says that a generator makes the inputs: inputs.source = \"pool\"",
+        ));
+    }
+    let known = samples.map_or_else(Known::default, Checked::known);
+    let pool = Checked::read(place, spec.kind, &known).await?;
+    pool.unknown_to(&known)?;
+    sets::enough(spec, pool.items.iter().map(|ready| ready.operator().unwrap_or(own)))
 }
 
 pub(super) async fn end(args: &EndArgs, json: bool) -> Result<String> {
@@ -152,6 +210,78 @@ pub(super) async fn announce(args: &AnnounceArgs, json: bool) -> Result<String> 
     };
     let answer = client.state(&Statement::Announce { competition, text: args.text.clone() }).await?;
     accepted(&answer, "announced", json)
+}
+
+/// Keys named one by one and in lists.
+fn keys_of(named: &[String]) -> Result<Vec<NodeId>> {
+    let parse = |text: &str, place: &str| {
+        let key: Result<NodeId, wire::id::ParseIdError> = text.parse();
+        key.map_err(|error| bad_input(format!("{place}{text:?} is no key: {error}")))
+    };
+    let mut keys = Vec::new();
+    for name in named {
+        let Some(list) = name.strip_prefix('@') else {
+            keys.push(parse(name, "")?);
+            continue;
+        };
+        let text = read(Path::new(list))?;
+        for (number, line) in (1..).zip(String::from_utf8_lossy(&text).lines()) {
+            let line = line.trim();
+            if !line.is_empty() && !line.starts_with('#') {
+                keys.push(parse(line, &format!("{list}, line {number}: "))?);
+            }
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
+
+pub(super) async fn register(args: &RegisterArgs, json: bool) -> Result<String> {
+    if args.keys.is_empty() {
+        return registered(&args.at.client().await?, &args.competition, json).await;
+    }
+    let keys = keys_of(&args.keys)?;
+    let client = args.at.signer().await?;
+    let competition = id_of(&client, &args.competition).await?;
+    let enter = !args.remove;
+    let (mut block, mut repeated) = (None, None);
+    for part in keys.chunks(arena::limits::REGISTER_KEYS_MAX) {
+        let statement = Statement::Register { competition, keys: part.to_vec(), enter };
+        match client.state(&statement).await {
+            Ok(answer) => block = Some(answer.block),
+            // A part of a long list that an earlier try got through: the rest may still say something.
+            Err(error) if error.reason() == Some("repeated") => repeated = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let (None, Some(error)) = (block, repeated) {
+        return Err(error.into());
+    }
+    let count = keys.len();
+    if json {
+        return Ok(json!({ "keys": count, "enter": enter, "block": block }).to_string());
+    }
+    Ok(format!("{count} keys {}", if enter { "may enter" } else { "may enter no more" }))
+}
+
+async fn registered(client: &Client, name: &str, json: bool) -> Result<String> {
+    let found = client.competition(name).await?;
+    if !found.by_registration && !json {
+        return Ok("every key may enter here".to_owned());
+    }
+    let mut keys: Vec<String> = Vec::new();
+    loop {
+        let page = client.registered(&found.id, keys.len() as u64, api::limits::PAGE_MAX).await?;
+        keys.extend(page.keys);
+        if !page.pagination.has_more {
+            break;
+        }
+    }
+    if json {
+        return Ok(json!({ "by_registration": found.by_registration, "keys": keys }).to_string());
+    }
+    Ok(if keys.is_empty() { "no key is registered yet".to_owned() } else { keys.join("\n") })
 }
 
 pub(super) async fn admit(args: &AdmitArgs, json: bool) -> Result<String> {
@@ -185,47 +315,4 @@ pub(super) async fn upload(args: &UploadArgs, json: bool) -> Result<String> {
         });
     }
     Ok(lines.join("\n"))
-}
-
-pub(super) async fn pool(args: &PoolArgs, json: bool) -> Result<String> {
-    let client = args.at.signer().await?;
-    let competition = id_of(&client, &args.competition).await?;
-    let own = client.id()?;
-    let mut items: Vec<PoolItem> = Vec::new();
-    for item in &args.items {
-        let Some(list) = item.strip_prefix('@') else {
-            let (hash, _) = put(&client, Path::new(item)).await?;
-            items.push(PoolItem { hash, operator: own });
-            continue;
-        };
-        let text = read(Path::new(list))?;
-        for (number, line) in (1..).zip(String::from_utf8_lossy(&text).lines()) {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let (hash, operator) = line.split_once(',').unwrap_or((line, ""));
-            let wrong = |what: String| bad_input(format!("{list}, line {number}: {what}"));
-            let hash =
-                hash.trim().parse().map_err(|error: wire::id::ParseIdError| wrong(error.to_string()))?;
-            let operator = match operator.trim() {
-                "" => own,
-                key => key.parse().map_err(|error: wire::id::ParseIdError| wrong(error.to_string()))?,
-            };
-            items.push(PoolItem { hash, operator });
-        }
-    }
-    items.sort_unstable();
-    items.dedup_by_key(|item| item.hash);
-    let round = if let Some(round) = args.round {
-        round
-    } else {
-        let rounds = client.rounds(&competition.to_string(), 0, 20).await?.rounds;
-        let waiting = rounds.iter().find(|round| round.state == "pooling");
-        let words = "no round awaits its pool now: it does after it closed (name one with --round)";
-        waiting.ok_or_else(|| bad_input(words))?.round_number
-    };
-    let count = items.len();
-    let answer = client.state(&Statement::Pool { competition, round: RoundNumber(round), items }).await?;
-    accepted(&answer, &format!("{count} items for round {round}"), json)
 }

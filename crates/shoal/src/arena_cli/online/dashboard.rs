@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api::client::SubmissionQuery;
+use api::model::Notes;
 use api::{Client, ClientError};
 use clap::Args;
-use dash::{Answer, COMPETITIONS, Dash, Key, LINES, PAGE, Scene, Wish};
+use dash::{Answer, BOARD, COMPETITIONS, Dash, Key, LINES, PAGE, Scene, Wish};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -63,8 +64,12 @@ async fn show(client: &Arc<Client>, terminal: &mut ratatui::DefaultTerminal) -> 
     let mut ticks = tokio::time::interval(TICK);
     let mut stale = false;
     let mut refreshed = tokio::time::Instant::now();
+    // When the host is asked for events again, after it was away. Keys and answers do not wait for that.
+    let mut listen_from = refreshed;
     ask(client, wishes, &answers);
     loop {
+        let size = terminal.size()?;
+        dash.resize(size.width, size.height);
         terminal.draw(|frame| dash::draw(frame, &Scene { dash: &dash, now: client.now() }))?;
         let wishes = tokio::select! {
             key = keys.recv() => match key {
@@ -73,10 +78,14 @@ async fn show(client: &Arc<Client>, terminal: &mut ratatui::DefaultTerminal) -> 
                 None => return Ok(()),
             },
             Some(answer) = answered.recv() => dash.answer(answer),
-            event = events.next() => {
+            event = async {
+                tokio::time::sleep_until(listen_from).await;
+                events.next().await
+            } => {
                 stale = true;
-                if event.is_err() {
-                    tokio::time::sleep(REFRESH).await;
+                match event {
+                    Ok(event) => dash.happened(&event),
+                    Err(_) => listen_from = tokio::time::Instant::now() + REFRESH,
                 }
                 Vec::new()
             },
@@ -170,12 +179,30 @@ async fn grant(client: &Client, wish: Wish) -> Result<Option<Answer>, ClientErro
             let page = client.submissions(&query).await?;
             Answer::Submissions(wanted, Box::new(page))
         }
-        Wish::Submission { id } => Answer::Submission(Box::new(client.submission(id, false).await?)),
-        Wish::File { id, name, start } => {
-            Answer::File(id, Box::new(client.file(id, &name, start, LINES).await?))
+        Wish::Board { competition, start } => {
+            let board = Box::new(client.board(&competition, start, BOARD).await?);
+            Answer::Board { competition, start, board }
         }
+        Wish::News { competition: None } => {
+            Answer::News { competition: None, own: Notes { notes: Vec::new() }, arena: client.notes().await? }
+        }
+        Wish::News { competition: Some(id) } => {
+            let (own, arena) = tokio::try_join!(client.competition_notes(&id), client.notes())?;
+            Answer::News { competition: Some(id), own, arena }
+        }
+        Wish::Submission { id } => Answer::Submission(Box::new(client.submission(id, false).await?)),
+        Wish::File { id, name, start } => match client.file(id, &name, start, LINES).await {
+            Err(ClientError::Gated { gate }) => Answer::Gated { id, name, gate: Box::new(gate) },
+            other => Answer::File(id, Box::new(other?)),
+        },
         Wish::Download { id, name, path, overwrite } => {
             let bytes = client.raw(id, &name).await?;
+            // Only the bytes tell an archive; a path that somebody wrote stays as it is.
+            let path = if path == dash::proposed_path(id, &name) {
+                dash::proposed_path(id, dash::file_name(&name, &bytes))
+            } else {
+                path
+            };
             match save(Path::new(&path), &bytes, overwrite) {
                 Ok(()) => Answer::Downloaded(path),
                 Err(_) if !overwrite && Path::new(&path).exists() => Answer::Exists { id, name, path },

@@ -38,10 +38,12 @@ pub(crate) struct HostArgs {
     /// Bytes of all blobs after which uploads are refused (`64G`).
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "64G")]
     blobs_max: u64,
-    /// Bytes that one key may upload in 24 hours, a judge's logs of verdicts too; the host and the arena's owners may upload
-    /// what there is room for.
+    /// Bytes that one key may upload in 24 hours; the host and the arena's owners may upload what there is room for.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "16G")]
     upload_quota: u64,
+    /// Bytes of verdicts' logs that one judge may upload in 24 hours, beside its key's quota.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "16G")]
+    log_quota: u64,
 }
 
 fn judge(text: &str) -> Result<(NodeId, String), String> {
@@ -66,6 +68,8 @@ pub(crate) async fn run(args: &HostArgs, json: bool) -> Result<ExitCode> {
         judges: args.judge.clone(),
         blobs_max: args.blobs_max,
         upload_quota: args.upload_quota,
+        log_quota: args.log_quota,
+        upload_stall: api::limits::UPLOAD_STALL,
     };
     let host = Host::open(parts).await?;
     let listener = TcpListener::bind(args.bind)
@@ -119,6 +123,6 @@ fn spec(args: &HostArgs, key: &SigningKey) -> Result<ArenaSpec> {
         let name = toml::Value::String(name);
         ArenaSpec::parse(&format!("name = {name}\nowners = [\"{owner}\"]\n"))?
     };
-    std::fs::write(&kept, spec.canonical())?;
+    api::judge::write(&kept, spec.canonical().as_bytes())?;
     Ok(spec)
 }

@@ -5,11 +5,16 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use api::model::{
-    Board, Competition, CompetitionPage, EntryRole, FileKind, GlobalBoard, Limits, Notes, Pagination,
-    PointsAnswer, Profile, Receipts, RoundPage, SubmissionDetail, SubmissionPage, Time,
+    About, Board, Competition, CompetitionPage, EntryRole, Failed, FileKind, GlobalBoard, JudgementView,
+    Limits, Notes, Pagination, PointsAnswer, Profile, Receipts, RoundPage, SubmissionDetail, SubmissionPage,
+    Time,
 };
+use data_encoding::BASE64;
 use serde::Serialize;
 use wire::Millis;
+
+/// Characters of a title in a row.
+const TITLE_CHARS: usize = 40;
 
 fn as_json(value: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string(value)?)
@@ -40,6 +45,20 @@ fn left(now: Millis, at: Time) -> String {
         3600..86_400 => format!("in {} h {} min", s / 3600, s / 60 % 60),
         _ => format!("in {} d {} h", s / 86_400, s / 3600 % 24),
     }
+}
+
+/// A span of seconds in its two largest units, without what is nought.
+fn span(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    let (large, small) = match s {
+        0..60 => return format!("{s} s"),
+        60..3600 => ((60, "min"), (1, "s")),
+        3600..86_400 => ((3600, "h"), (60, "min")),
+        _ => ((86_400, "d"), (3600, "h")),
+    };
+    let rest = s % large.0 / small.0;
+    let rest = if rest == 0 { String::new() } else { format!(" {rest} {}", small.1) };
+    format!("{} {}{rest}", s / large.0, large.1)
 }
 
 pub(super) fn competitions(page: &CompetitionPage, json: bool) -> Result<String> {
@@ -86,6 +105,15 @@ pub(super) fn competition(
     };
     row("takeover", format!("{} % over the top{test}", found.takeover_percent));
     row("admitted", format!("{}, up to {} bytes", found.forms.join(", "), found.bytes_max));
+    if found.by_registration {
+        let you = match found.may_enter {
+            Some(true) => ", yours among them",
+            Some(false) => ", yours is not: ask the opener to register it",
+            None => "",
+        };
+        row("registered", format!("{} keys{you}", found.registered));
+        row("opener", found.opener.clone());
+    }
     row("inputs", found.items.to_string());
     row("limits", limits(found));
     if found.fee > 0 {
@@ -93,7 +121,9 @@ pub(super) fn competition(
     }
     row("entries", format!("{} of {} keys", found.total_submissions, found.active_entrants));
     if let Some(name) = &found.baseline {
-        row("baseline", format!("{name}, raw {}", number(found.baseline_raw_score)));
+        let failed =
+            if found.baseline_valid == Some(false) { ": it failed in the newest judged round" } else { "" };
+        row("baseline", format!("{name}, raw {}{failed}", number(found.baseline_raw_score)));
     }
     match &found.top {
         Some(top) => row(
@@ -115,6 +145,26 @@ pub(super) fn competition(
             ),
         );
     }
+    // Without a share of the arena's rewards nobody is paid anything.
+    for payee in found.payees.iter().filter(|_| found.weight_percent > 0.0) {
+        let raised = match payee.raised_percent {
+            0.0 => String::new(),
+            raised => format!("; it has raised the bar by {raised:.2} %"),
+        };
+        row(
+            "paid",
+            format!("{} {:.2} % of what is not burned{raised}", short(&payee.entrant), payee.share_percent),
+        );
+    }
+    for bounty in &found.bounties {
+        let state = match (&bounty.entrant, bounty.rounds_left) {
+            (None, _) => "open".to_owned(),
+            (Some(entrant), 0) => format!("{} reached it, paid in full", short(entrant)),
+            (Some(entrant), left) => format!("{} reached it, rounds left: {left}", short(entrant)),
+        };
+        let share = format!("{:.2} % of what is not burned", bounty.share_percent);
+        row("bounty", format!("raw {}: {share} for {} rounds; {state}", bounty.raw_score, bounty.rounds));
+    }
     if let Some(samples) = &found.samples {
         row("samples", format!("{samples}: shoal arena samples -c {} -o FOLDER", found.name));
     }
@@ -127,6 +177,8 @@ pub(super) fn competition(
     if !found.doc_url.is_empty() {
         row("page", found.doc_url.clone());
     }
+    let (round, delay) = (span(found.round_length_in_days * 86_400.0), span(found.code_delay_s as f64));
+    row("rounds", format!("of {round}; code is shown {delay} after one"));
     if let Some(next) = found.next_round_at {
         row("next round", format!("opens {next} ({})", left(now, next)));
     }
@@ -213,6 +265,21 @@ pub(super) fn receipts(found: &Receipts, json: bool) -> Result<String> {
     Ok(if rows.is_empty() { "no payment is left".to_owned() } else { rows.join("\n") })
 }
 
+/// A competition's canonical spec.
+pub(super) fn spec(text: &str, json: bool) -> String {
+    if json { serde_json::json!({ "spec": text }).to_string() } else { text.trim_end().to_owned() }
+}
+
+/// A whole file as JSON: its text, or base64 of what is no text.
+pub(super) fn raw(name: &str, bytes: &[u8]) -> String {
+    let content = match std::str::from_utf8(bytes) {
+        Ok(text) => ("text", text.to_owned()),
+        Err(_) => ("base64", BASE64.encode(bytes)),
+    };
+    serde_json::json!({ "file": dash::file_name(name, bytes), "bytes": bytes.len(), content.0: content.1 })
+        .to_string()
+}
+
 /// A competition's page in Markdown: its own words, its rule, its spec with every limit.
 pub(super) fn page(found: &Competition, spec: &str, json: bool) -> String {
     let Competition { name, title, description, rule, formula, doc_url, .. } = found;
@@ -231,33 +298,63 @@ pub(super) fn page(found: &Competition, spec: &str, json: bool) -> String {
     text
 }
 
-pub(super) fn submissions(page: &SubmissionPage, json: bool) -> Result<String> {
+pub(super) fn submissions(page: &SubmissionPage, now: Millis, json: bool) -> Result<String> {
     if json {
         return as_json(page);
     }
     let mut text = format!(
-        "{:>7} {:>5} {:<8} {:>4} {:>14} {:>10} {:>4} {:<10} {:<4} {}\n",
-        "id", "round", "key", "ver", "raw score", "score", "rank", "state", "code", "submitted"
+        "{:>7} {:>5} {:<8} {:>4} {:>14} {:>10} {:>4} {:<10} {:<4} {:<4} {:>6} {:<20} title\n",
+        "id", "round", "key", "ver", "raw score", "score", "rank", "state", "code", "log", "age", "submitted"
     );
     for row in &page.submissions {
         let mark = if row.top_score { "*" } else { " " };
         let rank = row.rank.map_or("–".to_owned(), |rank| rank.to_string());
         _ = writeln!(
             text,
-            "{:>7} {:>5} {:<8} {:>4} {:>14} {:>9}{mark} {rank:>4} {:<10} {:<4} {}",
+            "{:>7} {:>5} {:<8} {:>4} {:>14} {:>9}{mark} {rank:>4} {:<10} {:<4} {:<4} {:>6} {:<20} {}",
             row.id,
             row.round_number,
             short(&row.entrant),
-            row.version,
+            version(row.role, row.version),
             number(row.raw_score),
             number(row.score),
             row.state,
-            if row.code_revealed { "yes" } else { "no" },
-            row.submitted_at
+            yes(row.code_revealed),
+            yes(row.revealed),
+            row.submitted_at.age(now),
+            whole_seconds(row.submitted_at),
+            cut(&row.title)
         );
     }
     foot(&mut text, page.pagination);
     Ok(text)
+}
+
+/// Whether a thing is shown to whoever asked.
+fn yes(shown: bool) -> &'static str {
+    if shown { "yes" } else { "no" }
+}
+
+/// The maker's counter, or what an automatic entry is.
+fn version(role: EntryRole, version: u32) -> String {
+    match role {
+        EntryRole::Baseline => "base".to_owned(),
+        EntryRole::Incumbent => "auto".to_owned(),
+        EntryRole::Challenger => version.to_string(),
+    }
+}
+
+/// A time without parts of seconds.
+fn whole_seconds(at: Time) -> String {
+    arena::calendar::Moment(at.0).to_string()
+}
+
+/// A title for a row.
+fn cut(title: &str) -> String {
+    if title.chars().count() <= TITLE_CHARS {
+        return title.to_owned();
+    }
+    title.chars().take(TITLE_CHARS - 1).chain(['…']).collect()
 }
 
 pub(super) fn submission(found: &SubmissionDetail, json: bool) -> Result<String> {
@@ -276,17 +373,34 @@ pub(super) fn submission(found: &SubmissionDetail, json: bool) -> Result<String>
     };
     line("version", version);
     line("submitted", row.submitted_at.to_string());
+    if let Some(at) = row.eval_at {
+        let took = row.eval_time_in_seconds.map_or(String::new(), |seconds| format!(", took {seconds:.1} s"));
+        line("judged", format!("{at}{took}"));
+    }
+    let lead = match (row.top_score, row.takeover) {
+        (true, _) => Some("leads"),
+        (false, true) => Some("led once"),
+        (false, false) => None,
+    };
+    if let Some(lead) = lead {
+        line("lead", lead.to_owned());
+    }
+    for (label, text) in found.about.iter().flat_map(About::said) {
+        line(label, text.replace('\n', "\n               "));
+    }
     if row.revealed {
         line("raw score", number(row.raw_score));
         line("score", number(row.score));
         line("rank", row.rank.map_or("–".to_owned(), |rank| rank.to_string()));
     } else {
-        line("results", "shown when the round is completed".to_owned());
+        line("results", format!("shown {}", dash::results_shown(found)));
     }
     if let Some(error) = &row.eval_error {
         line("failed", error.clone());
     }
     match (row.code_revealed, row.reveal_at) {
+        // Nobody but its maker has it, and the host cannot show what it does not have.
+        _ if found.code_bytes.is_none() => line("code", "sealed".to_owned()),
         (true, _) => line("code", "shown".to_owned()),
         (false, at) => line("code", at.map_or("hidden".to_owned(), |at| format!("hidden until {at}"))),
     }
@@ -295,11 +409,20 @@ pub(super) fn submission(found: &SubmissionDetail, json: bool) -> Result<String>
         line(&metric.key, format!("{} {}{base}", metric.value, metric.unit));
     }
     for judgement in &found.judgements {
-        let what = judgement.failure.as_ref().map_or("measured", |failed| &failed.message);
+        let what = judgement.failure.as_ref().map_or("measured".to_owned(), Failed::words);
         line("judge", format!("{} of {}: {what}", short(&judgement.judge), judgement.operator));
+        let machine = judgement.machine.words();
+        if !machine.is_empty() {
+            line("  took", judgement.usage.words());
+            line("  on", machine);
+        }
     }
     for file in &found.files {
-        let state = if file.revealed { "" } else { " (hidden)" };
+        let state = match file.kind {
+            _ if file.revealed => "",
+            FileKind::Code if found.code_bytes.is_none() => " (sealed)",
+            _ => " (hidden)",
+        };
         line("file", format!("{}{state}", file.name));
     }
     Ok(text.trim_end().to_owned())
@@ -311,11 +434,19 @@ pub(super) fn code_name(found: &SubmissionDetail) -> String {
     code.map_or("code.wasm".to_owned(), |file| file.name.clone())
 }
 
-pub(super) fn logs(logs: &[(String, String)], json: bool) -> Result<String> {
+/// Logs by the names of their files; with JSON also what the judges say of each run.
+pub(super) fn logs(logs: &[(String, String)], found: &SubmissionDetail, json: bool) -> Result<String> {
     if json {
-        let rows: Vec<_> =
-            logs.iter().map(|(name, text)| serde_json::json!({ "file": name, "text": text })).collect();
-        return as_json(&rows);
+        let row = |(name, text): &(String, String)| {
+            let is = |judgement: &&JudgementView| *name == format!("judgement-{}.log", judgement.lease);
+            let told = found.judgements.iter().find(is);
+            serde_json::json!({
+                "file": name, "text": text, "judge": told.map(|told| &told.judge),
+                "failure": told.map(|told| &told.failure), "usage": told.map(|told| &told.usage),
+                "machine": told.map(|told| &told.machine),
+            })
+        };
+        return as_json(&logs.iter().map(row).collect::<Vec<_>>());
     }
     let shown: Vec<String> =
         logs.iter().map(|(name, text)| format!("== {name}\n{}", text.trim_end())).collect();
@@ -329,13 +460,13 @@ pub(super) fn board(found: &Board, json: bool) -> Result<String> {
     let round =
         found.round_number.map_or("no round was judged yet".to_owned(), |round| format!("round {round}"));
     let mut text = format!(
-        "{round}\n{:>4} {:>7} {:<8} {:>14} {:>10} {:>8} {:>11} {:>10}\n",
-        "rank", "id", "key", "raw score", "score", "ratio", "similarity", "time s"
+        "{round}\n{:>4} {:>7} {:<8} {:>14} {:>10} {:>8} {:>11} {:>10} {:>11} title\n",
+        "rank", "id", "key", "raw score", "score", "ratio", "similarity", "time s", "% of a day"
     );
     for row in &found.rows {
         _ = writeln!(
             text,
-            "{:>4} {:>7} {:<8} {:>14} {:>10} {:>8} {:>11} {:>10}",
+            "{:>4} {:>7} {:<8} {:>14} {:>10} {:>8} {:>11} {:>10} {:>11} {}",
             row.rank,
             row.submission_id,
             short(&row.entrant),
@@ -343,7 +474,9 @@ pub(super) fn board(found: &Board, json: bool) -> Result<String> {
             number(Some(row.score)),
             row.compression_ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.4}")),
             number(row.similarity),
-            number(row.task_time_s)
+            number(row.task_time_s),
+            row.daily_percent.map_or("–".to_owned(), |percent| format!("{percent:.5}")),
+            cut(&row.title)
         );
     }
     foot(&mut text, found.pagination);

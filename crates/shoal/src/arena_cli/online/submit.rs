@@ -1,5 +1,7 @@
 //! Entering code: sealed before close, opened after it.
 
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,9 +9,11 @@ use std::time::Duration;
 use ::judge::Code;
 use anyhow::{Context, Result};
 use api::Client;
+use api::client::ClientError;
 use api::model::{EventKind, ReceiptRow};
 use api::seals::{Entry, Opened, Seals};
-use arena::record::EntryId;
+use arena::about::About;
+use arena::record::{EntryId, Statement};
 use arena::spec::{CompetitionSpec, Form};
 use clap::Args;
 use serde_json::json;
@@ -48,7 +52,8 @@ pub(crate) struct SubmitArgs {
     /// size, rate limit and round.
     #[arg(long)]
     check: bool,
-    /// Samples for --check: a folder, or the address of an object store's prefix. Default: the competition's own.
+    /// Samples for --check: a folder, or the address of an object store's prefix (s3 is asked unsigned without a key;
+    /// AWS_SKIP_SIGNATURE=false uses the machine's role). Default: the competition's own.
     #[arg(long, value_name = "PLACE", requires = "check")]
     data: Option<String>,
     /// Most samples for --check.
@@ -60,6 +65,54 @@ pub(crate) struct SubmitArgs {
     /// Stay until it is judged: opens the seal when the round asks for it.
     #[arg(short, long, conflicts_with = "check")]
     watch: bool,
+    #[command(flatten)]
+    words: Words,
+}
+
+/// What an entry is, for people. Everybody sees it at once.
+#[derive(Args, Debug)]
+struct Words {
+    /// One line that says what the entry is.
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+    /// Some lines more.
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// What it is written in.
+    #[arg(long, value_name = "NAME")]
+    language: Option<String>,
+    /// Under which terms others may use it, like Apache-2.0.
+    #[arg(long, value_name = "NAME")]
+    licence: Option<String>,
+    /// Address of a page.
+    #[arg(long, value_name = "URL")]
+    link: Option<String>,
+}
+
+impl Words {
+    /// Checked as the host checks it.
+    fn about(&self) -> Result<About> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let about = About {
+            title: text(&self.title),
+            note: text(&self.note),
+            language: text(&self.language),
+            licence: text(&self.licence),
+            link: text(&self.link),
+        };
+        about.check().map_err(|refusal| bad_input(refusal.to_string()))?;
+        Ok(about)
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DescribeArgs {
+    #[command(flatten)]
+    at: Where,
+    /// Id of the submission.
+    id: u64,
+    #[command(flatten)]
+    words: Words,
 }
 
 #[derive(Args, Debug)]
@@ -113,6 +166,13 @@ async fn check(
         ));
     }
     let found = client.competition(&spec.id().to_string()).await?;
+    if found.may_enter == Some(false) {
+        let (own, opener) = (client.id()?, &found.opener);
+        let name = &found.name;
+        faults.push(format!(
+            "only registered keys may enter, and yours is not one: ask the opener, {opener}, for `shoal arena register {name} {own}`"
+        ));
+    }
     if found.curr_round.is_none_or(|round| round.state != "open") {
         let next = found.next_round_at.map_or(String::new(), |at| format!(": the next opens at {at}"));
         faults.push(format!("no round is open{next}"));
@@ -193,6 +253,7 @@ async fn dry_run(
 pub(super) async fn submit(args: &SubmitArgs, json: bool) -> Result<ExitCode> {
     let code = eval::code(&args.file)?;
     let form = eval::form(&args.file, &code, args.form)?;
+    let about = args.words.about()?;
     let client = args.at.signer().await?;
     let competition = id_of(&client, &args.competition).await?;
     let spec = CompetitionSpec::parse(&client.spec(&competition.to_string()).await?)?;
@@ -227,11 +288,34 @@ pub(super) async fn submit(args: &SubmitArgs, json: bool) -> Result<ExitCode> {
             (false, false) => print("run `shoal arena agent` until the round has closed: it opens the seal")?,
         }
     }
+    if !about.is_empty() {
+        // The entry stands without its words: what follows must not be lost with them.
+        if let Err(error) = client.state(&Statement::Describe { entry: EntryId(id), about }).await {
+            // Nor with a reader of warnings that has gone.
+            drop(writeln!(
+                std::io::stderr(),
+                "shoal: submission {id} is entered, but not described ({error}): say what it is with `shoal arena describe {id}`"
+            ));
+        }
+    }
     if !args.watch {
         return Ok(ExitCode::SUCCESS);
     }
     open_all(&client, &seals, json, false).await?;
     judged(&client, id, json).await
+}
+
+/// `shoal arena describe`.
+pub(super) async fn describe(args: &DescribeArgs, json: bool) -> Result<ExitCode> {
+    let about = args.words.about()?;
+    let client = args.at.signer().await?;
+    let answer = client.state(&Statement::Describe { entry: EntryId(args.id), about }).await?;
+    print(&if json {
+        json!({ "submission": args.id, "block": answer.block }).to_string()
+    } else {
+        format!("submission {} is described", args.id)
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Waits for the end of an entry's round; the exit code says whether it was scored.
@@ -267,6 +351,7 @@ pub(super) async fn agent(args: &AgentArgs, json: bool) -> Result<ExitCode> {
 async fn open_all(client: &Client, seals: &Seals, json: bool, stay: bool) -> Result<()> {
     let own = client.id()?.to_string();
     let mut events = client.events(None, None, None);
+    let mut failed = BTreeMap::new();
     loop {
         // Open before looking, so that nothing falls between both.
         let listening = events.open().await;
@@ -278,8 +363,18 @@ async fn open_all(client: &Client, seals: &Seals, json: bool, stay: bool) -> Res
                     waiting += 1;
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                // The others are opened nevertheless. What the host refuses now it may take later; own files do not mend.
+                Err(error) => {
+                    waiting += u32::from(!matches!(error, ClientError::Files { .. }));
+                    let words = error.to_string();
+                    if failed.get(&kept.seal) != Some(&words) {
+                        crate::failure::report(&error.into(), json);
+                        failed.insert(kept.seal, words);
+                    }
+                    continue;
+                }
             };
+            failed.remove(&kept.seal);
             match opened {
                 Opened::Waits { .. } => waiting += 1,
                 Opened::Now { entry } => {
@@ -287,10 +382,11 @@ async fn open_all(client: &Client, seals: &Seals, json: bool, stay: bool) -> Res
                     tell(json, entry, "opened")?;
                 }
                 Opened::Over { entry, state } => tell(json, entry, &state)?,
-                Opened::Unknown => seals.forget(&kept.seal),
+                Opened::Unknown => {}
             }
         }
         if waiting == 0 && !stay {
+            anyhow::ensure!(failed.is_empty(), "{} sealed entries could not be opened", failed.len());
             return Ok(());
         }
         let woken = async {

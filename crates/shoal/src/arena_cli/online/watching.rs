@@ -79,6 +79,8 @@ fn line(event: &Event) -> String {
         EventKind::Leased => "leased",
         EventKind::Settled => "settled",
         EventKind::Announced => "announced",
+        EventKind::Registered => "registration",
+        EventKind::Described => "described",
     };
     let mut line = format!("{} {what}", event.at);
     let short = |text: &String| text.chars().take(10).collect::<String>();

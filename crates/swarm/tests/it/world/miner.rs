@@ -361,7 +361,11 @@ impl World {
 
     fn say_ready(&self, id: &NodeId, epoch: Epoch, said: Option<Epoch>) -> Option<Statement> {
         let (held, states) = self.miners[id].disk.clone()?;
-        (held == epoch && said.is_none_or(|said| said < epoch)).then_some(Statement::Ready { epoch, states })
+        (held == epoch && said.is_none_or(|said| said < epoch)).then_some(Statement::Ready {
+            epoch,
+            states,
+            traffic: Traffic::default(),
+        })
     }
 
     /// A miner learns what became of its statement.

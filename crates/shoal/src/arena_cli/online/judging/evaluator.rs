@@ -6,7 +6,7 @@ use ::judge::{Case, Code, Input, Judge};
 use anyhow::Result;
 use api::judge::{Assignment, Evaluate, EvaluateError, Finding};
 use api::model::EntryRole;
-use arena::spec::{CompetitionSpec, Form, Kind, Source};
+use arena::spec::{CompetitionSpec, Kind, Source};
 use async_trait::async_trait;
 
 use crate::arena_cli::eval;
@@ -14,25 +14,23 @@ use crate::arena_cli::eval;
 /// The evaluator of `shoal arena eval`: the same verdict on the same inputs.
 pub(super) struct Evaluator {
     judge: Arc<Judge>,
-    programs: bool,
 }
 
 impl Evaluator {
     /// Starts the runtime; without a jail it judges components only, and says so.
     pub(super) fn new() -> Result<Self> {
         let judge = eval::judge()?;
-        let programs = judge.can_judge_programs().map_err(|error| error.to_string());
-        if let Err(reason) = &programs {
-            tracing::warn!(reason, "this machine cannot hold programs: only components are judged");
+        if let Err(reason) = judge.can_judge_programs() {
+            tracing::warn!(%reason, "this machine cannot hold programs: only components are judged");
         }
-        Ok(Self { judge: Arc::new(judge), programs: programs.is_ok() })
+        Ok(Self { judge: Arc::new(judge) })
     }
 }
 
 #[async_trait]
 impl Evaluate for Evaluator {
-    fn covers(&self, spec: &CompetitionSpec) -> bool {
-        self.programs || spec.submission.forms.iter().all(|form| *form == Form::Component)
+    fn covers(&self, spec: &CompetitionSpec, reference: Option<&[u8]>) -> Result<(), EvaluateError> {
+        self.judge.covers(spec, reference).map_err(|error| EvaluateError(error.to_string()))
     }
 
     async fn evaluate(&self, assignment: Assignment) -> Result<Finding, EvaluateError> {

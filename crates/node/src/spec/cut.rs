@@ -1,0 +1,80 @@
+//! `[cut]` as people write it.
+
+use model::config::{Cut, Dtype, Table};
+use serde::Deserialize;
+
+use super::SpecError;
+
+/// `[cut]` as written: keys that do not belong to its kind are refused, each by its name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CutDraft {
+    kind: String,
+    wire: Option<String>,
+    width: Option<usize>,
+    bits: Option<u8>,
+    table: Option<toml::Value>,
+}
+
+/// Kinds of cuts with the keys that each needs.
+const CUTS: [(&str, &[&str]); 5] = [
+    ("plain", &["cut.wire"]),
+    ("tabled", &["cut.wire", "cut.table"]),
+    ("bottleneck", &["cut.width", "cut.wire"]),
+    ("anchored", &["cut.width", "cut.bits", "cut.table"]),
+    ("nothing", &["cut.table"]),
+];
+
+impl CutDraft {
+    pub(super) fn complete(self) -> Result<Cut, SpecError> {
+        let quoted = |text: &str| format!("\"{text}\"");
+        let Some((_, needed)) = CUTS.iter().find(|(kind, _)| *kind == self.kind) else {
+            let kinds = CUTS.map(|(kind, _)| kind).join(", ");
+            return Err(SpecError::value("cut.kind", &quoted(&self.kind), format!("must be one of {kinds}")));
+        };
+        let given = [
+            ("cut.wire", self.wire.as_deref().map(quoted)),
+            ("cut.width", self.width.map(|width| width.to_string())),
+            ("cut.bits", self.bits.map(|bits| bits.to_string())),
+            ("cut.table", self.table.as_ref().map(ToString::to_string)),
+        ];
+        for (key, value) in given {
+            match (needed.contains(&key), value) {
+                (true, None) => return Err(SpecError::Missing { key, line: None }),
+                (false, Some(value)) => {
+                    let words = format!("a cut of kind \"{}\" has none: leave it out", self.kind);
+                    return Err(SpecError::value(key, &value, words));
+                }
+                _ => {}
+            }
+        }
+        let wire = match self.wire.as_deref() {
+            Some("bf16") => Dtype::Bf16,
+            Some("f32") | None => Dtype::F32,
+            Some(other) => {
+                return Err(SpecError::value("cut.wire", &quoted(other), "must be \"f32\" or \"bf16\""));
+            }
+        };
+        let table = self.table.map_or(Ok(Table::None), |table| read_table(&table))?;
+        let (width, bits) = (self.width.unwrap_or_default(), self.bits.unwrap_or_default());
+        Ok(match self.kind.as_str() {
+            "plain" => Cut::Plain { wire },
+            "tabled" => Cut::Tabled { wire, table },
+            "bottleneck" => Cut::Bottleneck { width, wire },
+            "anchored" => Cut::Anchored { width, bits, table },
+            _ => Cut::Nothing { table },
+        })
+    }
+}
+
+fn read_table(value: &toml::Value) -> Result<Table, SpecError> {
+    let rank = || usize::try_from(value.get("factorised")?.get("rank")?.as_integer()?).ok();
+    match value.as_str() {
+        Some("none") => Ok(Table::None),
+        Some("full") => Ok(Table::Full),
+        _ => rank().map(|rank| Table::Factorised { rank }).ok_or_else(|| {
+            let allowed = "must be \"full\", \"none\" or { factorised = { rank = 16 } }";
+            SpecError::value("cut.table", value, allowed)
+        }),
+    }
+}
