@@ -141,8 +141,9 @@ impl MemoryLink {
         }));
         let unreachable = |reason: &str| LinkError::Unreachable { peer: to, reason: reason.to_owned() };
         let answer = tokio::select! {
-            () = target.closed.cancelled() => return Err(unreachable("it closed the connection")),
+            biased;
             ended = work => ended.map_err(|_| unreachable("it gave the call up"))?,
+            () = target.closed.cancelled() => return Err(unreachable("it closed the connection")),
         };
         let answer = answer.map_err(|refusal| {
             let refusal = Refusal { code: refusal.code, reason: link::cut(&refusal.reason).to_owned() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::checkpoint::{CheckpointError, Export};
 use model::config::Dtype;
 use model::tokenizer::{Tokenizer, TokenizerError};
-use store::{BlobError, Blobs};
+use store::{BlobError, Blobs, LogStore};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire::{Epoch, Hash};
@@ -104,6 +104,9 @@ pub(crate) struct Checkpoints {
     pub(crate) every: u32,
     pub(crate) progress: mpsc::Sender<Progress>,
     pub(crate) writing: tokio::sync::Mutex<()>,
+    /// Locks the run's folder: a write that has begun goes on when all else of this orchestrator is dropped, and nobody else
+    /// may begin one meanwhile.
+    pub(crate) _log: Arc<dyn LogStore>,
 }
 
 impl Checkpoints {

@@ -230,6 +230,7 @@ impl Orchestrator {
             every: parts.checkpoint_every,
             progress: progress.clone(),
             writing: tokio::sync::Mutex::default(),
+            _log: Arc::clone(&parts.log),
         });
         let (writer, wholes, stop) = (Arc::clone(&checkpoints), whole.subscribe(), end.clone());
         tasks.spawn(async move { Ok(writer.run(wholes, stop).await?) });
@@ -255,6 +256,8 @@ impl Orchestrator {
         end.cancel();
         let ended = tokio::time::timeout(limits::CLOSE, drain(&mut tasks)).await;
         drop(tokio::time::timeout(limits::CLOSE, link.close()).await);
+        // A checkpoint that is being written is best whole before the folder is anybody else's.
+        drop(tokio::time::timeout(limits::CLOSE, checkpoints.writing.lock()).await);
         outcome?;
         if let Ok(ended) = ended {
             ended?;
@@ -323,7 +326,7 @@ async fn farewell(
 ) {
     let deadline = Instant::now() + patience;
     let mut states = shared.states();
-    let last = shared.state().epoch();
+    let (last, end) = (shared.state().epoch(), shared.head().map_or(Seq(0), |head| head.seq));
     let kept = async { drop(whole.wait_for(|whole| last == Epoch(0) || *whole >= Some(last)).await) };
     let measured = async {
         let done = |state: &Arc<State>| {
@@ -334,7 +337,7 @@ async fn farewell(
         drop(states.wait_for(done).await);
     };
     let seen = async {
-        while !everyone_saw(shared) {
+        while !everyone_saw(shared, end) {
             tokio::time::sleep(limits::FAREWELL_LOOK).await;
         }
     };
@@ -353,12 +356,10 @@ async fn farewell(
     }
 }
 
-fn everyone_saw(shared: &Shared) -> bool {
-    let Some(head) = shared.head() else { return true };
+/// Whether every node that is there has the block `end`: it asked for what comes after.
+fn everyone_saw(shared: &Shared, end: Seq) -> bool {
     let state = shared.state();
     let present = |(id, node): (&NodeId, &swarm::state::Node)| node.present().then_some(*id);
-    // The end stands in one of the newest blocks; losses and farewells may follow it.
-    let end = Seq(head.seq.0.saturating_sub(1));
     state.nodes().iter().filter_map(present).all(|id| shared.has_seen(&id, end))
 }
 

@@ -114,10 +114,11 @@ impl Desk {
         if let Ok(_turn) = self.polls.try_acquire() {
             let wait = Duration::from_millis(wait.0).min(limits::LONG_POLL);
             let there = heads.wait_for(|head| head.is_some_and(|head| head.seq >= next));
-            // Past the wait the answer is empty, and says that this node lives.
+            // Past the wait the answer is empty, and says that this node lives. What is there is told before the farewell.
             tokio::select! {
-                () = self.stop.cancelled() => return Err(stopping()),
+                biased;
                 waited = tokio::time::timeout(wait, there) => drop(waited),
+                () = self.stop.cancelled() => return Err(stopping()),
             }
         }
         let blocks = self.shared.blocks(next).await.map_err(|error| failed(&error))?;

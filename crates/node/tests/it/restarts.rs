@@ -1,12 +1,14 @@
 //! The orchestrator is cut off at any point and comes back over its SQLite log: nothing acknowledged is lost.
 
 use shoal_node::progress::Progress;
+use shoal_node::rpc::{Reply, Request};
 use swarm::record::Record;
 use swarm::state::{Cell, Phase};
 use tokio::task::JoinSet;
-use wire::{Hash, Seq};
+use wire::{Hash, Seq, StageIndex};
 
 use super::runs::replay;
+use super::script::Shelf;
 use super::world::{PATIENCE, World, soon};
 
 /// Points at which the orchestrator dies, in blocks from its start, by seed.
@@ -50,8 +52,11 @@ async fn survives(seed: u64) {
             link.learn(world.orchestrator(), address.clone());
         }
     }
-    soon("the nodes", nodes.join_all()).await;
-    let summary = soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
+    // An orchestrator that failed says more than nodes that wait for it.
+    let (summary, _) = tokio::join!(
+        async { soon("the orchestrator", running.task).await.unwrap().expect("a clean end") },
+        soon("the nodes", nodes.join_all())
+    );
     assert_eq!(summary.epochs, 2, "seed {seed}");
     assert_eq!(summary.tokens, 2 * 8 * world.spec.tokens_per_micro_batch(), "seed {seed}");
 
@@ -80,6 +85,72 @@ async fn nothing_acknowledged_is_lost_wherever_the_orchestrator_dies() {
     for seed in 0..6 {
         survives(seed).await;
     }
+}
+
+/// Who waits for a block does not have it: only who asks for the next one does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_is_seen_by_who_has_its_block() {
+    let mut world = World::new();
+    let running = world.start().await;
+    let scripts = world.scripts(&running.address).await;
+    let run = world.spec.run_id();
+    super::runs::finish(scripts).await;
+    soon("the orchestrator", running.task).await.unwrap().expect("a clean end");
+
+    let begun = std::time::Instant::now();
+    let again = world.start().await;
+    let links: Vec<_> =
+        [10, 11].map(|seed| world.link(seed, Shelf::new(&world.spec, StageIndex(0)), &again.address)).into();
+    let ask = async |link: &std::sync::Arc<dyn net::Link>, after| {
+        let wait = wire::Millis(1);
+        let message = Request::Blocks { after: Some(after), wait }.message(run);
+        let answer = link.call(&world.orchestrator(), message, PATIENCE).await?;
+        let Reply::Blocks { lengths, head } = Reply::parse(&answer).unwrap() else { panic!("no blocks") };
+        Ok::<_, net::LinkError>((lengths.len(), head.unwrap().seq))
+    };
+    let (_, end) = ask(&links[0], Seq(0)).await.unwrap();
+    for link in &links {
+        assert_eq!(ask(link, Seq(end.0 - 1)).await.unwrap(), (1, end));
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    // For 5 s it waits; a machine that stood still for them says nothing.
+    let left = again.task.is_finished() && begun.elapsed() < std::time::Duration::from_secs(4);
+    assert!(!left, "it left nodes that may not have heard of the end");
+    for link in &links {
+        drop(ask(link, end).await);
+    }
+    soon("the orchestrator", again.task).await.unwrap().expect("a clean end");
+}
+
+/// A checkpoint that is being written when its orchestrator is dropped is finished before the next one begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_outlives_its_orchestrator_meets_no_other() {
+    let mut world = World::new();
+    let mut running = world.start().await;
+    let scripts = world.scripts(&running.address).await;
+    let links: Vec<_> = scripts.iter().map(|script| std::sync::Arc::clone(&script.link)).collect();
+    let mut nodes = JoinSet::new();
+    for script in scripts {
+        nodes.spawn(script.run());
+    }
+    for epoch in [1, 2] {
+        let partial = world.run_folder().checkpoints().join(format!(".epoch-{epoch:06}.partial"));
+        let began = async {
+            while !partial.exists() && !world.run_folder().checkpoint(epoch).exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("a checkpoint", began).await;
+        running.task.abort();
+        drop(running.task.await);
+        running = world.start().await;
+        for link in &links {
+            link.learn(world.orchestrator(), running.address.clone());
+        }
+    }
+    let (ended, _) =
+        tokio::join!(soon("the orchestrator", running.task), soon("the nodes", nodes.join_all()));
+    ended.unwrap().expect("a clean end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -139,13 +139,26 @@ impl Script {
         }
     }
 
+    /// Nobody answers once the run is over and the orchestrator is gone.
     async fn say(&mut self, statement: Statement) -> bool {
-        match self.speaker.say(statement.clone()).await.expect("a voice") {
+        let log = self.log.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = self.speaker.say(statement.clone()) => answer.expect("a voice"),
+            () = log.over() => return false,
+        };
+        match answer {
             Answer::Accepted(seq) => {
                 self.acknowledged.lock().unwrap().push((seq, statement));
                 let seen = |view: &shoal_node::follow::View| (view.head.seq >= seq).then_some(());
-                let seen = self.log.until(Duration::from_secs(20), seen).await.expect("the follower lives");
-                assert!(seen.is_some(), "acknowledged block {seq} never came");
+                tokio::select! {
+                    biased;
+                    seen = self.log.until(Duration::from_secs(20), seen) => {
+                        let seen = seen.expect("the follower lives");
+                        assert!(seen.is_some(), "acknowledged block {seq} never came");
+                    }
+                    () = log.over() => {}
+                }
                 true
             }
             Answer::Refused(refusal) => {
