@@ -71,8 +71,7 @@ fn dependencies(
             continue;
         };
         let manifest: toml::Table = fs::read_to_string(folder.join("Cargo.toml"))?.parse()?;
-        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else { continue };
+        for (section, table) in tables(&manifest) {
             for (dependency, value) in table {
                 if value.get("workspace").and_then(toml::Value::as_bool) != Some(true) {
                     faults.push(format!(
@@ -90,6 +89,16 @@ fn dependencies(
         faults.push(format!("ARCHITECTURE.md names crate {name}, which does not exist"));
     }
     Ok(())
+}
+
+/// Tables of dependencies: those for every system, and those for some.
+fn tables(manifest: &toml::Table) -> impl Iterator<Item = (&'static str, &toml::Table)> {
+    let targets = manifest.get("target").and_then(toml::Value::as_table).into_iter();
+    let targets = targets.flat_map(|targets| targets.values()).filter_map(toml::Value::as_table);
+    std::iter::once(manifest).chain(targets).flat_map(|of| {
+        let sections = ["dependencies", "dev-dependencies", "build-dependencies"];
+        sections.into_iter().filter_map(move |section| Some((section, of.get(section)?.as_table()?)))
+    })
 }
 
 fn sources(root: &Path, crates: &BTreeMap<String, PathBuf>, faults: &mut Vec<String>) -> Result<()> {

@@ -175,5 +175,5 @@ fn verdict(entry: EntryId) -> Verdict {
     let measures = Measures::Codec((0..8).map(item).collect());
     let outcome = Outcome::Measured { inputs: Hash([1; 32]), outputs: draw, measures };
     let wall = Some(Wall { task_time_ns: 1_000_000, over_baseline_ppm: 0 });
-    Verdict { outcome, wall, log: Hash([0; 32]) }
+    Verdict { outcome, wall, log: Hash([0; 32]), account: Box::default() }
 }

@@ -70,6 +70,7 @@ async fn measure(folder: &str, rate: u64, seconds: u64) {
         blobs_max: 1 << 40,
         upload_quota: 1 << 40,
         log_quota: 1 << 40,
+        upload_stall: api::limits::UPLOAD_STALL,
     };
     let host = Host::open(parts).await.expect("the log folds");
     let opened = start.elapsed();

@@ -90,6 +90,10 @@ pub const MACHINE_PROCESSES_MAX: u64 = 1 << 22;
 pub const SCREENING_NAMES_MAX: usize = 256;
 /// Longest of them, bytes.
 pub const SCREENING_NAME_BYTES: usize = 64;
+/// Most words of a command in a spec.
+pub const COMMAND_WORDS: usize = 32;
+/// Longest of them, bytes.
+pub const COMMAND_WORD_BYTES: usize = 1024;
 /// Longest reason of a rejection in a verdict, bytes.
 pub const REASON_BYTES: usize = 256;
 /// Most metrics of an evaluator in a verdict.

@@ -237,6 +237,14 @@ impl Outcome {
     }
 }
 
+/// The place of the outcome that most judges found, and how many did. Of two that are even the first.
+pub fn plurality(outcomes: &[&Outcome], tolerance_ppm: u32) -> Option<(usize, usize)> {
+    let count = |of: &Outcome| outcomes.iter().filter(|outcome| outcome.agrees(of, tolerance_ppm)).count();
+    let counts = outcomes.iter().map(|outcome| count(outcome)).enumerate();
+    // The last of equal ones is kept.
+    counts.rev().max_by_key(|(_, count)| *count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

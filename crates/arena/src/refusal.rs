@@ -21,7 +21,10 @@ pub enum Refusal {
         reason: String,
     },
     /// This very competition exists.
-    #[error("competition {} exists already", competition.0.short())]
+    #[error(
+        "competition {} exists already: a spec is opened once, also where it is over; change its start or its name",
+        competition.0.short()
+    )]
     Exists {
         /// Its id.
         competition: CompetitionId,

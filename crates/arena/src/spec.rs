@@ -180,6 +180,11 @@ impl CompetitionSpec {
             let allowed = "the hash of the baseline's code; a name alone sets none";
             return Err(SpecError::Missing { key: "baseline.code".to_owned(), allowed: allowed.to_owned() });
         }
+        let programs = self.submission.forms.iter().any(|form| *form != Form::Component);
+        if !self.resources.prepare.is_empty() && !programs {
+            let allowed = "nothing where only components are admitted: they have no files and no processes";
+            return Err(SpecError::value("resources.prepare", &self.resources.prepare.join(" "), allowed));
+        }
         // A round is judged before the next one closes, so that the incumbent of each is known.
         let schedule = &self.schedule;
         let pool_s = if self.inputs.source == Source::Pool { schedule.pool_s } else { 0 };

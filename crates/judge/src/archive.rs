@@ -5,9 +5,8 @@
 //! one name and anything over a limit make the whole archive invalid: nothing of it is run.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use arena::spec::Form;
@@ -15,6 +14,7 @@ use zip::ZipArchive;
 
 use crate::dataset;
 use crate::limits;
+use crate::mode::set_mode;
 
 /// What a Python program is called in its folder.
 pub(crate) const PYTHON: &str = "solution.py";
@@ -149,8 +149,7 @@ pub(crate) fn unpack(code: &[u8], folder: &Path, program: &'static str) -> Resul
         bound("bytes unpacked", limits::ARCHIVE_BYTES_MAX - left + copied, limits::ARCHIVE_BYTES_MAX)?;
         left -= copied;
         let runs = plain == NATIVE || file.unix_mode().is_some_and(|mode| mode & 0o111 != 0);
-        let mode = Permissions::from_mode(if runs { 0o755 } else { 0o644 });
-        fs::set_permissions(&path, mode).map_err(failed(&path))?;
+        set_mode(&path, if runs { 0o755 } else { 0o644 }).map_err(failed(&path))?;
     }
     Ok(())
 }
@@ -159,7 +158,7 @@ pub(crate) fn unpack(code: &[u8], folder: &Path, program: &'static str) -> Resul
 fn make_folder(root: &Path, path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     for folder in path.ancestors().take_while(|folder| *folder != root) {
-        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+        set_mode(folder, 0o755)?;
     }
     Ok(())
 }
@@ -184,6 +183,7 @@ impl io::Write for Unpacked<'_> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
 
     use proptest::prelude::*;
     use zip::write::SimpleFileOptions;

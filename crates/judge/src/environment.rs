@@ -5,16 +5,15 @@
 
 use std::fs;
 use std::io::{Read as _, Seek as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use wire::Hash;
 
 use crate::error::JudgeError;
 use crate::limits;
+use crate::mode::set_mode;
 
 /// An interpreter, with or without packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +166,7 @@ fn place(aside: tempfile::TempDir, folder: &Path) -> std::io::Result<()> {
         fs::remove_dir_all(folder)?;
     }
     // A jail's user must be able to read it.
-    fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755))?;
+    set_mode(aside.path(), 0o755)?;
     match fs::rename(aside.path(), folder) {
         Ok(()) => {
             _ = aside.keep();
@@ -186,16 +185,15 @@ fn run(command: &mut Command, end: Instant) -> Result<(), String> {
     // A file: a pipe that a grandchild holds open would be waited for.
     let mut said = tempfile::tempfile().map_err(wrong)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(wrong)?);
-    let mut child = command.process_group(0).spawn().map_err(wrong)?;
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    let mut child = command.spawn().map_err(wrong)?;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(wrong)? {
             break status;
         }
         if Instant::now() >= end {
-            let group = rustix::process::Pid::from_child(&child);
-            if rustix::process::kill_process_group(group, rustix::process::Signal::KILL).is_err() {
-                drop(child.kill());
-            }
+            kill(&mut child);
             drop(child.wait());
             let limit = limits::ENVIRONMENT_BUILD_S;
             return Err(failed(format!(
@@ -212,6 +210,18 @@ fn run(command: &mut Command, end: Instant) -> Result<(), String> {
     let text = String::from_utf8_lossy(&bytes);
     let last: Vec<&str> = text.lines().rev().take(5).collect();
     Err(failed(format!("failed: {}", last.into_iter().rev().collect::<Vec<_>>().join("; "))))
+}
+
+/// Kills a process with all that it started; without Unix, it alone.
+fn kill(child: &mut Child) {
+    #[cfg(unix)]
+    {
+        let group = rustix::process::Pid::from_child(child);
+        if rustix::process::kill_process_group(group, rustix::process::Signal::KILL).is_ok() {
+            return;
+        }
+    }
+    drop(child.kill());
 }
 
 #[cfg(test)]

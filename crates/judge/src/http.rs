@@ -32,6 +32,7 @@ macro_rules! socket {
         }
     };
 }
+#[cfg(unix)]
 socket!(std::os::unix::net::UnixStream);
 socket!(std::net::TcpStream);
 

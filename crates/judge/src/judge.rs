@@ -245,6 +245,8 @@ impl Judge {
 
     /// The environment of a competition's programs.
     pub(crate) fn environment(&self, case: &Case<'_>) -> Result<Environment, JudgeError> {
+        // Where nothing holds programs, an interpreter that is missing is not what to say.
+        self.machine()?;
         match (case.spec.resources.environment, case.environment) {
             (None, _) => Environment::bare(),
             (Some(hash), Some(lock)) if Hash::of(lock) == hash => {

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod local;
 mod log;
 mod machine;
+mod mode;
 pub mod pack;
 mod pair;
 mod plan;

@@ -105,6 +105,7 @@ impl Champions {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime);
         }
+        sandbox::contained()?;
         let cache = self.folder.as_ref().map(|folder| folder.join("compiled"));
         let made = sandbox::Runtime::new(self.child.clone(), cache)?;
         Ok(self.runtime.get_or_init(|| made))

@@ -57,9 +57,7 @@ pub enum KeyError {
 /// A new key from the operating system's generator.
 pub fn generate() -> Result<SigningKey, KeyError> {
     let mut secret = [0; 32];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut secret))
-        .map_err(KeyError::Random)?;
+    getrandom::fill(&mut secret).map_err(|error| KeyError::Random(error.into()))?;
     Ok(SigningKey::from_bytes(&secret))
 }
 

@@ -14,6 +14,9 @@ pub(crate) const COMPILE: &str = "compile";
 /// Supervises the program of a jail.
 pub(crate) const SUPERVISE: &str = "supervise";
 
+/// Where Windows lies: without it some of its libraries do not start.
+const SYSTEM: &str = "SystemRoot";
+
 /// How to start this binary as a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
@@ -36,18 +39,25 @@ impl Child {
         Self { program: program.into(), args: args.into_iter().map(Into::into).collect() }
     }
 
+    /// The executable.
+    #[cfg(target_os = "linux")]
     pub(crate) fn program(&self) -> &Path {
         &self.program
     }
 
+    /// What leads it to [`run_if_asked`].
+    #[cfg(target_os = "linux")]
     pub(crate) fn args(&self) -> &[OsString] {
         &self.args
     }
 
-    /// A command with an empty environment but for the role.
+    /// A command with an empty environment but for the role, and on Windows for the folder of its own libraries.
     pub(crate) fn command(&self, role: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().env(ROLE, role);
+        if cfg!(windows) {
+            command.envs(std::env::var_os(SYSTEM).map(|folder| (SYSTEM, folder)));
+        }
         command
     }
 }

@@ -2,31 +2,26 @@
 //!
 //! Inside there is no network but an own loopback, no file but the system's programs (read-only), what the caller
 //! mounts (read-only) and a sized `/tmp`; no other process, no other user. Whatever a program does, the run ends in a
-//! [`Report`] or, if this machine is at fault, in a [`HostError`]; the whole tree is dead and its cgroup removed then.
+//! [`Report`] or, if this machine is at fault, in a [`HostError`](crate::HostError); the whole tree is dead and its cgroup removed then.
 
-mod cgroup;
-mod control;
-mod machine;
-mod monitor;
-mod supervisor;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+#[cfg(target_os = "linux")]
+mod linux;
 
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-pub use cgroup::Version;
-pub use machine::{Enforcement, Machine};
-pub(crate) use supervisor::run as supervise;
+#[cfg(not(target_os = "linux"))]
+use elsewhere as here;
+#[cfg(target_os = "linux")]
+use linux as here;
 
-use crate::fault::{Error, Failed, Fault, HostError};
+pub(crate) use here::supervise;
+pub use here::{Jail, Machine};
+
+use crate::fault::{Failed, Fault};
 use crate::limits;
-use control::ToSupervisor;
-use monitor::{Reply, Shared};
 
 /// A folder or file of this machine that a jail sees, read-only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +76,10 @@ impl Default for JailLimits {
 pub struct Program {
     /// The program (a path inside the jail, or a name on `PATH`) and its arguments.
     pub argv: Vec<String>,
+    /// A command that runs in the jail before the program does, with the same environment, folder and limits, and an empty
+    /// standard input; empty: none. Nothing connects meanwhile. If it does not exit with 0, the program is not started
+    /// ([`Fault::Startup`]; where it hit a limit or tried to leave, that fault). A name without `/` that is not there is this machine's fault.
+    pub prepare: Vec<String>,
     /// Its whole environment, beside `PATH`, `HOME=/tmp` and `LANG=C.UTF-8`.
     pub env: Vec<(String, String)>,
     /// What it sees of this machine, beside the system's programs and libraries.
@@ -98,6 +97,7 @@ impl Program {
     pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
+            prepare: Vec::new(),
             env: Vec::new(),
             mounts: Vec::new(),
             folder: PathBuf::from("/tmp"),
@@ -163,119 +163,24 @@ impl Report {
     }
 }
 
-/// A program that runs in a jail. Dropping it ends it.
-#[derive(Debug)]
-pub struct Jail {
-    shared: Arc<Shared>,
-    control: Arc<OwnedFd>,
-    replies: Mutex<Receiver<Reply>>,
-    thread: Option<JoinHandle<Result<Report, HostError>>>,
+/// Which of the kernel's two interfaces to cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The unified hierarchy.
+    V2,
+    /// A hierarchy per controller.
+    V1,
 }
 
-impl Jail {
-    /// Connects to a server that the program runs on its own loopback (127.0.0.1); waits up to `within` for it to
-    /// listen. The stream is a socket of the jail: no process copies bytes between.
-    ///
-    /// # Errors
-    /// [`Fault::Startup`] if nothing listens in time; the program's own fault if it has ended.
-    pub fn connect_tcp(&self, port: u16, within: Duration) -> Result<TcpStream, Error> {
-        let stream = TcpStream::from(self.connect(&ToSupervisor::ConnectTcp { port }, within)?);
-        drop(stream.set_nodelay(true)); // only costs time where it fails
-        Ok(stream)
-    }
-
-    /// Connects to a Unix socket at a path inside the jail; otherwise as [`Jail::connect_tcp`].
-    pub fn connect_unix(&self, path: &str, within: Duration) -> Result<UnixStream, Error> {
-        Ok(self.connect(&ToSupervisor::ConnectUnix { path: path.to_owned() }, within)?.into())
-    }
-
-    fn connect(&self, to: &ToSupervisor, within: Duration) -> Result<OwnedFd, Error> {
-        let deadline = Instant::now() + within;
-        let replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(end) = self.ended() {
-                return Err(Self::gone(end));
-            }
-            while replies.try_recv().is_ok() {} // late answers to an attempt that was given up
-            if control::send(&*self.control, to, &[]).is_err() {
-                return Err(Self::gone(self.shared.wait_for_end()));
-            }
-            let reason = match replies.recv_timeout(limits::CONNECT_ONCE * 2) {
-                Ok(Reply::Connected(socket)) => return Ok(socket),
-                Ok(Reply::Refused(reason)) => reason,
-                Err(RecvTimeoutError::Timeout) => "no answer".to_owned(),
-                Err(RecvTimeoutError::Disconnected) => return Err(Self::gone(self.shared.wait_for_end())),
-            };
-            if Instant::now() + limits::CONNECT_RETRY > deadline {
-                let log = format!("nothing to connect to after {} ms: {reason}", within.as_millis());
-                return Err(Error::entry(Fault::Startup, log));
-            }
-            self.shared.wait_up_to(limits::CONNECT_RETRY);
-        }
-    }
-
-    fn gone(end: End) -> Error {
-        match end {
-            End::Exited(code) => {
-                Error::entry(Fault::Trap, format!("the program has exited with code {code}"))
-            }
-            End::Stopped => Error::entry(Fault::Trap, "the program was stopped"),
-            End::Failed(fault) => Error::entry(fault, "the program has ended"),
-        }
-    }
-
-    /// What the run took until now.
-    pub fn usage(&self) -> Usage {
-        self.shared.usage()
-    }
-
-    /// How long the threads that live in the jail now have waited for a processor while they could have run, all together.
-    /// `None` where the kernel does not tell, or the run has ended.
-    pub fn waited(&self) -> Option<Duration> {
-        self.shared.waited()
-    }
-
-    /// How long the jail's own quota ([`JailLimits::cpus`]) held it back until now, over all processors. Zero where the kernel
-    /// does not tell, or the run has ended.
-    pub fn throttled(&self) -> Duration {
-        self.shared.throttled()
-    }
-
-    /// How it ended, if it has.
-    pub fn ended(&self) -> Option<End> {
-        self.shared.end()
-    }
-
-    /// Waits for the end.
-    ///
-    /// # Errors
-    /// This machine failed, for example to start bubblewrap.
-    pub fn wait(mut self) -> Result<Report, HostError> {
-        self.join()
-    }
-
-    /// Ends the run now.
-    ///
-    /// # Errors
-    /// As [`Jail::wait`].
-    pub fn stop(mut self) -> Result<Report, HostError> {
-        self.shared.stop();
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<Report, HostError> {
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(report)) => report,
-            _ => Err(HostError::system("the jail's monitor stopped", "its thread panicked")),
-        }
-    }
-}
-
-impl Drop for Jail {
-    fn drop(&mut self) {
-        if self.thread.is_some() {
-            self.shared.stop();
-            drop(self.join());
-        }
-    }
+/// What holds programs on this machine. Seccomp and namespaces are always there, or there is no [`Machine`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enforcement {
+    /// What limits memory, processes and processor time of the whole tree.
+    pub cgroup: Version,
+    /// Whether the number of busy processors can be limited.
+    pub cpu_quota: bool,
+    /// Whether the kernel has landlock, a second wall around files.
+    pub landlock: bool,
+    /// Whether the judge runs as root. Better not: bubblewrap does not need it where cgroups are delegated.
+    pub root: bool,
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 use wire::Hash;
 
+pub use compile::contained;
 pub(crate) use compile::run_child as compile_child;
 pub use settings::{WASMTIME, settings_hash, settings_text};
 
@@ -152,7 +153,7 @@ impl Runtime {
     /// A runtime that compiles in `child` processes and, with a `cache` folder, keeps what they made.
     ///
     /// The folder holds machine code that is run without further checks: it must be writable by this user alone. It is
-    /// created with that mode.
+    /// created with that mode; on Windows it must lie below `%LOCALAPPDATA%`.
     pub fn new(child: Child, cache: Option<PathBuf>) -> Result<Self, HostError> {
         let engine = settings::engine()?;
         if let Some(folder) = &cache {

@@ -101,6 +101,7 @@ pub(crate) fn fault(args: &FaultArgs, json: bool) -> Result<ExitCode> {
     };
     let (component, payload) = (read(&args.component)?, read(&args.payload)?);
     let tensor = args.tensor.as_ref().map(read).transpose()?;
+    sandbox::contained()?;
     let runtime = sandbox::Runtime::new(sandbox::Child::this_binary()?, crate::arena_cli::cache_folder())?;
     let direction = if args.gradient { wire::Direction::Backward } else { wire::Direction::Forward };
     let found = node::champion::rerun(&runtime, &component, direction, &payload, tensor.as_deref())
@@ -220,6 +221,7 @@ impl Champion {
         if source.starts_with("arena:") && !component.starts_with(b"\0asm") {
             return Err(bad_input(format!("{source} is a program; a run takes WebAssembly components only")));
         }
+        sandbox::contained()?;
         let child = sandbox::Child::this_binary()?;
         let runtime = sandbox::Runtime::new(child, crate::arena_cli::cache_folder())?;
         let pin = node::champion::pin(&runtime, &component, spec, source).map_err(|error| match error {

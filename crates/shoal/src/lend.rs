@@ -68,13 +68,21 @@ fn lock(folder: &Path) -> Result<File> {
 
 /// Memory that the system lets this process have, bytes; none: no limit. Of a limit on addresses (`ulimit -v`) only
 /// what is not mapped yet counts: program, libraries and stacks have their share of it already.
+#[cfg(unix)]
 fn own_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit};
     let addresses = getrlimit(Resource::As).current.map(|limit| limit.saturating_sub(mapped()));
     getrlimit(Resource::Data).current.into_iter().chain(addresses).min()
 }
 
+/// None that is known.
+#[cfg(not(unix))]
+fn own_limit() -> Option<u64> {
+    None
+}
+
 /// Addresses that this process has mapped, bytes; 0 where the system does not tell.
+#[cfg(unix)]
 fn mapped() -> u64 {
     let told = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = told.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap_or_default();

@@ -28,7 +28,25 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
+/// Stack of the thread that does the work on Windows, which gives the first one less than others do.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Exit code of a program that panicked.
+const PANICKED: u8 = 101;
+
 fn main() -> ExitCode {
+    if !cfg!(windows) {
+        return work();
+    }
+    let worker = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work);
+    match worker.map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        Ok(Err(_)) => ExitCode::from(PANICKED),
+        Err(error) => failure::report(&anyhow::Error::new(error).context("no thread to work in"), false),
+    }
+}
+
+fn work() -> ExitCode {
     // Components are compiled, and jails supervised, by children that are this binary.
     sandbox::child::run_if_asked();
     let cli = Cli::parse();

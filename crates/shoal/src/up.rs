@@ -13,10 +13,10 @@ use anyhow::{Context, Result, anyhow};
 use node::folder::RunFolder;
 use node::progress::{Listening, PhaseName, Progress, Summary};
 use node::spec::RunSpec;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{KeepArg, UpArgs};
 use crate::failure::{INTERRUPTED, bad_input};
+use crate::interrupt;
 use crate::prepare::{self, Place};
 use crate::watch::Show;
 use children::{ChildSpec, Children, News};
@@ -30,6 +30,8 @@ const LEAVE: Duration = Duration::from_secs(15);
 
 /// `shoal up`.
 pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
+    // Its children also end by signals, and take champions.
+    sandbox::contained().context("`shoal up` cannot run here")?;
     let mut show = Show::new(json);
     let (folder, spec) = if args.resume { resume(args)? } else { begin(args, &mut show)? };
     let lock = lock(&folder)?;
@@ -168,8 +170,7 @@ impl Swarm {
     /// Runs until the orchestrator has ended, or somebody asked twice to stop.
     async fn drive(&self, show: &mut Show) -> Result<(Option<Box<Summary>>, ExitCode)> {
         let mut children = Children::new(self.folder.root().join("logs"))?;
-        let mut interrupts = signal(SignalKind::interrupt())?;
-        let mut terminations = signal(SignalKind::terminate())?;
+        let (mut interrupts, mut terminations) = interrupt::signals()?;
         let mut ticks = tokio::time::interval(TICK);
         children.start(self.orchestrator()?);
         let mut summary = None;

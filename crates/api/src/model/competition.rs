@@ -69,6 +69,9 @@ pub struct Competition {
     pub start_at: Time,
     /// When it ended.
     pub end_at: Option<Time>,
+    /// Its opener has ended it: the round that is open is the last.
+    #[serde(default)]
+    pub ending: bool,
     /// When it was opened.
     pub created_at: Time,
     /// When anything about it changed last: a round's step, an entry, a verdict, an announcement.
@@ -141,6 +144,9 @@ pub struct Competition {
     pub may_enter: Option<bool>,
     /// What an entry may use while it runs.
     pub limits: Limits,
+    /// Command that prepares a program before it starts, word by word; empty: none.
+    #[serde(default)]
+    pub prepare: Vec<String>,
     /// When code is shown after a round, seconds.
     pub code_delay_s: u64,
     /// Page to read.

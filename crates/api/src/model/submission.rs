@@ -1,5 +1,6 @@
 //! Submissions, their details and their files.
 
+use arena::state::Role;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,6 +16,16 @@ pub enum EntryRole {
     Incumbent,
     /// What everybody must beat.
     Baseline,
+}
+
+impl From<Role> for EntryRole {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Challenger => Self::Challenger,
+            Role::Incumbent => Self::Incumbent,
+            Role::Baseline => Self::Baseline,
+        }
+    }
 }
 
 /// Which entries are listed.

@@ -81,14 +81,6 @@ fn direction_name(direction: Direction) -> &'static str {
     }
 }
 
-pub(crate) fn role(role: Role) -> model::EntryRole {
-    match role {
-        Role::Challenger => model::EntryRole::Challenger,
-        Role::Incumbent => model::EntryRole::Incumbent,
-        Role::Baseline => model::EntryRole::Baseline,
-    }
-}
-
 pub(crate) fn round(round: &Round) -> model::Round {
     let (judged, to_judge) = round.progress();
     model::Round {
@@ -217,6 +209,7 @@ pub(crate) fn competition(
         takeover_alpha_percent: percent(spec.takeover().alpha_ppm.into()),
         start_at: Time(spec.schedule.opens(0)),
         end_at: found.completed_at.map(Time),
+        ending: found.ending && status != Status::Completed,
         created_at: Time(found.created_at),
         updated_at: Time(lists.map_or(found.created_at, |lists| lists.updated_at.max(found.created_at))),
         round_length_in_days: match (spec.schedule.days, spec.schedule.every_s) {
@@ -273,6 +266,7 @@ pub(crate) fn competition(
             processes: spec.resources.processes,
             disk_bytes: spec.resources.disk_bytes,
         },
+        prepare: spec.resources.prepare.clone(),
         code_delay_s: spec.reveal.code_delay_s,
         doc_url: spec.links.doc_url.clone(),
         image_url: spec.links.image_url.clone(),
@@ -336,7 +330,7 @@ pub(crate) fn submission(
         state: word.to_owned(),
         entrant: hex(entry.entrant),
         version: entry.version,
-        role: role(entry.role),
+        role: entry.role.into(),
         form: entry.form.name().to_owned(),
         title: state.about(entry.id).map_or(String::new(), |about| about.title.clone()),
         submitted_at: Time(entry.submitted_at),

@@ -88,7 +88,9 @@ async fn pages_hold_every_row_once() {
     assert_eq!((found.name.as_str(), found.total_submissions, found.active_entrants), ("pages", 45, 3));
     assert_eq!(stranger.rounds("pages", 0, 5).await.unwrap().rounds.len(), 1);
     let owner = world.client(OWNER).await;
+    assert!(!owner.competition(&id.to_string()).await.unwrap().ending);
     owner.state(&Statement::End { competition: id }).await.unwrap();
+    assert!(owner.competition(&id.to_string()).await.unwrap().ending);
 }
 
 #[tokio::test(flavor = "multi_thread")]

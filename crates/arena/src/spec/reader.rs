@@ -316,6 +316,22 @@ impl Reader {
         sorted.filter(distinct).ok_or_else(|| self.wrong(key, &value, allowed))
     }
 
+    /// The words of a command, in order: plain text, none of them empty.
+    pub(super) fn words(
+        &mut self,
+        key: &str,
+        len_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<String>, SpecError> {
+        let allowed = format!("a list of at most {len_max} words of 1 to {bytes_max} bytes");
+        let Some(value) = self.take(key) else { return Ok(Vec::new()) };
+        let good = |text: &&str| (1..=bytes_max).contains(&text.len()) && is_plain(text);
+        let parsed = value.as_array().filter(|array| array.len() <= len_max).and_then(|array| {
+            array.iter().map(|value| value.as_str().filter(good).map(str::to_owned)).collect()
+        });
+        parsed.ok_or_else(|| self.wrong(key, &value, allowed))
+    }
+
     /// A list of integers within a range.
     pub(super) fn numbers(
         &mut self,

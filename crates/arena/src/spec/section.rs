@@ -367,6 +367,11 @@ pub struct Resources {
     pub processes: u32,
     /// Disk, bytes.
     pub disk_bytes: u64,
+    /// Command, word by word, that runs in each jail of an entry before the entry starts; its time counts as the entry's
+    /// start. The first word `python` means the environment's interpreter. Empty: none. Came later than the other keys: the
+    /// canonical text has it only where it is set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prepare: Vec<String>,
 }
 
 impl Resources {
@@ -381,6 +386,7 @@ impl Resources {
             cpu_milli: reader.number("cpu_milli", 1000, 1..=256_000)? as u32,
             processes: reader.number("processes", 64, 1..=65_536)? as u32,
             disk_bytes: reader.number("disk_bytes", 1 << 30, 1 << 20..=1 << 40)?,
+            prepare: reader.words("prepare", limits::COMMAND_WORDS, limits::COMMAND_WORD_BYTES)?,
         })
     }
 }

@@ -296,6 +296,36 @@ fn unknown_and_missing_keys_are_named() {
 }
 
 #[test]
+fn a_command_prepares_programs_only() {
+    let of = |forms: &str, prepare: &str| {
+        let text = format!("{SHORT}[submission]\nforms = [{forms}]\n[resources]\nprepare = {prepare}\n");
+        CompetitionSpec::parse(&text)
+    };
+    let spec = of("\"python\"", "[\"python\", \"build.py\", \"-O\", \"-O\"]").unwrap();
+    assert_eq!(spec.resources.prepare, ["python", "build.py", "-O", "-O"]);
+    assert_eq!(CompetitionSpec::parse(&spec.canonical()).unwrap(), spec);
+    assert_ne!(spec.id(), of("\"python\"", "[\"python\", \"-O\", \"build.py\", \"-O\"]").unwrap().id());
+    // Nothing to do is what specs meant that do not know the key.
+    assert_eq!(of("\"component\"", "[]").unwrap(), CompetitionSpec::parse(SHORT).unwrap());
+    let many = format!("[{}]", vec!["\"x\""; limits::COMMAND_WORDS + 1].join(", "));
+    let long = format!("[\"{}\"]", "x".repeat(limits::COMMAND_WORD_BYTES + 1));
+    for (forms, prepare) in [
+        ("\"component\"", "[\"true\"]"),
+        ("\"native\"", "\"make all\""),
+        ("\"native\"", "[\"\"]"),
+        ("\"native\"", "[\"a\\u0000b\"]"),
+        ("\"native\"", &many),
+        ("\"native\"", &long),
+    ] {
+        let error = of(forms, prepare).unwrap_err();
+        assert!(
+            matches!(&error, SpecError::Value { key, .. } if key == "resources.prepare"),
+            "{prepare}: {error}"
+        );
+    }
+}
+
+#[test]
 fn programs_have_their_own_rule() {
     let text = r#"
 name = "routing"

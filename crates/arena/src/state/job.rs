@@ -9,7 +9,7 @@ use super::competition::Competition;
 use super::entry::{Entry, EntryState, Role};
 use super::round::Round;
 use crate::limits;
-use crate::measure::{Outcome, Verdict, Wall};
+use crate::measure::{Outcome, Verdict, Wall, plurality};
 use crate::number::{PPM, ppm_of};
 use crate::record::{Derived, EntryId, LeaseId, Settlement};
 use crate::rule::{Comparison, Facts};
@@ -82,15 +82,9 @@ impl Job {
     }
 
     fn most(&self, tolerance_ppm: u32) -> Option<(LeaseId, u8)> {
-        let mut best: Option<(LeaseId, u8)> = None;
-        for slot in &self.slots {
-            let Some(verdict) = &slot.verdict else { continue };
-            let count = self.count(&verdict.outcome, tolerance_ppm);
-            if best.is_none_or(|(_, most)| count > most) {
-                best = Some((slot.lease, count));
-            }
-        }
-        best
+        let shown = self.slots.iter().filter_map(|slot| Some((slot.lease, &slot.verdict.as_ref()?.outcome)));
+        let (leases, outcomes): (Vec<_>, Vec<_>) = shown.unzip();
+        plurality(&outcomes, tolerance_ppm).map(|(place, count)| (leases[place], count as u8))
     }
 
     fn count(&self, outcome: &Outcome, tolerance_ppm: u32) -> u8 {

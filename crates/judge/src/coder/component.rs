@@ -90,19 +90,14 @@ impl Coder for ComponentCoder {
 
 /// Processor time of this thread: what other processes take does not count. Calls run on the thread that makes them.
 #[derive(Debug)]
-pub(crate) struct Clock(u64);
+pub(crate) struct Clock(Duration);
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self(Self::now())
-    }
-
-    fn now() -> u64 {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+        Self(sandbox::thread_cpu())
     }
 
     pub(crate) fn elapsed_ns(&self) -> u64 {
-        Self::now().saturating_sub(self.0)
+        nanos(sandbox::thread_cpu().saturating_sub(self.0))
     }
 }

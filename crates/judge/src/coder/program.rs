@@ -1,11 +1,10 @@
 //! A Python or native program that speaks the HTTP contract of Apex's solutions, one jail per side.
 //!
 //! It is started as `solution.py --host 127.0.0.1 --port 8080` (or the executable itself) on the loopback of its own
-//! network namespace. A process keeps what it has seen, so it is watched by order and repetition; a component is not
-//! even able to.
+//! network namespace, after the command of the spec that prepares it, if there is one. A process keeps what it has seen, so
+//! it is watched by order and repetition; a component is not even able to.
 
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,9 +21,14 @@ use crate::error::JudgeError;
 use crate::http::{self, HttpError};
 use crate::judge::{Case, Code, Judge};
 use crate::limits;
+use crate::mode::set_mode;
 
 /// Port inside the jail.
 const PORT: u16 = 8080;
+/// Variable that says which side a jail is for: `compress`, `decompress`, `run`.
+const SIDE: &str = "SHOAL_SIDE";
+/// First word of a command that means the environment's interpreter.
+const PYTHON: &str = "python";
 /// Folder of the entry inside the jail.
 const ENTRY: &str = "/entry";
 
@@ -100,13 +104,22 @@ impl ProgramCoder {
         let cpus = f64::from(resources.cpu_milli) / 1000.0;
         let mut argv = Vec::new();
         let mut mounts = vec![sandbox::Mount { from: folder.path().to_owned(), to: ENTRY.into() }];
+        // An evaluator or a generator is the opener's own: it needs nobody to prepare it.
+        let mut prepare =
+            if contract == Contract::Evaluator { Vec::new() } else { resources.prepare.clone() };
+        if code.form == Form::Python || prepare.first().is_some_and(|word| word == PYTHON) {
+            mounts.extend(environment.in_jail());
+        }
         if code.form == Form::Python {
             argv.push(environment.python());
-            mounts.extend(environment.in_jail());
+        }
+        if let Some(word) = prepare.first_mut().filter(|word| *word == PYTHON) {
+            *word = environment.python();
         }
         argv.extend([format!("{ENTRY}/{name}"), "--host".into(), "127.0.0.1".into()]);
         argv.extend(["--port".to_owned(), PORT.to_string()]);
         let mut program = sandbox::Program::new(argv);
+        program.prepare = prepare;
         program.env = environment.variables();
         program.mounts = mounts;
         program.folder = ENTRY.into();
@@ -139,7 +152,11 @@ impl ProgramCoder {
     fn jail(&mut self, side: Side) -> Result<&sandbox::Jail, Stop> {
         let place = side as usize;
         if self.sides[place].is_none() {
-            let jail = self.machine.start(&self.program).map_err(|error| Stop::host(&error))?;
+            let mut program = self.program.clone();
+            if !program.prepare.is_empty() {
+                program.env.push((SIDE.to_owned(), self.contract.path(side)[1..].to_owned()));
+            }
+            let jail = self.machine.start(&program).map_err(|error| Stop::host(&error))?;
             let until = (Instant::now() + self.startup).min(self.deadline);
             let watch = Watch::start(&jail);
             self.sides[place] = Some(jail);
@@ -298,10 +315,7 @@ pub(crate) fn unpack(code: Code<'_>) -> Result<(TempDir, &'static str), Stop> {
         .prefix("shoal-entry-")
         .tempdir()
         .map_err(|error| failed(&std::env::temp_dir(), error))?;
-    let open = |path: &Path| {
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(path, mode).map_err(|error| failed(path, error))
-    };
+    let open = |path: &Path| set_mode(path, 0o755).map_err(|error| failed(path, error));
     open(folder.path())?;
     let name = if code.form == Form::Python { archive::PYTHON } else { archive::NATIVE };
     let path: PathBuf = folder.path().join(name);

@@ -148,6 +148,43 @@ fn programs_that_break_or_cheat_end_in_their_failures() {
     }
 }
 
+/// A command of the spec runs before the entry, on each side, and its failure is the entry's.
+#[test]
+fn programs_are_prepared_on_each_side() {
+    if !able() {
+        return;
+    }
+    let prepare = |script: &str| {
+        // A section of its own would come after others; these keys end up in `[resources]`.
+        program_spec(&format!("prepare = [\"python\", \"-c\", \"{script}\"]"))
+    };
+    let body = "
+side = open('/tmp/made').read()
+def compress(data):
+    assert side == 'compress', side
+    return zlib.compress(data, 1)
+def decompress(data):
+    assert side == 'decompress', side
+    return zlib.decompress(data)
+";
+    let spec = prepare("import os; open('/tmp/made', 'w').write(os.environ['SHOAL_SIDE'])");
+    let evaluation = run(&server(body), &spec);
+    let log = String::from_utf8(evaluation.log).unwrap();
+    assert!(matches!(evaluation.verdict.outcome, Outcome::Measured { .. }), "{log}");
+
+    let evaluation = run(&server(body), &prepare("raise SystemExit('nothing to build')"));
+    let log = String::from_utf8(evaluation.log).unwrap();
+    assert_eq!(evaluation.verdict.outcome, Outcome::Failed(Failure::Startup), "{log}");
+    assert!(
+        log.contains("was to prepare the program and failed") && log.contains("nothing to build"),
+        "{log}"
+    );
+
+    // It has as long as the program has to start.
+    let evaluation = run(&server(body), &prepare("import time; time.sleep(60)"));
+    assert_eq!(evaluation.verdict.outcome, Outcome::Failed(Failure::Startup));
+}
+
 #[test]
 fn the_two_sides_share_nothing_but_the_bytes() {
     if !able() {

@@ -9,7 +9,7 @@ use super::shape::{Params, Results};
 use super::ticker::Ticker;
 use super::{Call, CallLimits, Codec, Meta, Task};
 use crate::fault::{Failed, Fault, HostError};
-use crate::limits;
+use crate::{limits, thread_cpu};
 
 /// Text of an error that an entry may hand back beside its largest list, bytes.
 const ERROR_BYTES: usize = limits::LOG_BYTES_MAX;
@@ -140,12 +140,6 @@ pub(super) fn run(
     })
 }
 
-/// Processor time of this thread.
-fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
-}
-
 fn call(
     codec: &Codec,
     task: Task,
@@ -186,6 +180,17 @@ fn failed(error: &wasmtime::Error, state: &State) -> Result<Failed, HostError> {
 fn is_system(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error().is_some())
-            || cause.downcast_ref::<rustix::io::Errno>().is_some()
+            || is_errno(cause)
     })
+}
+
+/// Whether it is an error as system calls of Unix give it.
+#[cfg(unix)]
+fn is_errno(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<rustix::io::Errno>()
+}
+
+#[cfg(not(unix))]
+fn is_errno(_: &(dyn std::error::Error + 'static)) -> bool {
+    false
 }

@@ -3,8 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +13,7 @@ use wire::Hash;
 
 use super::{settings, settings_hash};
 use crate::fault::{Error, Fault, HostError};
-use crate::{Child, child, limits, restrict};
+use crate::{Child, child, limits};
 
 /// Files in the folder that a compiling child works in.
 const INPUT: &str = "component.wasm";
@@ -26,16 +24,34 @@ const FOLDER: &str = "SHOAL_SANDBOX_FOLDER";
 /// Exit codes of a child that came to an end.
 const REFUSED: i32 = 10;
 const BROKEN: i32 = 11;
+/// Signals that end a child, by their numbers on Linux and macOS; elsewhere there are none.
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+const SIGXFSZ: i32 = 25;
+/// What is not possible where [`private_folder`] fails.
+const NO_CACHE: &str = "the cache of compiled code cannot be used";
+
+/// Whether this system holds the child that compiles to its limits. Judges and runs compile what others chose only where it
+/// does; elsewhere it is the user's word that a component, or the competition that names it, is to be trusted.
+///
+/// # Errors
+/// It does not: without Linux a component that is made for it can take all memory, and minutes.
+pub fn contained() -> Result<(), HostError> {
+    if cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    Err(HostError::new(
+        "components of others are not compiled on this machine",
+        "the limits of the compiler need Linux",
+        "use Linux, or on Windows WSL 2",
+    ))
+}
 
 /// Makes a folder that only this user may enter, or checks that it is one.
+#[cfg(unix)]
 pub(super) fn private_folder(folder: &Path) -> Result<(), HostError> {
-    let fault = |reason: String| {
-        HostError::new(
-            "the cache of compiled code cannot be used",
-            reason,
-            "name a folder of your own, mode 0700",
-        )
-    };
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let fault = |reason: String| HostError::new(NO_CACHE, reason, "name a folder of your own, mode 0700");
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -46,6 +62,19 @@ pub(super) fn private_folder(folder: &Path) -> Result<(), HostError> {
         return Err(fault(format!("{}: others may write to it", folder.display())));
     }
     Ok(())
+}
+
+/// Makes a folder below the one that Windows keeps for this user's programs, which other users cannot write to.
+#[cfg(not(unix))]
+pub(super) fn private_folder(folder: &Path) -> Result<(), HostError> {
+    let fault = |reason: String| HostError::new(NO_CACHE, reason, "name a folder below %LOCALAPPDATA%");
+    let shown = folder.display();
+    let own = std::env::var_os("LOCALAPPDATA").filter(|own| !own.is_empty());
+    let whole = std::path::absolute(folder).map_err(|error| fault(format!("{shown}: {error}")))?;
+    if !own.is_some_and(|own| whole.starts_with(own)) {
+        return Err(fault(format!("{shown}: others may be able to write to it")));
+    }
+    fs::create_dir_all(folder).map_err(|error| fault(format!("{shown}: {error}")))
 }
 
 /// The compiled component, from the cache or by compiling now.
@@ -166,28 +195,32 @@ fn wait(process: &mut std::process::Child, limit: Duration) -> std::io::Result<O
 
 fn explain(status: ExitStatus, reason: &str) -> Error {
     let limit = |what: &str, limit: String| format!("compiling took more than {limit} of {what}");
-    match (status.code(), status.signal()) {
+    match (status.code(), signal(status)) {
         (Some(REFUSED), _) if reason.contains("Cannot allocate memory") => {
             Error::entry(Fault::Memory, reason)
         }
         (Some(REFUSED), _) => Error::entry(Fault::Invalid, reason),
-        (_, Some(libc::SIGXCPU)) => {
+        (_, Some(SIGXCPU)) => {
             Error::entry(Fault::Time, limit("processor time", format!("{:?}", limits::COMPILE_CPU)))
         }
-        (_, Some(libc::SIGXFSZ)) => Error::entry(
+        (_, Some(SIGXFSZ)) => Error::entry(
             Fault::OutputTooLarge,
             limit("code", format!("{} bytes", limits::COMPILED_BYTES_MAX)),
         ),
         _ if reason.contains("memory allocation of") || reason.contains("out of memory") => {
             Error::entry(Fault::Memory, limit("memory", format!("{} bytes", limits::COMPILE_MEMORY_BYTES)))
         }
-        (_, Some(libc::SIGKILL)) => {
+        (_, Some(SIGKILL)) => {
             HostError::system("the compiling child was killed", "by another process, or for want of memory")
                 .into()
         }
         // A compiler that crashes on an entry is the entry's end: it must not stop a judge.
         (_, Some(signal)) => {
             Error::entry(Fault::Invalid, format!("the compiler stopped with signal {signal}: {reason}"))
+        }
+        // Windows tells a crash by a code (NTSTATUS) that no program gives by itself.
+        (Some(code), _) if code < 0 => {
+            Error::entry(Fault::Invalid, format!("the compiler stopped with exception {code:#x}: {reason}"))
         }
         (Some(101), _) => Error::entry(Fault::Invalid, format!("the compiler gave up: {reason}")),
         (code, _) => HostError::new(
@@ -197,6 +230,17 @@ fn explain(status: ExitStatus, reason: &str) -> Error {
         )
         .into(),
     }
+}
+
+/// The signal that ended a process.
+#[cfg(unix)]
+fn signal(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+#[cfg(not(unix))]
+fn signal(_: ExitStatus) -> Option<i32> {
+    None
 }
 
 /// The child's side: reads the component, writes compiled code or a reason. Returns the exit code.
@@ -214,14 +258,13 @@ pub(crate) fn run_child() -> i32 {
 fn compile_here(folder: &Path) -> Result<(), (i32, String)> {
     let broken = |error: &dyn std::fmt::Display| (BROKEN, error.to_string());
     let component = fs::read(folder.join(INPUT)).map_err(|error| broken(&error))?;
-    let mut output = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(folder.join(OUTPUT))
-        .map_err(|error| broken(&error))?;
-    restrict::compiler(folder).map_err(|error| broken(&error))?;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut output = options.open(folder.join(OUTPUT)).map_err(|error| broken(&error))?;
+    #[cfg(target_os = "linux")]
+    crate::restrict::compiler(folder).map_err(|error| broken(&error))?;
     let engine = settings::engine().map_err(|error| broken(&error))?;
     // `precompile_component` would also take WebAssembly text if that feature were on; refuse it by its first bytes.
     if !component.starts_with(b"\0asm") {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use shoal_sandbox::{End, Fault, JailLimits};
+use shoal_sandbox::{End, Fault, JailLimits, Program};
 
 use super::outside::{limits, outside};
 
@@ -25,6 +25,52 @@ fn sleep() {
         outside.ends(what, &[], limits, Fault::Time);
         assert!(started.elapsed() >= Duration::from_millis(300));
     }
+}
+
+/// What prepares a program lives under its limits and sees its files; where it fails, the program never starts.
+#[test]
+fn what_prepares_a_program() {
+    let Some(outside) = outside() else { return };
+    let run = |prepare: &str, script: &str| {
+        let mut program = Program::new(["/bin/sh", "-c", script]);
+        program.prepare = ["/bin/sh", "-c", prepare].map(str::to_owned).into();
+        program.env = vec![("SIDE".to_owned(), "left".to_owned())];
+        program.limits = limits();
+        program.stdin = b"for the program".to_vec();
+        outside.machine.run(&program).unwrap()
+    };
+    let report = run("cat; echo made for $SIDE > /tmp/made; echo first", "cat /tmp/made; cat");
+    assert_eq!(report.end, End::Exited(0), "{report:?}");
+    assert_eq!(report.stdout, b"first\nmade for left\nfor the program", "{report:?}");
+
+    let report = run("echo broken >&2; exit 3", "echo started");
+    assert_eq!(report.end, End::Failed(Fault::Startup), "{report:?}");
+    assert!(report.note.contains("`/bin/sh`") && report.note.contains('3'), "{report:?}");
+    assert_eq!((&report.stdout[..], &report.stderr[..]), (&b""[..], &b"broken\n"[..]), "{report:?}");
+
+    let report = run("while :; do sleep 0.1; done & exec /no/such/program", "echo started");
+    assert_eq!(report.end, End::Failed(Fault::Startup), "{report:?}");
+    let report = run("exec head -c 9000000 /dev/zero > /tmp/full", "echo started");
+    assert_eq!(report.end, End::Failed(Fault::Disk), "{report:?}");
+    let slow = JailLimits { wall: Duration::from_millis(300), ..limits() };
+    let mut program = Program::new(["/bin/true"]);
+    program.prepare = ["/bin/sleep", "60"].map(str::to_owned).into();
+    program.limits = slow;
+    assert_eq!(outside.machine.run(&program).unwrap().end, End::Failed(Fault::Time));
+    program.prepare = vec!["no-such-compiler".to_owned()];
+    let error = outside.machine.run(&program).unwrap_err().to_string();
+    assert!(
+        error.contains("`no-such-compiler` is not installed") && error.contains("other judges"),
+        "{error}"
+    );
+    for (signal, fault) in [("SYS", Fault::Escape), ("XFSZ", Fault::Disk), ("SEGV", Fault::Startup)] {
+        let report = run(&format!("kill -{signal} $$"), "echo started");
+        assert_eq!(report.end, End::Failed(fault), "{report:?}");
+    }
+    program.prepare = vec!["/no/such/program".to_owned()];
+    let report = outside.machine.run(&program).unwrap();
+    assert_eq!(report.end, End::Failed(Fault::Startup), "{report:?}");
+    assert!(report.note.contains("does not start"), "{report:?}");
 }
 
 #[test]

@@ -80,9 +80,11 @@ pub(super) fn judge() -> Result<Judge> {
 /// `SHOAL_CACHE`, else the user's own cache folder.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let (user, below) =
+        if cfg!(windows) { ("LOCALAPPDATA", "shoal/cache") } else { ("HOME", ".cache/shoal") };
     let base = folder("SHOAL_CACHE")
         .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("shoal")))
-        .or_else(|| folder("HOME").map(|home| home.join(".cache/shoal")))?;
+        .or_else(|| folder(user).map(|user| user.join(below)))?;
     Some(base.join("judge"))
 }
 

@@ -1,4 +1,5 @@
-//! `shoal arena new`: an entry to start from, which builds and scores at once; `shoal arena pack`: a module to a component.
+//! `shoal arena new`: an entry, or a competition of programs, to start from, which builds and scores at once; `shoal arena
+//! pack`: a module to a component.
 
 use std::path::{Path, PathBuf};
 
@@ -16,18 +17,20 @@ pub(crate) struct NewArgs {
     /// What to make.
     #[arg(value_enum)]
     what: What,
-    /// Language of the entry.
-    #[arg(long, value_enum, default_value_t = Language::Rust)]
-    lang: Language,
-    /// New folder. Default: ./my-codec.
-    #[arg(value_name = "FOLDER", default_value = "my-codec")]
-    folder: PathBuf,
+    /// Language of a codec. Default: rust.
+    #[arg(long, value_enum)]
+    lang: Option<Language>,
+    /// New folder. Default: ./my-codec, ./my-program.
+    #[arg(value_name = "FOLDER")]
+    folder: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
     /// An entry for a codec competition.
     Codec,
+    /// A competition of programs, in Python: its spec, its evaluator, and an entry.
+    Program,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,43 +68,69 @@ const C: Files = &[
     ("build", include_str!("templates/c/build")),
 ];
 
-impl Language {
-    fn files(self) -> Files {
-        match self {
-            Self::Rust => RUST,
-            Self::Python => PYTHON,
-            Self::C => C,
-        }
-    }
+const EVALUATOR: &str = include_str!("templates/program/evaluator.py");
+const PROGRAM: Files = &[
+    ("sort.toml", include_str!("templates/program/sort.toml")),
+    ("evaluator.py", EVALUATOR),
+    ("entry.py", include_str!("templates/program/entry.py")),
+];
+/// Stands in the spec where the evaluator's hash belongs.
+const HASH: &str = "HASH OF evaluator.py";
 
-    /// Commands to build (in the folder), and the file to enter.
-    fn steps(self) -> (Option<&'static str>, &'static str) {
-        match self {
-            Self::Rust => (
-                Some("cargo build --release --target wasm32-unknown-unknown"),
-                "target/wasm32-unknown-unknown/release/my_codec.wasm",
-            ),
-            Self::Python => (None, "solution.py"),
-            Self::C => (Some("sh build"), "codec.wasm"),
+/// What is made.
+struct Template {
+    folder: &'static str,
+    files: Files,
+    /// Commands to build, in the folder.
+    build: Option<&'static str>,
+    /// The file to enter.
+    entry: &'static str,
+    /// What `eval` needs besides.
+    with: &'static str,
+}
+
+fn template(what: What, lang: Option<Language>) -> Result<Template> {
+    let codec = Template { folder: "my-codec", files: RUST, build: None, entry: "", with: "" };
+    Ok(match (what, lang) {
+        (What::Codec, None | Some(Language::Rust)) => Template {
+            build: Some("cargo build --release --target wasm32-unknown-unknown"),
+            entry: "target/wasm32-unknown-unknown/release/my_codec.wasm",
+            ..codec
+        },
+        (What::Codec, Some(Language::Python)) => Template { files: PYTHON, entry: "solution.py", ..codec },
+        (What::Codec, Some(Language::C)) => {
+            Template { files: C, build: Some("sh build"), entry: "codec.wasm", ..codec }
         }
-    }
+        (What::Program, None | Some(Language::Python)) => Template {
+            folder: "my-program",
+            files: PROGRAM,
+            build: None,
+            entry: "entry.py",
+            with: " --spec sort.toml --reference evaluator.py",
+        },
+        (What::Program, Some(_)) => {
+            return Err(bad_input("a competition of programs is made in python only: leave --lang out"));
+        }
+    })
 }
 
 pub(super) fn run(args: &NewArgs, json: bool) -> Result<String> {
-    let What::Codec = args.what;
-    if args.folder.exists() {
-        return Err(bad_input(format!("{} is there already: name a new folder", args.folder.display())));
+    let Template { folder, files, build, entry, with } = template(args.what, args.lang)?;
+    let folder = args.folder.clone().unwrap_or_else(|| folder.into());
+    if folder.exists() {
+        return Err(bad_input(format!("{} is there already: name a new folder", folder.display())));
     }
-    for (name, content) in args.lang.files() {
-        write(&args.folder.join(name), content.as_bytes())?;
+    let evaluator = Hash::of(EVALUATOR.as_bytes()).to_string();
+    for (name, content) in files {
+        write(&folder.join(name), content.replace(HASH, &evaluator).as_bytes())?;
     }
-    let (build, entry) = args.lang.steps();
-    let folder = args.folder.display().to_string();
+    let folder = folder.display().to_string();
+    let eval = format!("shoal arena eval {entry}{with}");
     if json {
-        return Ok(json!({ "folder": folder, "build": build, "entry": entry }).to_string());
+        return Ok(json!({ "folder": folder, "build": build, "entry": entry, "eval": eval }).to_string());
     }
     let build = build.map_or_else(String::new, |build| format!("  {build}\n"));
-    Ok(format!("made {folder}\n\n  cd {folder}\n{build}  shoal arena eval {entry}"))
+    Ok(format!("made {folder}\n\n  cd {folder}\n{build}  {eval}"))
 }
 
 pub(super) fn pack(args: &PackArgs, json: bool) -> Result<String> {
@@ -122,4 +151,16 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(fail)?;
     }
     std::fs::write(path, content).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_openers_guide_shows_what_is_made() {
+        for (name, content) in PROGRAM {
+            assert!(crate::arena_cli::online::OPENERS_GUIDE.contains(content), "{name}");
+        }
+    }
 }

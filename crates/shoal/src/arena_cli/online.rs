@@ -8,6 +8,7 @@ mod host;
 mod judging;
 mod key_file;
 mod pool;
+mod rerun;
 mod sets;
 mod show;
 mod submit;
@@ -321,7 +322,7 @@ pub(crate) struct DocsArgs {
 const GUIDE: &str = include_str!("../../../../docs/arena.md");
 
 /// The guide for openers.
-const OPENERS_GUIDE: &str = include_str!("../../../../docs/competitions.md");
+pub(super) const OPENERS_GUIDE: &str = include_str!("../../../../docs/competitions.md");
 
 /// Runs a verb.
 pub(crate) fn run(verb: &Online, json: bool) -> Result<ExitCode> {
@@ -348,7 +349,7 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
         Online::Paid(args) => charge::paid(args, json).await?,
         Online::Pool(args) => pool::pool(args, json).await?,
         Online::Upload(args) => charge::upload(args, json).await?,
-        Online::Audit(args) => watching::audit(args, json).await?,
+        Online::Audit(args) => return watching::audit(args, json).await,
         Online::List(args) => {
             let page =
                 args.at.client().await?.competitions(args.all, args.page.start(), args.page.count).await?;

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -270,9 +269,10 @@ impl Keeper {
             .stdout(if self.spec.events { Stdio::piped() } else { Stdio::null() })
             // Not the log file itself: on a full disk the reason would be lost.
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            // Ctrl-C on the terminal is for this process, which then tells the children what to do.
-            .process_group(0);
+            .kill_on_drop(true);
+        // Ctrl-C on the terminal is for this process, which then tells the children what to do.
+        #[cfg(unix)]
+        command.process_group(0);
         if std::env::var_os("SHOAL_LOG").is_none() {
             command.env("SHOAL_LOG", "info");
         }
@@ -289,7 +289,9 @@ impl Keeper {
     }
 }
 
+#[cfg(unix)]
 fn interrupt(child: &Child) {
+    use rustix::process::{Pid, Signal};
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     if let Some(pid) = pid
         && let Err(error) = rustix::process::kill_process(pid, Signal::INT)
@@ -298,13 +300,16 @@ fn interrupt(child: &Child) {
     }
 }
 
+/// `up` does not run there.
+#[cfg(not(unix))]
+fn interrupt(_: &Child) {}
+
 fn how(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "died".to_owned(),
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return format!("was killed by signal {signal}");
     }
+    status.code().map_or_else(|| "died".to_owned(), |code| format!("ended with code {code}"))
 }
 
 /// Appends a child's standard error to its log, as long as the disk takes it, and remembers the last line.

@@ -351,6 +351,21 @@ fn a_competition_by_its_verbs() {
 
     let audit = arena.object(&["arena", "audit", "--out", &log]);
     assert_eq!((&audit["follows"], &audit["rounds"]), (&Value::Bool(true), &Value::from(1)));
+    // The verdict again, from what the log names; who may not see the code cannot.
+    let run_log = arena.place.path("run.log").display().to_string();
+    let rerun = ["arena", "audit", "--rerun", &submission, "--key", &entrant];
+    let all = arena.object(&[&rerun[..], &["--run-log", &run_log]].concat());
+    let (again, held) = (&all["rerun"], Value::Bool(true));
+    assert_eq!((&all["follows"], &again["agrees"]), (&held, &held), "{all}");
+    let judged = arena.object(&["arena", "result", &submission, "--key", &entrant]);
+    let outputs = &judged["judgements"][0]["outputs"];
+    assert_eq!((&again["log"]["outputs_hash"], &again["here"]["outputs_hash"]), (outputs, outputs), "{all}");
+    assert!(std::fs::read_to_string(&run_log).expect("its log").contains("8 inputs"));
+    let words = arena.run(&[&rerun[..], &["--file", &log]].concat()).good().out;
+    assert!(words.contains("1 judges found measurements on 8 inputs"), "{words}");
+    arena.run(&["arena", "audit", "--rerun", &submission, "--key", &stranger]).bad(1, &["not shown yet"]);
+    arena.run(&["arena", "audit", "--rerun", "999"]).bad(3, &["no submission 999"]);
+
     let mut bytes = std::fs::read(&log).expect("the log");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

@@ -241,3 +241,28 @@ fn a_new_python_codec_scores() {
         ran.out
     );
 }
+
+#[test]
+fn a_new_competition_of_programs_is_measured() {
+    let place = Place::new();
+    place.run(&["arena", "new", "program", "--lang", "c", "mine"]).bad(3, &["in python only"]);
+    let made = only(place.run(&["arena", "new", "program", "mine", "--json"]));
+    assert_eq!(made["eval"], "shoal arena eval entry.py --spec sort.toml --reference evaluator.py");
+    place.run(&["arena", "check", "mine/sort.toml"]).good();
+    let (spec, evaluator) = ("mine/sort.toml", "mine/evaluator.py");
+    let args = ["arena", "eval", "mine/entry.py", "--spec", spec, "--reference", evaluator, "--json"];
+    let ran = place.run(&args);
+    if ran.code != Some(0) && ran.err.contains("cannot judge programs") {
+        _ = writeln!(std::io::stderr(), "skipped: {}", ran.err.trim());
+        return;
+    }
+    let found = only(ran);
+    assert_eq!(
+        (&found["state"], found["raw_score"].as_f64()),
+        (&Value::from("scored"), Some(1.0)),
+        "{found}"
+    );
+    // The spec names this very evaluator.
+    std::fs::write(place.path(evaluator), "print('another')\n").unwrap();
+    place.run(&args[..args.len() - 1]).bad(3, &["inputs.code of the spec"]);
+}

@@ -14,7 +14,7 @@ use super::super::App;
 use super::super::auth::{Authored, Known};
 use super::super::params::{Path, Query};
 use super::super::problem::ApiError;
-use super::super::show::{hex, role, round_of};
+use super::super::show::{hex, round_of};
 use super::{find, find_round, parse_hash, parse_key, patience};
 use crate::host::shared::View;
 use crate::model::{
@@ -89,7 +89,7 @@ fn due(view: &View, judge: NodeId) -> WorkAnswer {
                 round_number: entry.round.0,
                 expires: Some(lease.expires).filter(|at| *at < Millis(u64::MAX)).map(Time),
                 form: entry.form.name().to_owned(),
-                role: role(entry.role),
+                role: entry.role.into(),
                 code: hex(code.hash),
                 code_bytes: code.bytes,
             })

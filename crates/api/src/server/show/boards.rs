@@ -6,7 +6,7 @@ use arena::state::{
 };
 use wire::{Millis, NodeId};
 
-use super::{day, hex, role};
+use super::{day, hex};
 use crate::host::shared::View;
 use crate::model::{self, Mode, Time};
 
@@ -38,7 +38,7 @@ pub(crate) fn row(state: &State, row: &BoardRow) -> model::BoardEntry {
         submission_id: row.entry.0,
         entrant: hex(row.entrant),
         version: entry.map_or(0, |entry| entry.version),
-        role: entry.map_or(model::EntryRole::Challenger, |entry| role(entry.role)),
+        role: entry.map_or(model::EntryRole::Challenger, |entry| entry.role.into()),
         title: state.about(row.entry).map_or(String::new(), |about| about.title.clone()),
         score: row.scoring.score.score,
         raw_score: row.scoring.score.raw,

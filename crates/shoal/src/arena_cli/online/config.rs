@@ -37,22 +37,23 @@ pub(crate) struct LinkArgs {
     encrypt: bool,
 }
 
-fn folder(variable: &str, home: &str) -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os(variable).filter(|folder| !folder.is_empty()) {
-        return Ok(PathBuf::from(folder).join("shoal"));
-    }
-    let user = std::env::var_os("HOME").filter(|folder| !folder.is_empty());
-    let user = user.with_context(|| format!("neither {variable} nor HOME is set: where is your config?"))?;
-    Ok(PathBuf::from(user).join(home).join("shoal"))
+/// Our folder in the one that `variable` names, or in `home` of the user's; on Windows, in the one that `windows` names.
+fn folder(variable: &str, home: &str, windows: &str) -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let (user, below) = if cfg!(windows) { (windows, "") } else { ("HOME", home) };
+    let base = set(variable).or_else(|| set(user).map(|folder| folder.join(below)));
+    let base =
+        base.with_context(|| format!("neither {variable} nor {user} is set: where is your config?"))?;
+    Ok(base.join("shoal"))
 }
 
 /// Folder of sealed entries and verdicts.
 pub(crate) fn data_folder() -> Result<PathBuf> {
-    folder("XDG_DATA_HOME", ".local/share")
+    folder("XDG_DATA_HOME", ".local/share", "LOCALAPPDATA")
 }
 
 fn path() -> Result<PathBuf> {
-    Ok(folder("XDG_CONFIG_HOME", ".config")?.join("arena.toml"))
+    Ok(folder("XDG_CONFIG_HOME", ".config", "APPDATA")?.join("arena.toml"))
 }
 
 impl Config {
@@ -100,7 +101,9 @@ pub(crate) fn link(args: &LinkArgs, json: bool) -> Result<String> {
                 node::key::create(key)?;
             }
         }
-        config.key = Some(std::fs::canonicalize(key)?);
+        // What Windows takes for canonical begins with `\\?\`, which is nothing to show.
+        let whole = if cfg!(windows) { std::path::absolute(key)? } else { std::fs::canonicalize(key)? };
+        config.key = Some(whole);
     }
     if args.server.is_some() || args.key.is_some() {
         config.save(&path).with_context(|| format!("cannot write {}", path.display()))?;

@@ -7,6 +7,7 @@ use ::judge::{Case, Code, Direction, Input};
 use anyhow::{Context, Result};
 use api::Client;
 use api::client::ClientError;
+use api::judge::Assignment;
 use arena::spec::{CompetitionSpec, Form, Kind, Source};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -96,6 +97,12 @@ impl Needs {
             reference: blob("generator or evaluator", spec.inputs.code).await?,
             environment: blob("environment", spec.resources.environment).await?,
         })
+    }
+
+    /// The same, as a judge has them.
+    pub(super) fn assign(self, to: Assignment) -> Assignment {
+        let Self { baseline, reference, environment } = self;
+        Assignment { baseline, reference, environment, ..to }
     }
 
     pub(super) fn baseline(&self) -> Option<Code<'_>> {

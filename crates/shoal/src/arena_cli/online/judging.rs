@@ -1,12 +1,12 @@
 //! `shoal arena judge`: the judge's loop around this machine's evaluator.
 
-mod evaluator;
+pub(super) mod evaluator;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use api::judge::{self, Settings, Told};
 use clap::Args;
 use serde_json::json;
@@ -39,6 +39,7 @@ pub(crate) struct JudgeArgs {
 
 /// `shoal arena judge`.
 pub(super) async fn run(args: &JudgeArgs, json: bool) -> Result<ExitCode> {
+    let evaluator = Arc::new(Evaluator::new().context("`shoal arena judge` cannot run here")?);
     let client = Arc::new(args.at.signer().await?);
     let key = client.key()?.clone();
     let folder = if let Some(folder) = &args.folder {
@@ -51,7 +52,6 @@ pub(super) async fn run(args: &JudgeArgs, json: bool) -> Result<ExitCode> {
     let heard = interrupt::on_signals(stop.clone(), now.clone(), "this turn")?;
     let settings = Settings { key, folder, lanes: args.lanes, until_idle: args.until_idle };
     let (told, mut hear) = mpsc::channel(QUEUE);
-    let evaluator = Arc::new(Evaluator::new()?);
     let judge = settings.key.node_id();
     print(&if json {
         json!({ "event": "judging", "judge": judge.to_string() }).to_string()

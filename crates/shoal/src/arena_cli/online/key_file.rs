@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
-use ratatui::crossterm::event::{Event, KeyCode, KeyModifiers, read};
+use ratatui::crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers, read};
 use ratatui::crossterm::terminal;
 use wire::{Hash, SigningKey};
 
@@ -106,7 +106,11 @@ fn passphrase(prompt: &str) -> Result<String> {
 fn line() -> Result<Option<String>> {
     let mut line = String::new();
     loop {
+        // Windows also tells when a key is let go.
         let Event::Key(key) = read()? else { continue };
+        if key.kind == KeyEventKind::Release {
+            continue;
+        }
         match key.code {
             KeyCode::Enter => return Ok(Some(line)),
             KeyCode::Esc => return Ok(None),

@@ -94,11 +94,13 @@ pub(super) fn competition(
     if json {
         return as_json(found);
     }
-    let mut text = format!("{} ({})\n{}\n", found.name, found.state, found.title);
+    let ending = if found.ending { ", ends with the round that is open" } else { "" };
+    let mut text = format!("{} ({}{ending})\n{}\n", found.name, found.state, found.title);
     let mut row = |label: &str, value: String| _ = writeln!(text, "{label:<14} {value}");
     row("id", found.id.clone());
     row("kind", found.kind.clone());
-    row("rule", format!("{}: {}", found.rule, found.formula));
+    let lower = if found.score_direction == "lower_is_better" { "; lower is better" } else { "" };
+    row("rule", format!("{}: {}{lower}", found.rule, found.formula));
     let test = match found.takeover_alpha_percent {
         0.0 => String::new(),
         alpha => format!(", paired test at {alpha} %"),
@@ -116,6 +118,9 @@ pub(super) fn competition(
     }
     row("inputs", found.items.to_string());
     row("limits", limits(found));
+    if !found.prepare.is_empty() {
+        row("prepared by", found.prepare.join(" "));
+    }
     if found.fee > 0 {
         row("price", format!("{} {} an entry", found.fee, found.fee_currency));
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use api::Client;
 use api::client::ClientError;
 use api::model::{EventKind, ReceiptRow};
-use api::seals::{Entry, Opened, Seals};
+use api::seals::{Entry, Kept, Opened, Seals};
 use arena::about::About;
 use arena::record::{EntryId, Statement};
 use arena::spec::{CompetitionSpec, Form};
@@ -301,7 +301,7 @@ pub(super) async fn submit(args: &SubmitArgs, json: bool) -> Result<ExitCode> {
     if !args.watch {
         return Ok(ExitCode::SUCCESS);
     }
-    open_all(&client, &seals, json, false).await?;
+    open_all(&client, &seals, Some(&kept.seal), json, false).await?;
     judged(&client, id, json).await
 }
 
@@ -343,12 +343,12 @@ async fn judged(client: &Client, id: u64, json: bool) -> Result<ExitCode> {
 /// `shoal arena agent`.
 pub(super) async fn agent(args: &AgentArgs, json: bool) -> Result<ExitCode> {
     let client = args.at.signer().await?;
-    open_all(&client, &seals(&client)?, json, args.stay).await?;
+    open_all(&client, &seals(&client)?, None, json, args.stay).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens what is sealed as rounds ask for it; ends when nothing is left.
-async fn open_all(client: &Client, seals: &Seals, json: bool, stay: bool) -> Result<()> {
+/// Opens what is sealed, or this one seal alone, as rounds ask for it; ends when nothing is left.
+async fn open_all(client: &Client, seals: &Seals, only: Option<&str>, json: bool, stay: bool) -> Result<()> {
     let own = client.id()?.to_string();
     let mut events = client.events(None, None, None);
     let mut failed = BTreeMap::new();
@@ -356,7 +356,8 @@ async fn open_all(client: &Client, seals: &Seals, json: bool, stay: bool) -> Res
         // Open before looking, so that nothing falls between both.
         let listening = events.open().await;
         let mut waiting = 0;
-        for kept in seals.all()?.into_iter().filter(|kept| kept.entrant == own) {
+        let ours = |kept: &Kept| kept.entrant == own && only.is_none_or(|seal| kept.seal == seal);
+        for kept in seals.all()?.into_iter().filter(ours) {
             let opened = match seals.open(client, &kept).await {
                 Ok(opened) => opened,
                 Err(error) if error.is_transient() => {

@@ -12,6 +12,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Where;
+use super::rerun::rerun;
 use crate::failure::{DOES_NOT_FOLLOW, bad_input};
 use crate::watch::print;
 
@@ -43,6 +44,13 @@ pub(crate) struct AuditArgs {
     /// Recompute this log instead of the host's.
     #[arg(long, value_name = "FILE", conflicts_with = "out")]
     file: Option<PathBuf>,
+    /// Also judge this submission again, on this machine: the code and inputs that the log names, by their hashes. Its round
+    /// must be completed and its code shown to you (`shoal arena result ID` says since when).
+    #[arg(long, value_name = "ID")]
+    rerun: Option<u64>,
+    /// Keep what that run wrote here.
+    #[arg(long, value_name = "FILE", requires = "rerun")]
+    run_log: Option<PathBuf>,
 }
 
 /// `shoal arena watch`.
@@ -103,7 +111,7 @@ fn line(event: &Event) -> String {
 }
 
 /// `shoal arena audit`.
-pub(super) async fn audit(args: &AuditArgs, json: bool) -> Result<String> {
+pub(super) async fn audit(args: &AuditArgs, json: bool) -> Result<ExitCode> {
     let bytes = match &args.file {
         Some(path) => {
             std::fs::read(path).map_err(|error| bad_input(format!("{}: {error}", path.display())))?
@@ -114,24 +122,34 @@ pub(super) async fn audit(args: &AuditArgs, json: bool) -> Result<String> {
         std::fs::write(path, &bytes).map_err(|error| bad_input(format!("{}: {error}", path.display())))?;
     }
     let (state, chain) = arena::verify::file::<State>(&bytes, |_| Signatures::Check)
-        .map_err(|fault| anyhow::Error::new(Untrue(fault.to_string())))?;
+        .map_err(|fault| anyhow::Error::new(Untrue(format!("the log does not follow: {fault}"))))?;
+    let again = match args.rerun {
+        Some(id) => Some(rerun(&args.at.client().await?, &bytes, &state, id, args.run_log.as_deref()).await?),
+        None => None,
+    };
     let rounds: usize = state.competitions().values().map(|found| found.summaries.len()).sum();
     let blocks = chain.next_seq().0;
     let (entries, digest) = (state.entries().len(), state.digest());
-    if json {
-        let row = json!({
-            "follows": true, "blocks": blocks, "competitions": state.competitions().len(), "rounds": rounds,
-            "entries": entries, "digest": digest.to_string(), "run": state.run().to_string(),
-        });
-        return Ok(row.to_string());
+    let mut row = json!({
+        "follows": true, "blocks": blocks, "competitions": state.competitions().len(), "rounds": rounds,
+        "entries": entries, "digest": digest.to_string(), "run": state.run().to_string(),
+    });
+    let mut text =
+        format!("every record follows: {blocks} blocks, {rounds} rounds, {entries} entries\ndigest {digest}");
+    let mut held = Ok(());
+    if let Some(again) = again {
+        row["rerun"] = again.json;
+        _ = write!(text, "\n{}", again.text);
+        held = again.held;
     }
-    Ok(format!("every record follows: {blocks} blocks, {rounds} rounds, {entries} entries\ndigest {digest}"))
+    print(&if json { row.to_string() } else { text })?;
+    held.map(|()| ExitCode::SUCCESS)
 }
 
-/// A log that stops being true.
+/// A log that stops being true, or a verdict in it that is not found again.
 #[derive(Debug, thiserror::Error)]
-#[error("the log does not follow: {0}")]
-pub(crate) struct Untrue(String);
+#[error("{0}")]
+pub(crate) struct Untrue(pub(super) String);
 
 impl Untrue {
     /// Exit code of `audit` then.

@@ -12,13 +12,15 @@ use async_trait::async_trait;
 use crate::arena_cli::eval;
 
 /// The evaluator of `shoal arena eval`: the same verdict on the same inputs.
-pub(super) struct Evaluator {
+pub(in crate::arena_cli::online) struct Evaluator {
     judge: Arc<Judge>,
 }
 
 impl Evaluator {
-    /// Starts the runtime; without a jail it judges components only, and says so.
-    pub(super) fn new() -> Result<Self> {
+    /// Starts the runtime; without a jail it judges components only, and says so. Where the compiler has no limits it
+    /// judges nothing.
+    pub(in crate::arena_cli::online) fn new() -> Result<Self> {
+        sandbox::contained()?;
         let judge = eval::judge()?;
         if let Err(reason) = judge.can_judge_programs() {
             tracing::warn!(%reason, "this machine cannot hold programs: only components are judged");

@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::cgroup::{Counters, Group};
-use super::control::{FromSupervisor, Job, ToSupervisor, receive, send};
+use super::control::{FromSupervisor, Job, SIGSYS_CODE, ToSupervisor, receive, send};
 use super::{End, Jail, JailLimits, Program, Report, Usage};
 use crate::fault::{Fault, HostError};
 use crate::limits;
@@ -237,6 +237,7 @@ impl Log {
 struct Found {
     exited: Option<(Option<i32>, Option<i32>)>,
     not_started: Option<String>,
+    missing: Option<String>,
     broken: Option<String>,
     disk_full: bool,
     disk_peak_bytes: u64,
@@ -296,6 +297,7 @@ impl Monitor {
             || found.exited.is_some()
             || found.limit.is_some()
             || found.not_started.is_some()
+            || found.missing.is_some()
             || found.broken.is_some()
     }
 
@@ -345,6 +347,7 @@ impl Monitor {
                 self.shared.with(|state| state.started = Some(now));
             }
             FromSupervisor::NotStarted(reason) => self.found.not_started = Some(reason),
+            FromSupervisor::Missing(name) => self.found.missing = Some(name),
             FromSupervisor::Broken(reason) => self.found.broken = Some(reason),
             FromSupervisor::Exited { code, signal } => self.found.exited = Some((code, signal)),
             FromSupervisor::DiskFull => self.found.disk_full = true,
@@ -427,6 +430,13 @@ impl Monitor {
                 "use a kernel with seccomp, and leave its cgroups alone",
             ));
         }
+        if let Some(name) = found.missing {
+            return Err(HostError::new(
+                "a program cannot be prepared",
+                format!("`{name}` is not installed"),
+                "install it, or leave this competition to other judges",
+            ));
+        }
         if self.started.is_none() && found.not_started.is_none() && !found.stopped {
             return Err(HostError::new(
                 "a jail does not come up",
@@ -465,8 +475,7 @@ fn verdict(found: Found) -> (End, String) {
         return (End::Failed(Fault::Startup), reason);
     }
     match found.exited {
-        // 159 is how a shell reports a command that SIGSYS ended.
-        Some((_, Some(libc::SIGSYS)) | (Some(159), _)) => {
+        Some((_, Some(libc::SIGSYS)) | (Some(SIGSYS_CODE), _)) => {
             failed(Fault::Escape, "made a system call that only serves to leave the sandbox")
         }
         Some((_, Some(libc::SIGXCPU))) => failed(Fault::Time, "used up its processor time"),

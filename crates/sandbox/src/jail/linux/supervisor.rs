@@ -1,20 +1,22 @@
-//! The process inside a jail that starts the program, reports its end, and makes connections to its servers.
+//! The process inside a jail that prepares and starts the program, reports its end, and makes connections to its servers.
 //!
 //! It restricts itself before it starts the program, so that both live under the same rules; it cannot be traced, and
 //! its socket is not inherited. What it says is believed only where a lie would not help the program.
 
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use super::control::{FromSupervisor, Job, ToSupervisor, receive, send};
+use super::control::{FromSupervisor, Job, SIGSYS_CODE, ToSupervisor, receive, send};
 use crate::{limits, restrict};
 
 /// Folders that a program may write to.
@@ -34,51 +36,89 @@ fn work() -> i32 {
     let Ok(control) = std::io::stdin().as_fd().try_clone_to_owned() else { return 1 };
     let control = Arc::new(control);
     let Some((ToSupervisor::Start(job), streams)) = receive(&*control) else { return 1 };
-    let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(streams) else { return 1 };
-    if let Err(error) = prepare(&job) {
+    let Ok(streams) = <[OwnedFd; 3]>::try_from(streams) else { return 1 };
+    if let Err(error) = lock_down(&job) {
         let _ = send(&*control, &FromSupervisor::Broken(error), &[]);
         return 1;
     }
-    let mut command = Command::new(job.argv.first().map_or("", String::as_str));
-    command
-        .args(job.argv.iter().skip(1))
-        .env_clear()
-        .envs(job.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(&job.folder)
-        .stdin(Stdio::from(stdin))
-        .stdout(Stdio::from(stdout))
-        .stderr(Stdio::from(stderr));
-    let spawned = command.spawn();
-    drop(command); // closes our copies of its streams
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) => {
-            let reason = format!("`{}` does not start: {error}", job.argv.first().map_or("", String::as_str));
-            let _ = send(&*control, &FromSupervisor::NotStarted(reason), &[]);
-            return 1;
+    let (reporter, prepared) = (Arc::clone(&control), Arc::new(AtomicBool::new(false)));
+    let ready = Arc::clone(&prepared);
+    let runner = std::thread::Builder::new().name("run".to_owned()).spawn(move || {
+        let end = run_all(&job, &streams, &reporter, &ready);
+        let _ = send(&*reporter, &FromSupervisor::Wrote { bytes: written() }, &[]);
+        if disk_full() {
+            let _ = send(&*reporter, &FromSupervisor::DiskFull, &[]);
         }
-    };
-    let _ = send(&*control, &FromSupervisor::Started, &[]);
-    let reporter = Arc::clone(&control);
-    let waiter = std::thread::Builder::new().name("wait".to_owned()).spawn(move || {
-        if let Ok(status) = child.wait() {
-            let _ = send(&*reporter, &FromSupervisor::Wrote { bytes: written() }, &[]);
-            if disk_full() {
-                let _ = send(&*reporter, &FromSupervisor::DiskFull, &[]);
-            }
-            let exited = FromSupervisor::Exited { code: status.code(), signal: status.signal() };
-            let _ = send(&*reporter, &exited, &[]);
-        }
+        let _ = send(&*reporter, &end, &[]);
     });
-    if waiter.is_err() {
-        return 1; // the program took every process there is; the jail counts that
+    if runner.is_err() {
+        return 1; // the machine has no thread left
     }
-    serve(&control);
+    serve(&control, &prepared);
     0
 }
 
+/// Runs the commands one after the other, and says how the last one ended, or why it was not reached. `prepared` becomes
+/// true when the last one runs.
+fn run_all(job: &Job, streams: &[OwnedFd; 3], control: &OwnedFd, prepared: &AtomicBool) -> FromSupervisor {
+    let mut end = FromSupervisor::NotStarted("there is nothing to run".to_owned());
+    for (at, argv) in job.commands.iter().enumerate() {
+        let (name, last) = (argv.first().map_or("", String::as_str), at + 1 == job.commands.len());
+        let mut child = match spawn(job, argv, streams, last) {
+            Ok(child) => child,
+            // A program by its name alone is this machine's to have; the entry brings the last one.
+            Err(error) if !last && error.kind() == ErrorKind::NotFound && !name.contains('/') => {
+                return FromSupervisor::Missing(name.to_owned());
+            }
+            Err(error) => return FromSupervisor::NotStarted(format!("`{name}` does not start: {error}")),
+        };
+        if at == 0 {
+            let _ = send(control, &FromSupervisor::Started, &[]);
+        }
+        prepared.store(last, Ordering::Release);
+        let status = match child.wait() {
+            Ok(status) => status,
+            Err(error) => return FromSupervisor::Broken(format!("`{name}` is lost: {error}")),
+        };
+        if !last && !status.success() && !is_a_fault(status) {
+            let reason = format!("`{name}` was to prepare the program and failed: {status}");
+            return FromSupervisor::NotStarted(reason);
+        }
+        end = FromSupervisor::Exited { code: status.code(), signal: status.signal() };
+        if !status.success() {
+            return end;
+        }
+    }
+    end
+}
+
+/// Ends that are faults of their own, whatever the command was for.
+fn is_a_fault(status: ExitStatus) -> bool {
+    matches!(status.signal(), Some(libc::SIGSYS | libc::SIGXCPU | libc::SIGXFSZ))
+        || status.code() == Some(SIGSYS_CODE)
+}
+
+fn spawn(
+    job: &Job,
+    argv: &[String],
+    [stdin, stdout, stderr]: &[OwnedFd; 3],
+    last: bool,
+) -> io::Result<Child> {
+    let name = argv.first().map_or("", String::as_str);
+    let stdin = if last { Stdio::from(stdin.try_clone()?) } else { Stdio::null() };
+    Command::new(name)
+        .args(argv.iter().skip(1))
+        .env_clear()
+        .envs(job.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&job.folder)
+        .stdin(stdin)
+        .stdout(Stdio::from(stdout.try_clone()?))
+        .stderr(Stdio::from(stderr.try_clone()?))
+        .spawn()
+}
+
 /// Makes this process hard to reach, then takes away what the program must not have.
-fn prepare(job: &Job) -> Result<(), String> {
+fn lock_down(job: &Job) -> Result<(), String> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| error.to_string())?;
     // The kernel should choose the program, not a judge, if the whole machine runs out of memory.
     drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
@@ -110,8 +150,8 @@ fn written() -> u64 {
     WRITABLE.into_iter().map(used).sum()
 }
 
-/// Answers until the other side is gone.
-fn serve(control: &OwnedFd) {
+/// Answers until the other side is gone. What listens before the program runs is not the program.
+fn serve(control: &OwnedFd, prepared: &AtomicBool) {
     let every = Timespec { tv_sec: 0, tv_nsec: i64::from(limits::POLL.subsec_nanos()) * 2 };
     let (mut full, mut most) = (false, 0);
     loop {
@@ -136,6 +176,7 @@ fn serve(control: &OwnedFd) {
         let Some((message, _)) = receive::<ToSupervisor>(control) else { return };
         let connected = match message {
             ToSupervisor::Start(_) => continue,
+            _ if !prepared.load(Ordering::Acquire) => Err(io::Error::other("it is being prepared")),
             ToSupervisor::ConnectTcp { port } => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
                 TcpStream::connect_timeout(&address, limits::CONNECT_ONCE).map(OwnedFd::from)

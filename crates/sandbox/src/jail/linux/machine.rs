@@ -6,9 +6,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cgroup::{Hierarchy, Version};
+use super::cgroup::Hierarchy;
 use super::control::Job;
-use super::{End, Jail, JailLimits, Program, Report, monitor};
+use super::{End, Enforcement, Jail, JailLimits, Program, Report, monitor};
 use crate::fault::HostError;
 use crate::{Child, child, limits, restrict};
 
@@ -26,19 +26,6 @@ const MADE: [(&str, &str); 4] = [
     ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
 ];
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// What holds programs on this machine. Seccomp and namespaces are always there, or there is no [`Machine`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enforcement {
-    /// What limits memory, processes and processor time of the whole tree.
-    pub cgroup: Version,
-    /// Whether the number of busy processors can be limited.
-    pub cpu_quota: bool,
-    /// Whether the kernel has landlock, a second wall around files.
-    pub landlock: bool,
-    /// Whether the judge runs as root. Better not: bubblewrap does not need it where cgroups are delegated.
-    pub root: bool,
-}
 
 /// A machine on which programs can be jailed; found out by jailing one.
 #[derive(Clone, Debug)]
@@ -129,8 +116,10 @@ impl Machine {
         let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
         read.extend(["/etc", "/proc", "/dev/pts", "/dev/fd"].map(PathBuf::from));
         read.extend(program.mounts.iter().map(|mount| mount.to.clone()));
+        let mut commands = vec![program.prepare.clone(), program.argv.clone()];
+        commands.retain(|argv| !argv.is_empty());
         Job {
-            argv: program.argv.clone(),
+            commands,
             env,
             folder: program.folder.clone(),
             read,
@@ -211,7 +200,8 @@ fn check(program: &Program) -> Result<(), HostError> {
     let wrong = |reason: String| {
         Err(HostError::new("this program cannot be jailed", reason, "change its description"))
     };
-    let words = program.argv.iter().chain(program.env.iter().flat_map(|(name, value)| [name, value]));
+    let variables = program.env.iter().flat_map(|(name, value)| [name, value]);
+    let words = program.argv.iter().chain(&program.prepare).chain(variables);
     let (mut bytes, mut zero) = (0, false);
     for word in words {
         bytes += word.len() + 1;
@@ -220,7 +210,7 @@ fn check(program: &Program) -> Result<(), HostError> {
     if program.argv.is_empty() || zero || bytes > limits::ARGUMENT_BYTES_MAX {
         let most = limits::ARGUMENT_BYTES_MAX;
         return wrong(format!(
-            "its arguments and environment must be 1 to {most} bytes without a zero, have {bytes}"
+            "its commands and environment must be 1 to {most} bytes without a zero, have {bytes}"
         ));
     }
     for mount in &program.mounts {

@@ -18,6 +18,9 @@ use crate::limits::MESSAGE_BYTES_MAX;
 /// Descriptors in one message: the program's three streams.
 const FDS_MAX: usize = 3;
 
+/// How a shell reports a command that SIGSYS ended.
+pub(super) const SIGSYS_CODE: i32 = 128 + libc::SIGSYS;
+
 /// To the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ToSupervisor {
@@ -32,7 +35,8 @@ pub(super) enum ToSupervisor {
 /// What the supervisor needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Job {
-    pub(super) argv: Vec<String>,
+    /// What runs, one after the other: each but the last must exit with 0. Not empty.
+    pub(super) commands: Vec<Vec<String>>,
     pub(super) env: Vec<(String, String)>,
     pub(super) folder: PathBuf,
     /// What landlock lets it read.
@@ -49,6 +53,8 @@ pub(super) enum FromSupervisor {
     Started,
     /// It cannot be run: the entry's doing.
     NotStarted(String),
+    /// The machine lacks a command that prepares programs.
+    Missing(String),
     /// The restrictions could not be set up: the machine's doing.
     Broken(String),
     /// It ended.

@@ -7,21 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::JailLimits;
+use super::{JailLimits, Version};
 use crate::limits;
 
 const PREFIX: &str = "shoal-";
 /// Period of the processor quota, microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
-
-/// Which of the kernel's two interfaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// The unified hierarchy.
-    V2,
-    /// A hierarchy per controller.
-    V1,
-}
 
 /// Where this process may make groups: one folder with version 2, one per controller with version 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
