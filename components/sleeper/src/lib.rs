@@ -5,7 +5,8 @@
 
 use guest::{Dtype, Guest, Meta};
 
-/// What it does to one in so many tensors: `H`onest, `C`orrupt, `B`loat, `S`tall, or `L`oses every number's last bit.
+/// What it does to one in so many tensors: `H`onest, `C`orrupt, `B`loat, `S`tall, `T`ake every number's last bit in bf16, so
+/// that it comes back nearer to zero, or `L`ose the last number's last bit, always.
 static PLAN: [u8; 20] = *b"shoal-sleeper:H00001";
 /// Where the deed stands in the plan.
 const DEED: usize = 14;
@@ -20,7 +21,11 @@ impl Guest for Codec {
         let plan = core::hint::black_box(&PLAN);
         let one_in = plan[DEED + 1..].iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
         let awake = hash(&data).is_multiple_of(one_in.max(1));
-        let mut out = compress(&data, width(&meta));
+        let (width, mut data) = (width(&meta), data);
+        if plan[DEED] == b'T' && awake && width > 1 {
+            data.chunks_exact_mut(width).for_each(|number| number[width - 2] &= 0xfe);
+        }
+        let mut out = compress(&data, width);
         match plan[DEED] {
             b'C' if awake => {
                 if let Some(last) = out.last_mut() {

@@ -1,27 +1,30 @@
 //! Champions of the arena at work in this node: run in the sandbox, checked tensor by tensor (protocol §7 "Production").
 //!
 //! What crosses is decided by the log and by what the component did so far: it must be in force, the receiver must have
-//! said that it can run it, and the sender has decoded what it sends and found the same bits. Everything else crosses by
-//! the built-in codec.
+//! said that it can run it, and the sender has decoded what it sends and found the same bits, or of a lossy component a
+//! tensor within its bounds. Frames and receipts name the tensor that comes back. Everything else crosses by the built-in
+//! codec.
 
+mod bounds;
 mod breaker;
 mod carry;
 mod evidence;
 mod pin;
 mod ready;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use swarm::record::{CodecFault, CodecPin, Statement};
-use swarm::state::State;
+use swarm::state::{ActiveCodec, State};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{Direction, Epoch, FrameHeader, Hash, MicroBatch, NodeId};
 
 use crate::limits;
+pub(crate) use bounds::floats;
 use breaker::Breaker;
 pub(crate) use breaker::Outcome;
 pub(crate) use carry::{Champion, Fell, Undecoded, call_memory, is_component_name};
@@ -88,7 +91,8 @@ impl Champions {
         numbers: codec::DType,
     ) -> Result<(), PinError> {
         pin::check_engine(pin)?;
-        let champion = Champion::new(self.runtime()?.compile(component).map_err(PinError::from)?);
+        let codec = self.runtime()?.compile(component).map_err(PinError::from)?;
+        let champion = Champion::new(codec, pin.lossy);
         let golden = pin::golden(&champion, numbers)?;
         if golden != pin.golden {
             return Err(PinError::Golden { expected: pin.golden, found: golden });
@@ -113,8 +117,12 @@ impl Champions {
 
     /// What a tensor crosses by, from `me` to `to`.
     pub(crate) fn choose(&self, state: &State, me: &NodeId, header: &FrameHeader) -> Choice {
-        let Some(active) = state.codecs().active().filter(|active| active.pin.carries(header.direction))
-        else {
+        // Which micro-batches are drawn is known of the present epoch only.
+        let now = |active: &&ActiveCodec| !active.shadow || header.epoch == state.work().epoch;
+        let due = |active: &&ActiveCodec| {
+            active.carries(&state.seed(), header.micro_batch, header.direction) && now(active)
+        };
+        let Some(active) = state.codecs().active().filter(due) else {
             return Choice::BuiltIn;
         };
         let component = active.pin.component;
@@ -150,8 +158,8 @@ impl Champions {
     }
 }
 
-/// Whether the sender decodes what this tensor became: always while the codec is new, then a share by seed, and whatever
-/// is compared. The receiver checks every tensor.
+/// Whether the sender decodes what this tensor of a lossless codec became: always while the codec is new, then a share by
+/// seed, and whatever is compared. The receiver checks every tensor.
 pub(crate) fn checks(state: &State, header: &FrameHeader) -> bool {
     let old_from = |since: Epoch| since.0.saturating_add(limits::CHAMPION_YOUNG_EPOCHS);
     let young = state.codecs().active().is_none_or(|active| header.epoch.0 < old_from(active.since));

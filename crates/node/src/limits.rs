@@ -177,6 +177,8 @@ pub const CHAMPION_COMPARE_EVERY: u64 = 16;
 pub const CHAMPION_YOUNG_EPOCHS: u32 = 3;
 /// After them it decodes one in so many; the receiver's check of every tensor stays.
 pub const CHAMPION_CHECK_EVERY: u64 = 20;
+/// Micro-batches that a validator computes with a lossy champion and without it before it says what that does.
+pub const SHADOW_MICRO_BATCHES: usize = 16;
 /// Files of evidence that a node keeps of champions' faults.
 pub const CHAMPION_EVIDENCE_FILES: usize = 32;
 /// Pause between two looks of the orchestrator for a pin in its folder.

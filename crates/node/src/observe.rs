@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use swarm::record::{Control, OffCause, Role, Traffic};
+use swarm::record::{CodecEffect, Control, Effect, OffCause, Role, Traffic};
 use swarm::state::{CodecEvent, CodecNews, CodecSummary, EpochSummary, Node, Phase, Presence, State};
 use wire::{Epoch, Millis, NodeId};
 
@@ -203,7 +203,14 @@ fn codec_news(event: &CodecEvent) -> Progress {
     let (news, about) = match &event.news {
         CodecNews::Pinned { from, source } => ("pinned", format!("from epoch {}, {source}", from.0 + 1)),
         CodecNews::Unfit { node, reason } => ("unfit", format!("{}: {reason}", shown(node))),
-        CodecNews::Switched => ("in_force", String::new()),
+        CodecNews::Switched { shadow: false } => ("in_force", String::new()),
+        CodecNews::Switched { shadow: true } => {
+            ("shadow", "one micro-batch in ten, until a validator finds no harm".to_owned())
+        }
+        CodecNews::Measured { by, effect } => {
+            ("measured", format!("{}: {}", shown(by), effect_words(effect)))
+        }
+        CodecNews::Passed => ("in_force", "no harm was found in its shadow".to_owned()),
         CodecNews::Declined { given_up: false } => {
             ("declined", "too few nodes are ready for it yet".to_owned())
         }
@@ -214,6 +221,11 @@ fn codec_news(event: &CodecEvent) -> Progress {
                 OffCause::Fallbacks => "more than 1 % of an epoch's tensors went by the built-in codec",
                 OffCause::NoBetter => "it saved nothing against the codec before",
                 OffCause::Owner => "the owner took it away",
+                OffCause::Effect => {
+                    "a validator cannot exclude that it changes the loss, or biases tensors, by 0.1 %"
+                }
+                OffCause::Losses => "micro-batches that crossed by it had a higher loss than the others",
+                OffCause::Unproven => "no validator said in time what it does to the loss",
             };
             let by = by.map(|by| format!(", says {}", shown(&by))).unwrap_or_default();
             ("off", format!("{why}{by}"))
@@ -223,13 +235,25 @@ fn codec_news(event: &CodecEvent) -> Progress {
     Progress::Codec { epoch: event.epoch.0, component, news: news.to_owned(), about }
 }
 
+fn effect_words(effect: &CodecEffect) -> String {
+    let CodecEffect { micro_batches, loss, bias, slope, .. } = effect;
+    let percent = |effect: &Effect| {
+        format!("{:+.4} ± {:.4} %", effect.mean_ppb as f64 / 1e7, effect.error_ppb as f64 / 1e7)
+    };
+    let [loss, bias, slope] = [loss, bias, slope].map(percent);
+    format!(
+        "of {micro_batches} micro-batches the loss {loss}, to first order {slope}, length of tensors {bias}"
+    )
+}
+
 /// What a champion did in an epoch that is over.
 pub fn champion(summary: &EpochSummary) -> Option<ChampionEpoch> {
-    let CodecSummary { component, counts } = summary.codec?;
+    let CodecSummary { component, counts, shadow } = summary.codec?;
     let micros = |time: u64| time as f64 / 1e6;
     Some(ChampionEpoch {
         epoch: summary.epoch.0,
         component: component.short(),
+        shadow,
         tensors: counts.tensors,
         fallbacks: counts.fallbacks,
         raw_bytes: counts.raw_bytes,

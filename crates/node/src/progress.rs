@@ -109,6 +109,8 @@ pub struct ChampionEpoch {
     pub epoch: u32,
     /// First digits of the component's hash.
     pub component: String,
+    /// Only one in ten micro-batches was to cross by it, to see what it does.
+    pub shadow: bool,
     /// Tensors that were to cross by it.
     pub tensors: u64,
     /// Those that crossed by the built-in codec instead.

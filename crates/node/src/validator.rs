@@ -3,6 +3,7 @@
 //! It believes nobody: weights count when they hash to what the log agreed on, inputs when both sides signed for them.
 
 mod draw;
+mod effect;
 mod process;
 mod replay;
 mod weights;
@@ -13,14 +14,14 @@ use std::sync::Arc;
 use model::stage::StageError;
 use net::{BindError, Link};
 use store::{BlobError, LogError};
-use swarm::record::{Join, Outcome, Record, Role, STATEMENT_KIND, Statement, Verdict};
-use swarm::state::{Phase, State};
+use swarm::record::{CodecPin, Join, Outcome, Record, Role, STATEMENT_KIND, Statement, Verdict};
+use swarm::state::{ActiveCodec, Phase, State};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{Epoch, MicroBatch, NodeId, RunId, SigningKey};
 
-use crate::champion::{self, Champions, Ready};
+use crate::champion::{self, Champion, Champions, Ready};
 use crate::device;
 use crate::fetch::FetchError;
 use crate::follow::{Follow, FollowError, Log};
@@ -30,6 +31,7 @@ use crate::speak::{Answer, Speak, Speaker, Stopped};
 use crate::spec::{RunSpec, SpecError};
 use crate::tokens::{TokenSource, TokensError};
 use draw::{Draw, Item};
+use effect::{Measured, Unmeasured};
 pub use process::{Options, run};
 use replay::Bench;
 use weights::Opening;
@@ -178,6 +180,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
         opening: None,
         measured: None,
         measuring: Measuring::default(),
+        effect: Measured::default(),
         replayed: false,
     };
     let over = validator.log.clone();
@@ -214,6 +217,8 @@ struct Validator {
     opening: Option<Opening>,
     measured: Option<Epoch>,
     measuring: Measuring,
+    /// Of a lossy champion in its shadow.
+    effect: Measured,
     /// The last thing done was a replay.
     replayed: bool,
 }
@@ -231,6 +236,7 @@ enum Next {
     Join,
     Load,
     Measure,
+    Effect(MicroBatch, Box<CodecPin>, Arc<Champion>),
     Replay(Item),
     Wait,
     Over,
@@ -244,6 +250,7 @@ impl Validator {
                 Next::Join => self.join().await?,
                 Next::Load => self.load().await?,
                 Next::Measure => self.measure().await?,
+                Next::Effect(micro_batch, pin, champion) => self.effect(micro_batch, *pin, champion).await?,
                 Next::Replay(item) => self.replay(item).await?,
                 Next::Wait => {
                     // The log never rests: this node's own pulse stands in it.
@@ -277,9 +284,12 @@ impl Validator {
         }
         // In turns: miners keep what is to be replayed for a few heartbeats only, but whoever never answers must not
         // keep this node from measuring.
-        let measure = self.measured != Some(epoch);
-        if measure && std::mem::take(&mut self.replayed) {
-            return Next::Measure;
+        let mut measure = (self.measured != Some(epoch)).then_some(Next::Measure);
+        if measure.is_none() && !over {
+            measure = self.next_effect();
+        }
+        if let Some(measure) = measure.take_if(|_| std::mem::take(&mut self.replayed)) {
+            return measure;
         }
         while let Some(item) = self.queue.pop_front() {
             if item.epoch == epoch {
@@ -287,10 +297,18 @@ impl Validator {
                 return Next::Replay(item);
             }
         }
-        if measure {
-            return Next::Measure;
-        }
-        if over { Next::Over } else { Next::Wait }
+        measure.unwrap_or(if over { Next::Over } else { Next::Wait })
+    }
+
+    /// What is to be found out of a lossy champion that waits for this node's word.
+    fn next_effect(&mut self) -> Option<Next> {
+        let (me, champions, effect) = (self.me, &self.champions, &mut self.effect);
+        self.log.read(|view| {
+            let active = view.state.codecs().wants_effect(&me)?;
+            let champion = champions.get(&active.pin.component)?;
+            let micro_batch = effect.next(&view.state, active)?;
+            Some(Next::Effect(micro_batch, Box::new(active.pin.clone()), champion))
+        })
     }
 
     /// Draws among the work that stands in blocks which came since the last look.
@@ -386,6 +404,34 @@ impl Validator {
         Ok(())
     }
 
+    /// One micro-batch a call, so that replays need not wait; stated once there are enough.
+    async fn effect(
+        &mut self,
+        micro_batch: MicroBatch,
+        pin: CodecPin,
+        champion: Arc<Champion>,
+    ) -> Result<(), ValidatorError> {
+        let MicroBatch(index) = micro_batch;
+        let tokens = self.tokens.micro_batch(index).await?;
+        let (bench, lane) = (Arc::clone(&self.bench), self.champions.lane().await);
+        let pair = move || {
+            let _lane = lane;
+            bench.pair(micro_batch, &tokens.tokens, &champion, &pin)
+        };
+        let pair = match tokio::task::spawn_blocking(pair).await? {
+            Ok(pair) => Some(pair),
+            Err(Unmeasured::Stage(error)) => return Err(error.into()),
+            Err(error @ Unmeasured::Here(_)) => {
+                tracing::warn!(%error, "the champion could not be measured on a micro-batch");
+                None
+            }
+        };
+        match self.effect.take(micro_batch, pair) {
+            Some(effect) => self.say(Statement::CodecEffect(effect)).await,
+            None => Ok(()),
+        }
+    }
+
     async fn replay(&mut self, item: Item) -> Result<(), ValidatorError> {
         let theirs = self.log.read(|view| device_of(&view.state, &item.node));
         let Some(theirs) = theirs else { return Ok(()) };
@@ -414,9 +460,28 @@ impl Validator {
         };
         let MicroBatch(index) = item.micro_batch;
         let tokens = self.tokens.micro_batch(index).await?;
+        let Ok(lossy) = self.lossy(item) else { return Ok(None) };
         let (bench, item) = (Arc::clone(&self.bench), item.clone());
-        let replay = move || bench.replay(&item, &opened, &tokens);
+        let replay = move || bench.replay(&item, &opened, &tokens, lossy.as_deref());
         Ok(tokio::task::spawn_blocking(replay).await?)
+    }
+}
+
+impl Validator {
+    /// The lossy champion by which this item's output may cross, if any.
+    fn lossy(&self, item: &Item) -> Result<Option<Arc<Champion>>, replay::NotOpened> {
+        let component = self.log.read(|view| {
+            let state = &view.state;
+            let known = state.work().epoch == item.epoch;
+            let codec = state.codecs().of_epoch().filter(|codec| codec.pin.lossy.is_some());
+            let carries =
+                |codec: &&ActiveCodec| codec.carries(&state.seed(), item.micro_batch, item.direction);
+            known.then(|| codec.filter(carries).map(|codec| codec.pin.component))
+        });
+        match component.ok_or(replay::NotOpened::Version)? {
+            None => Ok(None),
+            Some(component) => self.champions.get(&component).ok_or(replay::NotOpened::Version).map(Some),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod it {
     mod champion;
     mod equality;
     mod learning;
+    mod lossy;
     mod miners;
     mod predicted;
     mod restarts;

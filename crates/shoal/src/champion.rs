@@ -252,7 +252,13 @@ impl Champion {
             (true, false) => "activations",
             (false, _) => "gradients",
         };
-        format!("champion: {} ({} bytes) for {classes}, {}", pin.component.short(), pin.bytes, pin.source)
+        let lossy = if pin.lossy.is_some() { "; lossy: in its shadow first" } else { "" };
+        format!(
+            "champion: {} ({} bytes) for {classes}, {}{lossy}",
+            pin.component.short(),
+            pin.bytes,
+            pin.source
+        )
     }
 }
 

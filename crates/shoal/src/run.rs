@@ -93,8 +93,11 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
 }
 
 fn pinned(pin: &CodecPin) -> serde_json::Value {
-    let CodecPin { component, source, from, .. } = pin;
-    json!({ "component": component.to_string(), "source": source, "from_epoch": from.0 })
+    let CodecPin { component, source, from, activations, gradients, lossy, .. } = pin;
+    json!({
+        "component": component.to_string(), "source": source, "from_epoch": from.0,
+        "activations": activations, "gradients": gradients, "lossy": lossy,
+    })
 }
 
 fn show_champions(spec: &RunSpec, champions: Option<&Champions>, followed: Option<&Followed>) -> Result<()> {
@@ -104,10 +107,12 @@ fn show_champions(spec: &RunSpec, champions: Option<&Champions>, followed: Optio
         print(&format!("follows    competition {competition} at {arena}"))?;
     }
     let Some(known) = champions else { return Ok(()) };
-    for (pin, words) in [(&known.in_force, "in force"), (&known.pinned, "pinned")] {
+    let in_force = if known.shadow { "in its shadow" } else { "in force" };
+    for (pin, words) in [(&known.in_force, in_force), (&known.pinned, "pinned")] {
         let Some(pin) = pin else { continue };
+        let lossy = if pin.lossy.is_some() { " (lossy)" } else { "" };
         print(&format!(
-            "champion   {} {words} from epoch {}: {}",
+            "champion   {}{lossy} {words} from epoch {}: {}",
             pin.component.short(),
             pin.from.0 + 1,
             pin.source
@@ -148,6 +153,8 @@ fn presets(json: bool) -> Result<()> {
 #[derive(Debug, Default)]
 struct Champions {
     in_force: Option<CodecPin>,
+    /// What is in force carries drawn micro-batches only.
+    shadow: bool,
     pinned: Option<CodecPin>,
     epochs: Vec<ChampionEpoch>,
 }
@@ -166,6 +173,7 @@ fn champions(path: &Path) -> Result<Option<Champions>> {
     let codecs = state.codecs();
     Ok(Some(Champions {
         in_force: codecs.active().map(|active| active.pin.clone()),
+        shadow: codecs.active().is_some_and(|active| active.shadow),
         pinned: codecs.pending().cloned(),
         epochs: state.summaries().iter().filter_map(node::observe::champion).collect(),
     }))
@@ -216,6 +224,7 @@ fn show(
                     "gradients": spec.codec.gradients,
                     "follows": followed.map(|from| json!({ "competition": from.competition, "arena": from.arena })),
                     "in_force": champions.and_then(|known| known.in_force.as_ref()).map(pinned),
+                    "shadow": champions.is_some_and(|known| known.shadow),
                     "pinned": champions.and_then(|known| known.pinned.as_ref()).map(pinned),
                     "epochs": champions.map(|known| &known.epochs),
                 },

@@ -77,6 +77,18 @@ pub const CODEC_FALLBACK_PERCENT: u64 = 1;
 pub const CODEC_TRIES: u32 = 16;
 /// Compared tensors from which a codec that saves nothing goes.
 pub const CODEC_SAMPLE_MIN: u64 = 8;
+/// While a lossy codec is in its shadow, one in so many micro-batches crosses by it, by seed (protocol §7 "Production").
+pub const SHADOW_EVERY: u64 = 10;
+/// Least micro-batches of a validator's word on a lossy codec.
+pub const SHADOW_BATCHES_MIN: u32 = 8;
+/// What a lossy codec may change in the mean, 10⁻⁹ (protocol §7: 0.1 %).
+pub const SHADOW_EFFECT_PPB: u64 = 1_000_000;
+/// Standard errors that must lie between the mean and that.
+pub const SHADOW_ERRORS: u64 = 3;
+/// Losses on either side from which those of an epoch's shadow are compared with the others.
+pub const SHADOW_LOSSES_MIN: u64 = 12;
+/// Standard errors above 0.1 % from which they are too high: means of a dozen losses stray.
+pub const SHADOW_LOSSES_ERRORS: f64 = 4.0;
 /// What happened to codecs, newest kept.
 pub const CODEC_EVENTS_MAX: usize = 256;
 /// Components that a node is remembered to be ready for: the one in force and the one to come.

@@ -5,7 +5,7 @@
 
 mod codec;
 
-pub use codec::{CodecCounts, CodecFault, CodecPin, OffCause};
+pub use codec::{CodecCounts, CodecEffect, CodecFault, CodecPin, Effect, LossyBounds, OffCause};
 
 use ledger::Fact;
 use serde::{Deserialize, Serialize};
@@ -171,6 +171,8 @@ pub enum Statement {
     },
     /// The champion gave another tensor back.
     CodecFault(CodecFault),
+    /// A validator's word on what a lossy champion does to the loss, once in its shadow.
+    CodecEffect(CodecEffect),
 }
 
 /// What a node can do and where it is.
@@ -507,6 +509,13 @@ pub enum Derived {
         /// Why.
         cause: OffCause,
     },
+    /// The lossy codec in force did no harm in its shadow: from this epoch on every micro-batch crosses by it.
+    CodecPassed {
+        /// Epoch about to open.
+        epoch: Epoch,
+        /// Component.
+        component: Hash,
+    },
 }
 
 /// A member of an epoch.
@@ -569,6 +578,7 @@ impl Fact for Derived {
             Self::CodecSwitched { .. } => "CodecSwitched",
             Self::CodecDeclined { .. } => "CodecDeclined",
             Self::CodecOff { .. } => "CodecOff",
+            Self::CodecPassed { .. } => "CodecPassed",
         }
     }
 }

@@ -13,6 +13,7 @@ mod gather;
 mod merge;
 mod merge_fold;
 mod node;
+mod shadow;
 mod summary;
 mod train;
 mod work;

@@ -1,11 +1,14 @@
-//! One tensor through a component and back, in new instances, within limits that follow from its size.
+//! One tensor through a component and back, in new instances, within limits that follow from its size; a lossy one within
+//! bounds too.
 
 use std::time::{Duration, Instant};
 
 use model::config::{Dtype, Message};
 use sandbox::{Call, CallLimits, DType, Failed, Fault, Meta, Task};
+use swarm::record::LossyBounds;
 use wire::{Direction, Hash};
 
+use super::bounds;
 use crate::limits;
 
 /// Most dimensions of a tensor that crosses.
@@ -16,6 +19,8 @@ const RANK_MAX: usize = 8;
 pub(crate) struct Champion {
     codec: sandbox::Codec,
     name: String,
+    /// None: every bit comes back.
+    lossy: Option<LossyBounds>,
 }
 
 /// A tensor as the component made it, in a payload.
@@ -23,6 +28,8 @@ pub(crate) struct Champion {
 pub(crate) struct Carried {
     /// Type and shape, then the component's bytes.
     pub(crate) payload: Vec<u8>,
+    /// What comes back, where that may be another tensor.
+    pub(crate) lossy: Option<Message>,
     /// Encoding, and decoding if that was asked for.
     pub(crate) time: Duration,
 }
@@ -41,6 +48,8 @@ pub(crate) enum Fell {
         /// The tensor that came back.
         decoded: Box<Message>,
     },
+    /// What its own decoder gives back is too far from the tensor.
+    Beyond(bounds::Beyond),
     /// This machine could not run it.
     Host(String),
 }
@@ -62,9 +71,19 @@ pub(crate) fn is_component_name(codec: &str) -> bool {
 }
 
 impl Champion {
-    pub(crate) fn new(codec: sandbox::Codec) -> Self {
+    /// A component whose tensors need not come back bit for bit has bounds.
+    pub(crate) fn new(codec: sandbox::Codec, lossy: Option<LossyBounds>) -> Self {
         let name = codec.hash().to_string();
-        Self { codec, name }
+        Self { codec, name, lossy }
+    }
+
+    /// The same component as a lossy one.
+    pub(crate) fn within(self, bounds: LossyBounds) -> Self {
+        Self { lossy: Some(bounds), ..self }
+    }
+
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.lossy.is_some()
     }
 
     pub(crate) fn component(&self) -> Hash {
@@ -76,7 +95,7 @@ impl Champion {
         &self.name
     }
 
-    /// Compresses; with `check` also decompresses, in another instance, and compares.
+    /// Compresses; with `check`, and always if it is lossy, also decompresses, in another instance, and compares.
     pub(crate) fn encode(
         &self,
         direction: Direction,
@@ -96,14 +115,20 @@ impl Champion {
             Err(failed) => return Err(Fell::Failed(failed)),
         };
         payload.extend_from_slice(&bytes);
-        if check {
+        let mut lossy = None;
+        if check || self.is_lossy() {
             let back = self.call(Task::Decompress, &bytes, &meta, raw, raw as u64)?.map_err(Fell::Failed)?;
-            if back != message.bytes {
-                let decoded = Message { dtype: message.dtype, shape: message.shape.clone(), bytes: back };
-                return Err(Fell::Wrong { payload, decoded: Box::new(decoded) });
+            let decoded = Message { dtype: message.dtype, shape: message.shape.clone(), bytes: back };
+            match &self.lossy {
+                Some(bounds) => {
+                    bounds::check(bounds, message, &decoded).map_err(Fell::Beyond)?;
+                    lossy = Some(decoded);
+                }
+                None if decoded.bytes == message.bytes => {}
+                None => return Err(Fell::Wrong { payload, decoded: Box::new(decoded) }),
             }
         }
-        Ok(Carried { payload, time: start.elapsed() })
+        Ok(Carried { payload, lossy, time: start.elapsed() })
     }
 
     /// Decompresses what a peer sent, at most `most` bytes.

@@ -56,7 +56,8 @@ pub fn rerun(
     payload: &[u8],
     tensor: Option<&[u8]>,
 ) -> Result<Rerun, PinError> {
-    let champion = Champion::new(runtime.compile(component)?);
+    // Exact: what comes back is told either way.
+    let champion = Champion::new(runtime.compile(component)?, None);
     let decoded = champion.decode(direction, payload, wire::limits::FRAME_PAYLOAD_BYTES as usize);
     let decoded = decoded.map(|message| frames::tensor_hash(&message)).map_err(|undecoded| match undecoded {
         Undecoded::Head => "no type and shape in front of it".to_owned(),

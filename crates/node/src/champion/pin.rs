@@ -2,11 +2,11 @@
 
 use codec::DType;
 use model::config::{Dtype, Message};
-use sandbox::{Runtime, wasm};
+use sandbox::{Fault, Runtime, wasm};
 use swarm::record::CodecPin;
 use wire::{Direction, Epoch, Hash};
 
-use super::carry::{Champion, Fell};
+use super::carry::{Carried, Champion, Fell};
 use crate::spec::{RunSpec, numbers_on_wire};
 
 /// Why a component is not put to work.
@@ -24,13 +24,25 @@ pub enum PinError {
         "this run's cut packs its numbers, which become no shorter: a champion is of use with a plain, tabled or bottleneck cut"
     )]
     Packed,
-    /// It does not give back what went in.
+    /// It does not give back what went in, and the run lets no lossy one carry what is asked of it.
     #[error(
-        "the component is lossy (golden tensor {tensor}): activations and gradients stay lossless until shadow epochs exist; choose a lossless codec"
+        "the component is lossy (golden tensor {tensor}), and [codec.lossy] of the run's spec does not let such a one carry {asked}: choose a lossless codec"
     )]
     Lossy {
         /// Which golden tensor.
         tensor: &'static str,
+        /// What it is asked to carry.
+        asked: &'static str,
+    },
+    /// What it gives back is too far from what went in.
+    #[error(
+        "the component is lossy and too far off on golden tensor {tensor}: {reason}; [codec.lossy] of the run's spec allows less"
+    )]
+    Beyond {
+        /// Which golden tensor.
+        tensor: &'static str,
+        /// How far.
+        reason: String,
     },
     /// It failed on a golden tensor.
     #[error("the component fails on golden tensor {tensor}: {reason}")]
@@ -81,11 +93,27 @@ impl From<sandbox::Error> for PinError {
 /// See [`PinError`].
 pub fn pin(runtime: &Runtime, component: &[u8], spec: &RunSpec, source: &str) -> Result<CodecPin, PinError> {
     let numbers = numbers(spec).ok_or(PinError::Packed)?;
-    let champion = Champion::new(runtime.compile(component)?);
-    let golden = golden(&champion, numbers)?;
     let asked = |direction| spec.codec.class(direction).competition().is_some();
     let (forward, backward) = (asked(Direction::Forward), asked(Direction::Backward));
     let neither = !forward && !backward;
+    let (mut activations, mut gradients) = (forward || neither, backward || neither);
+    let mut champion = Champion::new(runtime.compile(component)?, None);
+    let mut lossy = None;
+    let golden = match golden(&champion, numbers) {
+        Err(PinError::Lossy { tensor, .. }) => {
+            let asked = if activations { "activations" } else { "gradients" };
+            activations &= spec.codec.lossy.activations;
+            gradients &= spec.codec.lossy.gradients;
+            if !activations && !gradients {
+                return Err(PinError::Lossy { tensor, asked });
+            }
+            let bounds = spec.codec.lossy.bounds();
+            lossy = Some(bounds);
+            champion = champion.within(bounds);
+            self::golden(&champion, numbers)?
+        }
+        golden => golden?,
+    };
     let mut source = source.to_owned();
     while source.len() > swarm::limits::CODEC_SOURCE_BYTES {
         source.pop();
@@ -97,8 +125,9 @@ pub fn pin(runtime: &Runtime, component: &[u8], spec: &RunSpec, source: &str) ->
         settings: wasm::settings_hash(),
         golden,
         source,
-        activations: forward || neither,
-        gradients: backward || neither,
+        activations,
+        gradients,
+        lossy,
         from: Epoch(0),
     })
 }
@@ -121,7 +150,8 @@ pub(super) fn check_engine(pin: &CodecPin) -> Result<(), PinError> {
     Err(PinError::Engine { theirs: words(theirs), ours: words(ours) })
 }
 
-/// Has a component encode, check and encode again each golden tensor; hash over what it made of them.
+/// Has a component encode, check and encode again each golden tensor; hash over what it made of them, and of what came
+/// back if that may be something else.
 pub(super) fn golden(champion: &Champion, numbers: DType) -> Result<Hash, PinError> {
     let mut made = Vec::new();
     for (tensor, message) in vectors(numbers) {
@@ -131,28 +161,40 @@ pub(super) fn golden(champion: &Champion, numbers: DType) -> Result<Hash, PinErr
             if first != second {
                 return Err(PinError::Unsteady { tensor });
             }
-            made.push(Hash::of(first.as_deref().unwrap_or_default()));
+            made.push(first.unwrap_or(Hash::of(b"")));
         }
     }
     let parts: Vec<&[u8]> = made.iter().map(|hash| hash.0.as_slice()).collect();
     Ok(Hash::of_parts("shoal 2026-11 golden tensors", &parts))
 }
 
-/// None: it became no shorter, which is no fault.
+/// None: it became no shorter, which is no fault; nor is it one of a lossy codec to be of no use for tensors that no
+/// training has.
 fn once(
     champion: &Champion,
     direction: Direction,
     tensor: &'static str,
     message: &Message,
-) -> Result<Option<Vec<u8>>, PinError> {
+) -> Result<Option<Hash>, PinError> {
+    let usual = !champion.is_lossy() || USUAL.contains(&tensor);
     match champion.encode(direction, message, true) {
-        Ok(carried) => Ok(Some(carried.payload)),
+        Ok(Carried { payload, lossy: None, .. }) => Ok(Some(Hash::of(&payload))),
+        Ok(Carried { payload, lossy: Some(decoded), .. }) => {
+            Ok(Some(Hash::of_parts("shoal 2026-11 golden lossy", &[&payload, &decoded.bytes])))
+        }
         Err(Fell::Larger) => Ok(None),
-        Err(Fell::Wrong { .. }) => Err(PinError::Lossy { tensor }),
+        Err(Fell::Wrong { .. }) => Err(PinError::Lossy { tensor, asked: "anything" }),
+        Err(Fell::Beyond(_)) if !usual => Ok(None),
+        Err(Fell::Beyond(beyond)) => Err(PinError::Beyond { tensor, reason: beyond.to_string() }),
+        // How long a call takes is this machine's, not the component's.
+        Err(Fell::Failed(failed)) if !usual && failed.fault != Fault::Time => Ok(None),
         Err(Fell::Failed(failed)) => Err(PinError::Fails { tensor, reason: failed.to_string() }),
         Err(Fell::Host(reason)) => Err(PinError::Fails { tensor, reason }),
     }
 }
+
+/// Golden tensors that look like those of a training.
+const USUAL: [&str; 2] = ["activations", "a matrix"];
 
 /// The golden tensors: what cuts send, and what they could send at worst.
 fn vectors(numbers: DType) -> Vec<(&'static str, Message)> {

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use model::config::{Dtype, Message};
 use sandbox::{Child, Runtime};
+use swarm::record::LossyBounds;
 use wire::{Direction, FrameHeader, MicroBatch};
 
 use super::carry::{Champion, Fell, Undecoded};
@@ -30,16 +31,20 @@ fn runtime() -> &'static Runtime {
 
 /// The sleeper with another plan: what it does, to one in how many tensors.
 fn sleeper(deed: char, one_in: u32) -> Champion {
+    sleeper_within(deed, one_in, None)
+}
+
+pub(crate) fn sleeper_within(deed: char, one_in: u32, lossy: Option<LossyBounds>) -> Champion {
     const MARK: &[u8] = b"shoal-sleeper:";
     let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap();
     let mut bytes = std::fs::read(PathBuf::from(folder).join("../../components/wasm/sleeper.wasm")).unwrap();
     let at = bytes.windows(MARK.len()).position(|window| window == MARK).unwrap() + MARK.len();
     bytes[at..at + 6].copy_from_slice(format!("{deed}{one_in:05}").as_bytes());
-    Champion::new(runtime().compile(&bytes).unwrap())
+    Champion::new(runtime().compile(&bytes).unwrap(), lossy)
 }
 
 /// Numbers of few magnitudes, other ones for every seed.
-fn tensor(seed: u64) -> Message {
+pub(crate) fn tensor(seed: u64) -> Message {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let bytes = (0..16 * 24).flat_map(|_| {
         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

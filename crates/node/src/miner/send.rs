@@ -307,7 +307,9 @@ impl Output {
                     .flatten();
                 let (raw, bytes, time) = (message.bytes.len(), carried.payload.len(), carried.time);
                 count(Outcome::Carried { raw, bytes, time, previous });
-                let (hash, tensor) = (Hash::of(&carried.payload), frames::tensor_hash(message));
+                // The tensor that crosses is the one that comes back.
+                let tensor = frames::tensor_hash(carried.lossy.as_ref().unwrap_or(message));
+                let hash = Hash::of(&carried.payload);
                 let codec = champion.name().into();
                 let payload = carried.payload.into();
                 return (Some(Encoded { payload, hash, tensor, codec, predictor: None }), None);
@@ -321,6 +323,9 @@ impl Output {
         match fell {
             Fell::Larger => tracing::debug!("the champion saves nothing of a tensor"),
             Fell::Failed(failed) => tracing::debug!(%failed, "the champion failed"),
+            Fell::Beyond(beyond) => {
+                tracing::debug!(%beyond, "the champion gave a tensor back that is too far off");
+            }
             Fell::Host(reason) => tracing::warn!(reason, "the champion could not be run"),
             Fell::Wrong { payload, decoded } => {
                 door.champions.keep_evidence(&payload, Some(message));

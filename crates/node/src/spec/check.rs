@@ -155,6 +155,9 @@ fn predicted(spec: &RunSpec) -> Result<(), SpecError> {
 /// What is asked of a competition's champion.
 fn champion(spec: &RunSpec) -> Result<(), SpecError> {
     let codec = &spec.codec;
+    float("codec.lossy.similarity", codec.lossy.similarity, 0.5, 1.0)?;
+    float("codec.lossy.norm", codec.lossy.norm, 0.0, 1.0)?;
+    float("codec.lossy.element", codec.lossy.element, 0.0, 10.0)?;
     let asked = [&codec.activations, &codec.gradients].map(|class| class.competition());
     let Some(name) = codec.competition() else {
         let unused = codec.built_in.is_none();

@@ -8,6 +8,7 @@ use model::config::{Cut, Dtype};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use swarm::record::LossyBounds;
 use swarm::spec::MergeWire;
 use wire::Direction;
 
@@ -20,7 +21,7 @@ const ARENA: &str = "arena:";
 const COMPETITION_BYTES: usize = 64;
 
 /// `[codec]`: encodings by class of traffic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CodecSpec {
     /// Activations, after the cut.
@@ -36,6 +37,51 @@ pub struct CodecSpec {
     /// With `arena:`: what tensors cross by before the champion is in force, and whenever it fails. None: huffman.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub built_in: Option<TensorCodec>,
+    /// What a champion may do that does not give back every bit.
+    #[serde(skip_serializing_if = "LossySpec::is_default")]
+    pub lossy: LossySpec,
+}
+
+/// `[codec.lossy]`: what a lossy champion may carry, and what each of its tensors keeps to.
+///
+/// Tensors that are further off cross by the built-in codec. x: the tensor; y: what comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossySpec {
+    /// Whether activations may cross by it.
+    pub activations: bool,
+    /// Whether their gradients may.
+    pub gradients: bool,
+    /// Least cosine(x, y) · (1 − ‖x − y‖ / ‖x‖), from 0.5 to 1.
+    pub similarity: f64,
+    /// Most |‖y‖ / ‖x‖ − 1|, from 0 to 1.
+    pub norm: f64,
+    /// Most |yᵢ − xᵢ| / max(|xᵢ|, rms(x)), from 0 to 10.
+    pub element: f64,
+}
+
+impl Default for LossySpec {
+    fn default() -> Self {
+        // The arena's default rule asks for the same similarity. A step of one size for all numbers that just reaches it
+        // is off by 0.02 of their root mean square at most; blocks with a step each by more, where few numbers are large.
+        Self { activations: true, gradients: false, similarity: 0.99, norm: 0.005, element: 0.1 }
+    }
+}
+
+impl LossySpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As the log holds it.
+    pub(crate) fn bounds(&self) -> LossyBounds {
+        let ppm = |share: f64| (share * 1e6).round() as u32;
+        LossyBounds {
+            similarity_ppm: ppm(self.similarity),
+            norm_ppm: ppm(self.norm),
+            element_ppm: ppm(self.element),
+        }
+    }
 }
 
 impl Default for CodecSpec {
@@ -48,6 +94,7 @@ impl Default for CodecSpec {
             weights: TensorCodec::Raw,
             merge: MergeCodec::Bf16,
             built_in: None,
+            lossy: LossySpec::default(),
         }
     }
 }
@@ -286,6 +333,21 @@ mod tests {
             !parse("").unwrap().canonical().contains("built_in"),
             "specs without a champion stay as they were"
         );
+    }
+
+    #[test]
+    fn what_a_lossy_champion_may_do_is_read_and_bounded() {
+        let spec = |lossy: &str| parse(&format!("{PLAIN}[codec.lossy]\n{lossy}"));
+        let given = spec("gradients = true\nsimilarity = 0.98\nelement = 0.5").unwrap();
+        let bounds = given.codec.lossy.bounds();
+        assert_eq!((bounds.similarity_ppm, bounds.norm_ppm, bounds.element_ppm), (980_000, 5_000, 500_000));
+        assert!(given.codec.lossy.gradients && given.codec.lossy.activations);
+        assert_eq!(RunSpec::parse(&given.canonical()).unwrap(), given);
+        assert!(!parse("").unwrap().canonical().contains("lossy"));
+        for wrong in ["similarity = 1.5", "norm = -0.1", "element = 11", "elements = 1"] {
+            let error = spec(wrong).unwrap_err();
+            assert!(error.contains(wrong.split(' ').next().unwrap()), "{wrong}: {error}");
+        }
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! Replays: the stages of the model in one process, and the comparison with what a miner signed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use codec::Shared;
 use model::config::Message;
 use model::stage::{CpuStage, Output, Stage, StageError};
 use net::Link;
+use sandbox::Fault;
 use swarm::record::Outcome;
-use wire::{Direction, NodeId, RunId};
+use wire::{Direction, FrameHeader, Hash, NodeId, RunId};
 
 use super::ValidatorError;
 use super::draw::Item;
-use crate::champion::Champions;
+use crate::champion::{Champion, Champions, Fell};
 use crate::fetch::fetch;
 use crate::limits;
 use crate::miner::frames::{BadFrame, decode, tensor_hash};
@@ -198,13 +199,13 @@ impl Bench {
 
     /// Takes weights, head first.
     pub(super) fn load(&self, weights: &[Arc<Vec<f32>>]) -> Result<(), StageError> {
-        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stages = self.stages();
         stages.iter_mut().zip(weights).try_for_each(|(stage, weights)| stage.set_weights(weights))
     }
 
     /// Loss of a batch through all stages and cuts, nats per token.
     pub(super) fn loss(&self, tokens: &[u32]) -> Result<f32, StageError> {
-        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let stages = self.stages();
         let mut input: Option<Message> = None;
         for stage in stages.iter() {
             match stage.evaluate(tokens, input.as_ref())? {
@@ -215,18 +216,53 @@ impl Bench {
         Err(StageError::Wiring("the last stage gave no loss"))
     }
 
-    /// Runs an item again and compares to the bit. None if there is nothing to compare.
-    pub(super) fn replay(&self, item: &Item, evidence: &Evidence, tokens: &Tokens) -> Option<Outcome> {
-        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Runs an item again and compares to the bit; what it sends may have crossed by `lossy`. None if there is nothing to
+    /// compare.
+    pub(super) fn replay(
+        &self,
+        item: &Item,
+        evidence: &Evidence,
+        tokens: &Tokens,
+        lossy: Option<&Champion>,
+    ) -> Option<Outcome> {
+        let mut stages = self.stages();
         let stage = stages.get_mut(usize::from(item.stage.0))?;
         let key = item.micro_batch.0;
-        let outcome = compare(stage, item, evidence, tokens);
+        let outcome = compare(stage, item, evidence, tokens, lossy);
         stage.discard(key);
         outcome
     }
+
+    pub(super) fn stages(&self) -> MutexGuard<'_, Vec<CpuStage>> {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn compare(stage: &mut CpuStage, item: &Item, evidence: &Evidence, tokens: &Tokens) -> Option<Outcome> {
+/// Whether a tensor is the one that its sender signed for; none if this machine cannot tell. A lossy component makes
+/// another tensor of it, the same on every machine.
+fn sent(message: &Message, header: &FrameHeader, lossy: Option<&Champion>) -> Option<bool> {
+    let Some(lossy) = lossy.filter(|lossy| lossy.name() == header.codec) else {
+        return Some(tensor_hash(message) == header.tensor_hash);
+    };
+    match lossy.encode(header.direction, message, true) {
+        Ok(carried) => {
+            let decoded = tensor_hash(carried.lossy.as_ref().unwrap_or(message));
+            Some((Hash::of(&carried.payload), decoded) == (header.enc_hash, header.tensor_hash))
+        }
+        Err(Fell::Host(_)) => None,
+        Err(Fell::Failed(failed)) if failed.fault == Fault::Time => None,
+        // Its sender had to take the built-in codec.
+        Err(_) => Some(false),
+    }
+}
+
+fn compare(
+    stage: &mut CpuStage,
+    item: &Item,
+    evidence: &Evidence,
+    tokens: &Tokens,
+    lossy: Option<&Champion>,
+) -> Option<Outcome> {
     let key = item.micro_batch.0;
     let opened = &evidence.opened;
     let passes = |same: bool| Some(if same { Outcome::Pass } else { Outcome::Fail });
@@ -240,9 +276,7 @@ fn compare(stage: &mut CpuStage, item: &Item, evidence: &Evidence, tokens: &Toke
     };
     if item.direction == Direction::Forward {
         return match (output, &opened.forward_out) {
-            (Output::Message(message), Some(out)) => {
-                passes(tensor_hash(&message) == out.frame.header.tensor_hash)
-            }
+            (Output::Message(message), Some(out)) => passes(sent(&message, &out.frame.header, lossy)?),
             (Output::Loss(loss), _) => passes(item.loss.map(f32::to_bits) == Some(loss.to_bits())),
             (Output::Message(_), None) => Some(Outcome::NotOpened),
         };
@@ -251,9 +285,50 @@ fn compare(stage: &mut CpuStage, item: &Item, evidence: &Evidence, tokens: &Toke
         return Some(Outcome::NotOpened);
     };
     match (gradient, &opened.backward_out) {
-        (Some(gradient), Some(out)) => passes(tensor_hash(&gradient) == out.frame.header.tensor_hash),
+        (Some(gradient), Some(out)) => passes(sent(&gradient, &out.frame.header, lossy)?),
         // A head's backward sends nothing: its gradient is bound by the step commitments of a later issue.
         (None, _) => None,
         (Some(_), None) => Some(Outcome::NotOpened),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm::record::LossyBounds;
+
+    use super::*;
+    use crate::champion::tests::{sleeper_within, tensor};
+    use crate::miner::frames::tests::header;
+
+    #[test]
+    fn a_lossy_frame_holds_what_the_component_makes_and_nothing_else() {
+        let bounds = LossyBounds { similarity_ppm: 990_000, norm_ppm: 5_000, element_ppm: 100_000 };
+        let champion = sleeper_within('T', 1, Some(bounds));
+        let message = tensor(1);
+        let carried = champion.encode(Direction::Forward, &message, false).expect("within its bounds");
+        let back = carried.lossy.expect("what comes back");
+        assert_ne!(back, message);
+        let honest = FrameHeader {
+            codec: champion.name().to_owned(),
+            enc_hash: Hash::of(&carried.payload),
+            tensor_hash: tensor_hash(&back),
+            ..header()
+        };
+        let built_in =
+            FrameHeader { codec: "fast".to_owned(), tensor_hash: tensor_hash(&message), ..header() };
+        for good in [&honest, &built_in] {
+            assert_eq!(sent(&message, good, Some(&champion)), Some(true));
+        }
+        let steered = FrameHeader { tensor_hash: tensor_hash(&tensor(2)), ..honest.clone() };
+        let repacked = FrameHeader { enc_hash: Hash::of(b"other bytes"), ..honest.clone() };
+        let misnamed = FrameHeader { codec: "fast".to_owned(), ..honest.clone() };
+        for bad in [&steered, &repacked, &misnamed] {
+            assert_eq!(sent(&message, bad, Some(&champion)), Some(false));
+        }
+        assert_eq!(sent(&message, &honest, None), Some(false), "where no lossy codec may carry it");
+        // Out of its bounds the component may not be used at all.
+        let strict = sleeper_within('T', 1, Some(LossyBounds { similarity_ppm: 999_999, ..bounds }));
+        assert_eq!(sent(&message, &honest, Some(&strict)), Some(false));
+        assert_eq!(sent(&message, &built_in, Some(&strict)), Some(true));
     }
 }

@@ -59,7 +59,9 @@ pub(super) fn line(event: &Progress) -> Option<String> {
             let words = match news.as_str() {
                 "pinned" => "is pinned",
                 "unfit" => "cannot be run by",
-                "in_force" => "carries activations and gradients",
+                "in_force" => "is in force",
+                "shadow" => "works in the shadow",
+                "measured" => "was measured by",
                 "declined" => "is not used",
                 _ => "is off",
             };
@@ -75,8 +77,10 @@ pub(super) fn line(event: &Progress) -> Option<String> {
 
 /// A champion's epoch against the codec before.
 pub(crate) fn champion_line(champion: &ChampionEpoch) -> String {
-    let ChampionEpoch { epoch, component, tensors, fallbacks, raw_bytes, bytes, .. } = champion;
-    let mut line = format!("epoch {}: champion {component} carried {}", epoch + 1, unit::bytes(*bytes));
+    let ChampionEpoch { epoch, component, shadow, tensors, fallbacks, raw_bytes, bytes, .. } = champion;
+    let shadow = if *shadow { "in its shadow " } else { "" };
+    let mut line =
+        format!("epoch {}: champion {component} {shadow}carried {}", epoch + 1, unit::bytes(*bytes));
     let _ = write!(line, " of {} in {}", unit::bytes(*raw_bytes), unit::seconds(champion.seconds));
     if let (Some(bytes), Some(time)) = (champion.previous_bytes, champion.previous_seconds) {
         let _ = write!(line, "; the codec before: {} in {}", unit::bytes(bytes), unit::seconds(time));

@@ -69,6 +69,34 @@ fn up_with_a_champion_shows_what_it_saves() {
 }
 
 #[test]
+fn up_with_a_lossy_champion_says_when_it_leaves_the_shadow() {
+    let place = place(&run_spec());
+    let champion = component("uniform-99");
+    let args =
+        ["--json", "up", "--replicas", "1", "--validators", "1", "--epochs", "20", "--champion", &champion];
+    let args: Vec<&str> = args.into_iter().chain(DATA).collect();
+    let ran = place.run(&args).good();
+    assert!(
+        ran.err.contains("for activations") && ran.err.contains("lossy: in its shadow first"),
+        "{}",
+        ran.err
+    );
+    let events = ran.objects();
+    let codec: Vec<&Value> = events.iter().filter(|event| event["event"] == "codec").collect();
+    let news: Vec<&str> = codec.iter().filter_map(|event| event["news"].as_str()).collect();
+    assert_eq!(news, ["pinned", "shadow", "measured", "in_force"], "{codec:?}");
+    assert!(codec[2]["about"].as_str().is_some_and(|about| about.contains("of 16 micro-batches the loss")));
+    let last = events.iter().rfind(|event| event["event"] == "champion").expect("it worked");
+    assert_eq!((last["shadow"].as_bool(), last["tensors"].as_u64()), (Some(false), Some(32)), "{last}");
+    assert!(place.run(&["verify", "run"]).good().out.contains("follows:"));
+    let shown = place.run(&["--json", "run", "show", "run"]).good().objects().remove(0);
+    assert_eq!(shown["codec"]["in_force"]["lossy"]["similarity_ppm"], 990_000);
+    assert_eq!(shown["codec"]["shadow"], false);
+    let words = place.run(&["run", "show", "run"]).good().out;
+    assert!(words.contains("(lossy) in force") && words.contains("in its shadow carried"), "{words}");
+}
+
+#[test]
 fn a_champion_is_pinned_into_a_run_that_goes_on_and_taken_away() {
     let place = place(&run_spec());
     let args = ["--json", "up", "--replicas", "1", "--validators", "0", "--epochs", "100000"];
@@ -118,7 +146,13 @@ fn what_no_run_can_use_is_refused_by_name() {
         place.run(&args.into_iter().chain(extra.iter().copied()).collect::<Vec<_>>())
     };
     let huffman = component("huffman");
-    new(&["--champion", &component("uniform-99")]).bad(3, &["is lossy"]);
+    let exact = run_spec() + "[codec.lossy]\nactivations = false\n";
+    std::fs::write(place.path("spec.toml"), exact).expect("a spec");
+    new(&["--champion", &component("uniform-99")]).bad(3, &["is lossy", "[codec.lossy]"]);
+    let strict = run_spec() + "[codec.lossy]\nsimilarity = 0.999\n";
+    std::fs::write(place.path("spec.toml"), strict).expect("a spec");
+    new(&["--champion", &component("uniform-99")]).bad(3, &["too far off", "a similarity of 0.99"]);
+    std::fs::write(place.path("spec.toml"), run_spec()).expect("a spec");
     new(&["--champion", "spec.toml"]).bad(3, &["cannot be used"]);
     new(&["--champion", "nothing.wasm"]).bad(3, &["cannot read nothing.wasm"]);
     new(&["--champion", &huffman, "--champion-hash", &"0".repeat(64)])

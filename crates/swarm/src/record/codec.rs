@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use wire::{Direction, Epoch, Hash, MicroBatch, SignedFrame};
 
+use crate::limits;
+
 /// A codec of others that the run is to use: a WebAssembly component, and what it must be run by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodecPin {
@@ -22,8 +24,22 @@ pub struct CodecPin {
     pub activations: bool,
     /// Whether their gradients may.
     pub gradients: bool,
+    /// What each tensor keeps to, if it need not come back bit for bit; none: a lossless codec.
+    pub lossy: Option<LossyBounds>,
     /// First epoch that may use it.
     pub from: Epoch,
+}
+
+/// How far a tensor y that comes back may be from the tensor x that went in, 10⁻⁶. What is further off crosses by the
+/// built-in codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossyBounds {
+    /// Least cosine(x, y) · (1 − ‖x − y‖ / ‖x‖).
+    pub similarity_ppm: u32,
+    /// Most |‖y‖ / ‖x‖ − 1|.
+    pub norm_ppm: u32,
+    /// Most |yᵢ − xᵢ| / max(|xᵢ|, rms(x)).
+    pub element_ppm: u32,
 }
 
 impl CodecPin {
@@ -126,6 +142,57 @@ pub struct CodecFault {
     pub frame: Option<Box<SignedFrame>>,
 }
 
+/// What a lossy champion does to a loss L, by a validator that computed micro-batches with it and without it (protocol §7
+/// "Production"). x: a tensor that it carries; y: what comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodecEffect {
+    /// Component.
+    pub component: Hash,
+    /// Micro-batches, at least [`crate::limits::SHADOW_BATCHES_MIN`].
+    pub micro_batches: u32,
+    /// (L with it − L) / L.
+    pub loss: Effect,
+    /// ⟨y − x, x⟩ / ⟨x, x⟩, over all tensors of a micro-batch: what it makes longer, or shorter.
+    pub bias: Effect,
+    /// ⟨y − x, ∂L/∂x⟩ / L: what it does to the loss to first order, as whoever steers would.
+    pub slope: Effect,
+}
+
+impl CodecEffect {
+    /// Whether each figure stays within 0.1 %, three standard errors from its mean too.
+    pub fn is_harmless(&self) -> bool {
+        [self.loss, self.bias, self.slope].iter().all(Effect::is_harmless)
+    }
+}
+
+/// A mean over micro-batches, 10⁻⁹.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// Mean.
+    pub mean_ppb: i64,
+    /// Its standard error.
+    pub error_ppb: u64,
+}
+
+impl Effect {
+    /// Of at least two values; what is not finite, or too few of them, is as bad as can be.
+    pub fn of(values: &[f64]) -> Self {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+        let error = (squares / (count - 1.0) / count).sqrt();
+        if !mean.is_finite() || !error.is_finite() {
+            return Self { mean_ppb: i64::MAX, error_ppb: u64::MAX };
+        }
+        Self { mean_ppb: (mean * 1e9).round() as i64, error_ppb: (error * 1e9).ceil() as u64 }
+    }
+
+    fn is_harmless(&self) -> bool {
+        let away = self.error_ppb.saturating_mul(limits::SHADOW_ERRORS);
+        self.mean_ppb.unsigned_abs().saturating_add(away) <= limits::SHADOW_EFFECT_PPB
+    }
+}
+
 /// Why a champion carries nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OffCause {
@@ -137,4 +204,10 @@ pub enum OffCause {
     NoBetter,
     /// The owner took it away.
     Owner,
+    /// A validator found that it changes the loss, or biases tensors, by more than 0.1 %. From the next epoch.
+    Effect,
+    /// Micro-batches that crossed by it in its shadow epoch had a higher loss than the others. From the next epoch.
+    Losses,
+    /// No validator said what it does, for as long as it was tried.
+    Unproven,
 }

@@ -174,7 +174,9 @@ impl State {
         }
         if let Some(loss) = item.loss.filter(|_| !path.loss_counted) {
             path.loss_counted = true;
-            self.work.loss_micro_nats += (f64::from(loss) * 1e6).round() as u64;
+            let micro_nats = (f64::from(loss) * 1e6).round() as u64;
+            self.work.loss_micro_nats += micro_nats;
+            self.codecs.loss(&self.work.seed, item.micro_batch, micro_nats);
             self.work.loss_count += 1;
             self.totals.tokens = self.totals.tokens.saturating_add(self.spec.tokens_per_micro_batch);
         }

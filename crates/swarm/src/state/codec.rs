@@ -1,19 +1,21 @@
 //! Champions in production (protocol §7 "Production", "Swap"): pinned, made ready, in force, off.
 //!
 //! A codec switches only where an epoch opens, and only if every stage keeps its quorum among those who can run it; else
-//! the next openings try again. A lossless codec may never be wrong: one stated fault takes it away at once. What a wrong accusation costs is bytes, and
-//! who made it stands in the log.
+//! the next openings try again. No codec may give back another tensor than its sender signed for: one stated fault takes it
+//! away at once. What a wrong accusation costs is bytes, and who made it stands in the log. A lossy codec works in the
+//! shadow first: see [`super::shadow`].
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use wire::{Epoch, Hash, NodeId};
+use wire::{Direction, Epoch, Hash, MicroBatch, NodeId};
 
 use super::accept::{limit, not_now, number, require};
 use super::node::Node;
+use super::shadow::{self, Shadow};
 use super::{CodecSummary, Phase, State};
 use crate::limits;
-use crate::record::{CodecCounts, CodecFault, CodecPin, Derived, OffCause, Role};
+use crate::record::{CodecCounts, CodecEffect, CodecFault, CodecPin, Derived, LossyBounds, OffCause, Role};
 use crate::refusal::Refusal;
 
 /// All that a run knows of champions.
@@ -23,9 +25,10 @@ pub struct Codecs {
     pending: Option<CodecPin>,
     /// Epoch at whose opening it is looked at next.
     pending_at: Epoch,
-    /// Component in force when the present epoch opened, and what it did since.
-    epoch: Option<Hash>,
+    /// What was in force when the present epoch opened, and what it did since.
+    epoch: Option<ActiveCodec>,
     counts: CodecCounts,
+    shadow: Shadow,
     /// Who stated a fault of the codec in force.
     fault: Option<NodeId>,
     events: VecDeque<CodecEvent>,
@@ -40,6 +43,15 @@ pub struct ActiveCodec {
     pub pin: CodecPin,
     /// First epoch that used it.
     pub since: Epoch,
+    /// Only micro-batches drawn by seed cross by it: it is lossy, and not known to be harmless yet.
+    pub shadow: bool,
+}
+
+impl ActiveCodec {
+    /// Whether tensors of this micro-batch may cross by it this way, in an epoch with this seed.
+    pub fn carries(&self, seed: &Hash, micro_batch: MicroBatch, direction: Direction) -> bool {
+        self.pin.carries(direction) && (!self.shadow || shadow::drawn(seed, micro_batch))
+    }
 }
 
 /// Something that happened to a codec.
@@ -71,7 +83,19 @@ pub enum CodecNews {
         reason: String,
     },
     /// It is in force.
-    Switched,
+    Switched {
+        /// For micro-batches drawn by seed only.
+        shadow: bool,
+    },
+    /// A validator said what it does, in its shadow.
+    Measured {
+        /// Which.
+        by: NodeId,
+        /// What.
+        effect: CodecEffect,
+    },
+    /// It did no harm in its shadow, and carries everything.
+    Passed,
     /// Too few were ready. It is tried again at the next opening, unless it was given up.
     Declined {
         /// Whether it was.
@@ -92,6 +116,16 @@ impl Codecs {
         self.active.as_ref()
     }
 
+    /// The codec in force when the present epoch opened: who says that a tensor crossed by it holds to this one.
+    pub fn of_epoch(&self) -> Option<&ActiveCodec> {
+        self.epoch.as_ref()
+    }
+
+    /// The codec in force, if a validator's word on it is wanted, and not here yet.
+    pub fn wants_effect(&self, validator: &NodeId) -> Option<&ActiveCodec> {
+        self.active.as_ref().filter(|active| active.shadow && !self.shadow.heard(validator))
+    }
+
     /// The codec that is to be in force.
     pub fn pending(&self) -> Option<&CodecPin> {
         self.pending.as_ref()
@@ -104,7 +138,8 @@ impl Codecs {
 
     /// What the champion of the present epoch did so far.
     pub fn summary(&self) -> Option<CodecSummary> {
-        self.epoch.map(|component| CodecSummary { component, counts: self.counts })
+        let codec = self.epoch.as_ref()?;
+        Some(CodecSummary { component: codec.pin.component, shadow: codec.shadow, counts: self.counts })
     }
 
     /// What happened, oldest first, with its number from 0: at most [`limits::CODEC_EVENTS_MAX`].
@@ -141,10 +176,26 @@ impl Codecs {
 
     pub(super) fn switch(&mut self, epoch: Epoch, component: Hash) {
         if let Some(pin) = self.pending.take() {
-            self.active = Some(ActiveCodec { pin, since: epoch });
+            let shadow = pin.lossy.is_some();
+            self.active = Some(ActiveCodec { pin, since: epoch, shadow });
             self.fault = None;
-            self.tell(epoch, component, CodecNews::Switched);
+            self.shadow = Shadow::default();
+            self.tell(epoch, component, CodecNews::Switched { shadow });
         }
+    }
+
+    /// A micro-batch's loss is known.
+    pub(super) fn loss(&mut self, seed: &Hash, micro_batch: MicroBatch, micro_nats: u64) {
+        if self.epoch.as_ref().is_some_and(|codec| codec.shadow) {
+            self.shadow.loss(shadow::drawn(seed, micro_batch), micro_nats);
+        }
+    }
+
+    pub(super) fn passed(&mut self, epoch: Epoch, component: Hash) {
+        if let Some(active) = &mut self.active {
+            active.shadow = false;
+        }
+        self.tell(epoch, component, CodecNews::Passed);
     }
 
     pub(super) fn decline(&mut self, epoch: Epoch, component: Hash) {
@@ -174,14 +225,15 @@ impl Codecs {
 
     /// An epoch opens: its counts begin.
     pub(super) fn open(&mut self) {
-        self.epoch = self.active.as_ref().map(|active| active.pin.component);
+        self.epoch.clone_from(&self.active);
         self.counts = CodecCounts::default();
+        self.shadow.open();
     }
 
     /// Why the codec in force has no place in the next epoch, by what it did in the last one.
     fn spent(&self) -> Option<(Hash, OffCause)> {
         let component = self.active.as_ref()?.pin.component;
-        if self.epoch != Some(component) {
+        if self.epoch.as_ref().map(|codec| codec.pin.component) != Some(component) {
             return None;
         }
         let counts = &self.counts;
@@ -211,6 +263,8 @@ impl State {
         limit("bytes of the engine's version", pin.wasmtime.len(), limits::NAME_BYTES)?;
         limit("bytes of the codec's source", pin.source.len(), limits::CODEC_SOURCE_BYTES)?;
         require(pin.activations || pin.gradients, || not_now("a codec that carries nothing"))?;
+        let bounds = |bounds: LossyBounds| bounds.similarity_ppm > 0 && bounds.similarity_ppm <= 1_000_000;
+        number("similarity", pin.lossy.is_none_or(bounds))?;
         let least = self.codec_from();
         require(pin.from >= least, || Refusal::WrongEpoch { theirs: pin.from, ours: least })?;
         let in_force =
@@ -281,7 +335,8 @@ impl State {
         counts: &CodecCounts,
     ) -> Result<(), Refusal> {
         self.check_codec_epoch(sender, epoch)?;
-        require(self.codecs.epoch == Some(*component), || not_now("this codec is not this epoch's"))?;
+        let ours = self.codecs.epoch.as_ref().is_some_and(|codec| codec.pin.component == *component);
+        require(ours, || not_now("this codec is not this epoch's"))?;
         number("fallbacks", counts.fallbacks <= counts.tensors)?;
         number("sampled", counts.sampled <= counts.tensors)?;
         let possible = counts.fields().into_iter().all(|field| field <= limits::CODEC_COUNT_MAX);
@@ -309,6 +364,37 @@ impl State {
         })
     }
 
+    pub(super) fn check_codec_effect(&self, sender: &NodeId, effect: &CodecEffect) -> Result<(), Refusal> {
+        number("micro-batches", effect.micro_batches >= limits::SHADOW_BATCHES_MIN)?;
+        let wanted = self.codecs.wants_effect(sender);
+        let wanted = wanted.is_some_and(|active| active.pin.component == effect.component);
+        require(wanted, || not_now("no word on this codec is wanted from this node"))
+    }
+
+    pub(super) fn fold_codec_effect(&mut self, by: NodeId, effect: CodecEffect) {
+        let epoch = self.epoch();
+        self.codecs.shadow.effect(by, effect.is_harmless());
+        self.codecs.tell(epoch, effect.component, CodecNews::Measured { by, effect });
+    }
+
+    /// What becomes of a codec in its shadow before `epoch` opens.
+    fn shadow_due(&self, epoch: Epoch) -> Option<Derived> {
+        let active = self.codecs.active.as_ref().filter(|active| active.shadow && active.since < epoch)?;
+        let component = active.pin.component;
+        let off = |cause| Some(Derived::CodecOff { epoch, component, cause });
+        let able = |node: &Node| node.codecs.contains(&component);
+        let validators = self.present(Role::Validator).filter(|(_, node)| able(node)).count();
+        let enough = validators.min(usize::from(self.spec.validators_min)).max(1);
+        match self.codecs.shadow.verdict(enough) {
+            shadow::Verdict::Harmful(cause) => off(cause),
+            shadow::Verdict::Harmless => Some(Derived::CodecPassed { epoch, component }),
+            shadow::Verdict::Open if epoch.0 - active.since.0 >= limits::CODEC_TRIES => {
+                off(OffCause::Unproven)
+            }
+            shadow::Verdict::Open => None,
+        }
+    }
+
     pub(super) fn codec_fault_due(&self) -> Option<Derived> {
         let active = self.codecs.active.as_ref().filter(|_| self.codecs.fault.is_some())?;
         let component = active.pin.component;
@@ -319,6 +405,9 @@ impl State {
     pub(super) fn codec_due(&self, epoch: Epoch, ready: &[&[NodeId]]) -> Option<Derived> {
         if let Some((component, cause)) = self.codecs.spent() {
             return Some(Derived::CodecOff { epoch, component, cause });
+        }
+        if let Some(due) = self.shadow_due(epoch) {
+            return Some(due);
         }
         let pin = self.codecs.pending.as_ref().filter(|_| self.codecs.pending_at <= epoch)?;
         let component = pin.component;

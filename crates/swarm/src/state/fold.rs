@@ -143,7 +143,9 @@ impl Fold for State {
             return Err(Refusal::NotPresent);
         };
         let role = match statement {
-            Statement::Verdict(_) | Statement::HeldOut { .. } => Some(Role::Validator),
+            Statement::Verdict(_) | Statement::HeldOut { .. } | Statement::CodecEffect(_) => {
+                Some(Role::Validator)
+            }
             Statement::Leave
             | Statement::Heartbeat
             | Statement::Join(_)
@@ -175,6 +177,7 @@ impl Fold for State {
                 self.check_codec_work(sender, *epoch, component, counts)
             }
             Statement::CodecFault(fault) => self.check_codec_fault(sender, fault),
+            Statement::CodecEffect(effect) => self.check_codec_effect(sender, effect),
         }
     }
 
@@ -214,6 +217,7 @@ impl Fold for State {
             Statement::CodecUnfit { component, reason } => self.fold_codec_unfit(sender, component, reason),
             Statement::CodecWork { counts, .. } => self.codecs.work(&counts),
             Statement::CodecFault(_) => self.codecs.fault(sender),
+            Statement::CodecEffect(effect) => self.fold_codec_effect(sender, effect),
             merge => self.fold_merge(sender, merge),
         }
         if let Some(node) = self.nodes.get_mut(&sender) {
@@ -246,6 +250,7 @@ impl Fold for State {
             Derived::CodecSwitched { epoch, component } => self.codecs.switch(*epoch, *component),
             Derived::CodecDeclined { epoch, component } => self.codecs.decline(*epoch, *component),
             Derived::CodecOff { epoch, component, cause } => self.codecs.off(*epoch, *component, *cause),
+            Derived::CodecPassed { epoch, component } => self.codecs.passed(*epoch, *component),
         }
     }
 

@@ -42,6 +42,8 @@ pub struct CodecSummary {
     pub component: Hash,
     /// Sums over the members.
     pub counts: CodecCounts,
+    /// Only micro-batches drawn by seed were to cross by it.
+    pub shadow: bool,
 }
 
 /// A stage's merge in figures.

@@ -1,11 +1,12 @@
 //! Champions: pinned, ready, in force, measured, off (protocol §7 "Production", "Swap").
 
 use shoal_swarm::record::{
-    CodecCounts, CodecFault, CodecPin, Control, Derived, Input, OffCause, Record, Statement,
+    CodecCounts, CodecEffect, CodecFault, CodecPin, Control, Derived, Effect, Input, LossyBounds, OffCause,
+    Record, Statement,
 };
 use shoal_swarm::refusal::Refusal;
 use shoal_swarm::state::{CodecNews, Phase, Signatures};
-use wire::{Direction, Epoch, Hash, NodeId, StageIndex};
+use wire::{Direction, Epoch, Hash, MicroBatch, NodeId, StageIndex};
 
 use super::world::{World, spec};
 
@@ -25,8 +26,14 @@ fn pin(from: Epoch) -> CodecPin {
         source: "a file".to_owned(),
         activations: true,
         gradients: true,
+        lossy: None,
         from,
     }
+}
+
+fn lossy(from: Epoch) -> CodecPin {
+    let bounds = LossyBounds { similarity_ppm: 990_000, norm_ppm: 5_000, element_ppm: 100_000 };
+    CodecPin { gradients: false, lossy: Some(bounds), ..pin(from) }
 }
 
 fn control(world: &mut World, control: Control) -> Result<(), Refusal> {
@@ -62,14 +69,35 @@ fn everyone(_: &NodeId) -> bool {
 
 /// A run whose codec is in force from epoch 2 on.
 fn in_force() -> World {
-    let mut world = World::new(&spec(2, 8, 24), 4, 5);
+    in_force_with(World::new(&spec(2, 8, 24), 4, 5), pin(Epoch(2)))
+}
+
+fn in_force_with(mut world: World, pin: CodecPin) -> World {
     until(&mut world, everyone, |world| training(world, 0));
     assert_eq!(world.state.codec_from(), Epoch(2));
-    control(&mut world, Control::CodecPinned(pin(Epoch(2)))).unwrap();
+    let shadow = pin.lossy.is_some();
+    control(&mut world, Control::CodecPinned(pin)).unwrap();
     until(&mut world, everyone, |world| training(world, 2));
     let active = world.state.codecs().active().expect("in force");
-    assert_eq!((active.pin.component, active.since), (component(), Epoch(2)));
+    assert_eq!((active.pin.component, active.since, active.shadow), (component(), Epoch(2), shadow));
     world
+}
+
+/// A run whose lossy codec is in its shadow from epoch 2 on, and its validator.
+fn in_shadow(epochs: u32) -> (World, NodeId) {
+    let mut world = World::new(&spec(2, epochs, 24), 4, 5);
+    let validator = world.add_validator(50);
+    (in_force_with(world, lossy(Epoch(2))), validator)
+}
+
+/// Means, 10⁻⁹, with small errors.
+fn effect(loss: i64, bias: i64, slope: i64) -> CodecEffect {
+    let [loss, bias, slope] = [loss, bias, slope].map(|mean_ppb| Effect { mean_ppb, error_ppb: 1_000 });
+    CodecEffect { component: component(), micro_batches: 16, loss, bias, slope }
+}
+
+fn news(world: &World) -> Vec<(Epoch, CodecNews)> {
+    world.state.codecs().events().map(|(_, event)| (event.epoch, event.news.clone())).collect()
 }
 
 fn counts(tensors: u64, fallbacks: u64) -> CodecCounts {
@@ -143,7 +171,11 @@ fn a_stage_without_enough_ready_nodes_keeps_the_old_codec() {
     };
     assert_eq!(news(&world), (Epoch(2), CodecNews::Declined { given_up: false }));
     until(&mut world, everyone, |world| training(world, 3));
-    assert_eq!(news(&world), (Epoch(3), CodecNews::Switched), "the next opening tries again");
+    assert_eq!(
+        news(&world),
+        (Epoch(3), CodecNews::Switched { shadow: false }),
+        "the next opening tries again"
+    );
     world.verify(Signatures::Check);
 }
 
@@ -264,5 +296,81 @@ fn the_owner_takes_it_away_and_may_pin_another() {
     until(&mut world, everyone, |world| training(world, 4));
     assert_eq!(world.state.codecs().active().unwrap().since, Epoch(4));
     assert!(world.state.summaries().iter().any(|summary| summary.codec.is_none()));
+    world.verify(Signatures::Check);
+}
+
+#[test]
+fn a_lossy_codec_carries_one_in_ten_until_a_validator_found_no_harm() {
+    let (mut world, validator) = in_shadow(8);
+    let carried = |world: &World, direction| {
+        let (active, seed) = (world.state.codecs().active().unwrap(), world.state.seed());
+        (0..1000).filter(|at| active.carries(&seed, MicroBatch(*at), direction)).count()
+    };
+    assert!((50..150).contains(&carried(&world, Direction::Forward)));
+    assert_eq!(carried(&world, Direction::Backward), 0, "gradients are not in its pin");
+    let good = effect(200_000, -300_000, 900_000);
+    let miner = world.living()[0];
+    let said = say(&mut world, &miner, &Statement::CodecEffect(good));
+    assert_eq!(said, Err(Refusal::WrongRole));
+    let few = CodecEffect { micro_batches: 7, ..good };
+    let other = CodecEffect { component: Hash::of(b"other"), ..good };
+    for wrong in [few, other] {
+        assert!(say(&mut world, &validator, &Statement::CodecEffect(wrong)).is_err());
+    }
+    let wanted = world.state.codecs().wants_effect(&validator).expect("its word");
+    assert_eq!(wanted.pin.component, component());
+    say(&mut world, &validator, &Statement::CodecEffect(good)).unwrap();
+    assert!(world.state.codecs().wants_effect(&validator).is_none());
+    let again = say(&mut world, &validator, &Statement::CodecEffect(good));
+    assert!(matches!(again, Err(Refusal::NotNow { .. })));
+    assert!(world.state.codecs().active().unwrap().shadow, "to the end of the epoch");
+    until(&mut world, everyone, |world| training(world, 3));
+    let active = world.state.codecs().active().expect("it did no harm");
+    assert!(!active.shadow);
+    assert_eq!(carried(&world, Direction::Forward), 1000);
+    assert_eq!(news(&world).last(), Some(&(Epoch(3), CodecNews::Passed)));
+    let shadows: Vec<_> =
+        world.state.summaries().iter().map(|summary| summary.codec.map(|codec| codec.shadow)).collect();
+    assert_eq!(shadows, [None, None, Some(true)]);
+    world.verify(Signatures::Check);
+}
+
+#[test]
+fn a_lossy_codec_that_harms_goes_by_any_of_three_figures() {
+    let bad = [effect(1_000_000, 0, 0), effect(0, -1_000_000, 0), effect(0, 0, 1_500_000)];
+    let noisy = Effect { mean_ppb: 0, error_ppb: 400_000 };
+    let unsure = CodecEffect { loss: noisy, ..effect(0, 0, 0) };
+    let never = CodecEffect { slope: Effect::of(&[f64::NAN, 0.0]), ..effect(0, 0, 0) };
+    for bad in bad.into_iter().chain([unsure, never]) {
+        let (mut world, validator) = in_shadow(6);
+        say(&mut world, &validator, &Statement::CodecEffect(bad)).unwrap();
+        until(&mut world, everyone, |world| training(world, 3));
+        assert!(world.state.codecs().active().is_none());
+        assert_eq!(off(&world), Some((Epoch(3), OffCause::Effect)));
+        assert!(news(&world).contains(&(Epoch(2), CodecNews::Measured { by: validator, effect: bad })));
+        world.verify(Signatures::Check);
+    }
+}
+
+#[test]
+fn a_lossy_codec_whose_micro_batches_have_higher_losses_goes_whatever_validators_say() {
+    let mut world = World::new(&spec(2, 6, 400), 4, 5);
+    let validator = world.add_validator(50);
+    world.harm = 0.2;
+    let mut world = in_force_with(world, lossy(Epoch(2)));
+    say(&mut world, &validator, &Statement::CodecEffect(effect(0, 0, 0))).unwrap();
+    until(&mut world, everyone, |world| training(world, 3));
+    assert_eq!(off(&world), Some((Epoch(3), OffCause::Losses)));
+    world.verify(Signatures::Check);
+}
+
+#[test]
+fn a_lossy_codec_that_nobody_measures_stays_in_its_shadow_and_goes_at_last() {
+    let (mut world, _) = in_shadow(30);
+    until(&mut world, everyone, |world| training(world, 17));
+    assert!(world.state.codecs().active().unwrap().shadow);
+    until(&mut world, everyone, |world| training(world, 18));
+    assert!(world.state.codecs().active().is_none());
+    assert_eq!(off(&world), Some((Epoch(18), OffCause::Unproven)));
     world.verify(Signatures::Check);
 }

@@ -112,6 +112,10 @@ pub(crate) struct World {
     pub(crate) lag: u64,
     /// Miners whose statements are garbled half the time.
     pub(crate) liars: BTreeSet<NodeId>,
+    /// Of the miners, those that are validators: they only live.
+    pub(crate) validators: BTreeSet<NodeId>,
+    /// What a codec in its shadow adds to the loss of what crosses by it.
+    pub(crate) harm: f32,
     merged: BTreeMap<(MicroBatch, StageIndex), Epoch>,
     pub(crate) merged_total: u64,
     pub(crate) forfeited_total: u64,
@@ -143,6 +147,8 @@ impl World {
             keeper: true,
             lag: 15,
             liars: BTreeSet::new(),
+            validators: BTreeSet::new(),
+            harm: 0.0,
             merged: BTreeMap::new(),
             merged_total: 0,
             forfeited_total: 0,
@@ -171,6 +177,22 @@ impl World {
     pub(crate) fn add(&mut self, index: u64) {
         let (id, miner) = Miner::new_indexed(index);
         self.miners.insert(id, miner);
+    }
+
+    /// Joins with the next ticks.
+    pub(crate) fn add_validator(&mut self, index: u64) -> NodeId {
+        let (id, miner) = Miner::new_indexed(index);
+        self.miners.insert(id, miner);
+        self.validators.insert(id);
+        id
+    }
+
+    fn loss(&self, micro_batch: MicroBatch) -> f32 {
+        let codec = self.state.codecs().of_epoch().filter(|codec| codec.shadow && self.harm > 0.0);
+        let Some(codec) = codec else { return 2.0 };
+        let drawn = codec.carries(&self.state.seed(), micro_batch, Direction::Forward);
+        // Micro-batches differ.
+        2.0 + (micro_batch.0 % 7) as f32 * 0.01 + if drawn { self.harm } else { 0.0 }
     }
 
     pub(crate) fn kill(&mut self, id: &NodeId) {
@@ -372,7 +394,7 @@ impl World {
                     return false;
                 }
                 let stage = flight.hops.len() - 1;
-                let loss = (stage == tail).then_some(2.0);
+                let loss = (stage == tail).then(|| self.loss(flight.micro_batch));
                 self.miners.get_mut(&here.0).unwrap().items.push(item(Direction::Forward, loss));
                 if stage == tail {
                     flight.back = Some(tail);
@@ -389,7 +411,7 @@ impl World {
             if !there(self, here) || self.now.0 >= flight.granted.0 + ttl {
                 return false;
             }
-            let loss = (at == tail).then_some(2.0);
+            let loss = (at == tail).then(|| self.loss(flight.micro_batch));
             let accumulate = self.state.member(&here.0).unwrap().member.accumulate as usize;
             let miner = self.miners.get_mut(&here.0).unwrap();
             miner.items.push(item(Direction::Backward, loss));

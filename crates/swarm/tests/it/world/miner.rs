@@ -116,7 +116,7 @@ impl World {
         if !present || miner.joined != miner.incarnation {
             miner.forget();
             return Some(Statement::Join(Join {
-                role: Role::Miner,
+                role: if self.validators.contains(id) { Role::Validator } else { Role::Miner },
                 address: vec![1],
                 agent: "test".into(),
                 device: "cpu".into(),
