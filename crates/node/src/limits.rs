@@ -142,8 +142,8 @@ pub const STARVED_MAX: u32 = 64;
 pub const LEAVE: Duration = Duration::from_secs(10);
 /// With `--keep-frames` a miner keeps one in so many frames that it sends.
 pub const KEEP_EVERY: u64 = 16;
-/// Frames that it keeps at most.
-pub const KEEP_FRAMES: u64 = 256;
+/// Frames that it keeps at most: a draw over the run.
+pub const KEEP_FRAMES: usize = 256;
 /// Micro-batches that a miner holds beside those that a head keeps under way, before it answers "busy".
 pub const QUEUE_BEYOND: usize = 4;
 /// Memory of a miner beside tensors and messages, bytes: program, threads, connections, the log's state, data shards.

@@ -197,7 +197,10 @@ impl Miner {
             merging: RwLock::new(None),
             meter: Arc::default(),
             champions: Arc::new(Champions::new(parts.child.clone(), Some(parts.folder.clone()))),
-            samples: parts.keep_frames.as_deref().map(samples::Samples::new),
+            samples: parts
+                .keep_frames
+                .as_deref()
+                .map(|folder| samples::Samples::new(folder, &parts.key.node_id())),
             predictors: predict::Predictors::default(),
             most: OnceLock::new(),
             log: OnceLock::new(),

@@ -128,6 +128,9 @@ pub(crate) struct UpArgs {
     /// Threads of each miner. Default: the machine's cores divided by the miners, at least 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// Keep one in 16 frames of each miner in a folder, at most 256 each, drawn over the run, for `shoal arena harvest`.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) keep_frames: Option<PathBuf>,
     /// What miners keep of a micro-batch between forward and backward.
     #[arg(long, value_enum, default_value_t = KeepArg::Graphs)]
     pub(crate) keep: KeepArg,
@@ -215,7 +218,7 @@ pub(crate) struct MinerArgs {
     /// Compute only while nobody else needs the processor.
     #[arg(long)]
     pub(crate) when_idle: bool,
-    /// Keep one in 16 frames that this miner sends in a folder, at most 256, for `shoal arena harvest`.
+    /// Keep one in 16 frames that this miner sends in a folder, at most 256 drawn over the run, for `shoal arena harvest`.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) keep_frames: Option<PathBuf>,
     /// What to keep of a micro-batch between forward and backward.
@@ -288,7 +291,8 @@ pub(crate) enum RunCommand {
     ///
     /// The component is fetched, tried on golden tensors and left in the folder; the orchestrator puts it in the log, every
     /// node compiles and tries it, and it carries activations and gradients from the epoch after next on, if all stages
-    /// keep their quorum among those who are ready. It must give back every bit.
+    /// keep their quorum among those who are ready. One that does not give back every bit carries what `[codec.lossy]` of
+    /// the spec allows, and one micro-batch in ten until a validator has found no harm.
     Codec(crate::champion::CodecArgs),
     /// Run the evidence of a champion's fault again, and print the hashes that the log's `CodecFault` names.
     Fault(crate::champion::FaultArgs),

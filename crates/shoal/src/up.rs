@@ -48,7 +48,9 @@ pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
     ))?;
     // One thread only: the kernel ties a child's life to the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let swarm = Swarm { folder, stages: spec.stages(), replicas, validators, threads, keep: args.keep };
+    let keep_frames = args.keep_frames.as_deref().map(std::path::absolute).transpose()?;
+    let swarm =
+        Swarm { folder, stages: spec.stages(), replicas, validators, threads, keep: args.keep, keep_frames };
     let ended = runtime.block_on(swarm.drive(&mut show));
     drop(lock);
     let (summary, code) = match ended {
@@ -164,6 +166,7 @@ struct Swarm {
     validators: u16,
     threads: usize,
     keep: KeepArg,
+    keep_frames: Option<PathBuf>,
 }
 
 impl Swarm {
@@ -291,6 +294,9 @@ impl Swarm {
                     "--keep".into(),
                     self.keep.name().into(),
                 ]);
+                if let Some(folder) = &self.keep_frames {
+                    args.extend(["--keep-frames".into(), folder.into()]);
+                }
                 children.start(ChildSpec { name, args, events: false });
             }
         }

@@ -132,7 +132,7 @@ impl Sender {
             }
             Choice::Champion(champion) => self.by_champion(output, &header, champion).await,
         };
-        self.sample(output, header.direction);
+        self.sample(output, &header);
         let mut wasted = 0;
         if let Some(encoded) = by_champion {
             let tried = self.attempt(&header, &encoded).await;
@@ -248,12 +248,10 @@ impl Sender {
     }
 
     /// One in so many outputs goes to a folder too; nobody waits for it.
-    fn sample(&self, output: &Arc<Output>, direction: Direction) {
-        let Some(number) = self.door.samples.as_ref().and_then(Samples::next) else { return };
-        let (door, output) = (Arc::clone(&self.door), Arc::clone(output));
-        let write =
-            move || door.samples.as_ref().map(|samples| samples.write(number, direction, &output.message));
-        drop(tokio::task::spawn_blocking(write));
+    fn sample(&self, output: &Arc<Output>, header: &FrameHeader) {
+        let Some(place) = self.door.samples.as_ref().and_then(|samples| samples.next(header)) else { return };
+        let output = Arc::clone(output);
+        drop(tokio::task::spawn_blocking(move || Samples::write(&place, &output.message)));
     }
 
     /// What the champion makes of an output, once; none if it falls back.

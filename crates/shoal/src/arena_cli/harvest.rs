@@ -1,23 +1,32 @@
 //! `shoal arena harvest`: turns a run's own tensors into inputs: frames that miners kept, and checkpoints.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use judge::input::to_bf16;
 use judge::{Direction, Input};
+use ledger::fold::Signatures;
+use ledger::verify::Replay;
 use model::checkpoint::TensorFile;
-use wire::Hash;
+use swarm::record::{Outcome, Record, Statement, Verdict};
+use swarm::state::State;
+use wire::{Hash, NodeId};
 
 use super::eval::seed;
-use super::samples::{list_and_write, nobodys};
+use super::samples::list_and_write;
 use crate::failure::bad_input;
 
 /// Arguments of `shoal arena harvest`.
 #[derive(Debug, Args)]
 pub(crate) struct HarvestArgs {
-    /// A run's folder, a checkpoint, or any folder: kept frames (`shoal miner --keep-frames`) and .safetensors files below it.
+    /// A run's folder, a checkpoint, or any folder: kept frames (`--keep-frames` of `shoal miner` and `up`) and .safetensors
+    /// files below it. Frames count for the miner that sent them, tensors of checkpoints for nobody.
     run: PathBuf,
+    /// Of frames, only those whose work was replayed with the same bits, by the log in this run's folder.
+    #[arg(long, value_name = "RUN")]
+    audited: Option<PathBuf>,
     /// New folder for the inputs and manifest.csv.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
@@ -41,15 +50,27 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
     find(&args.run, 0, &mut files)?;
     files.sort();
     let seed = seed(&args.seed);
-    let (mut found, mut packed) = (Vec::new(), 0_usize);
+    let audited = args.audited.as_deref().map(audited).transpose()?;
+    let (mut found, mut packed, mut unaudited) = (Vec::new(), 0_usize, 0_usize);
     for file in &files {
         let shown = || file.display().to_string();
         match file.extension().and_then(|name| name.to_str()) {
-            Some("safetensors") => tensors(file, &mut found).with_context(shown)?,
-            Some("frame") => match frame(file).with_context(shown)? {
-                Some(input) => found.push(input),
-                None => packed += 1,
-            },
+            Some("safetensors") => {
+                let mut weights = Vec::new();
+                tensors(file, &mut weights).with_context(shown)?;
+                found.extend(weights.into_iter().map(|input| (input, None)));
+            }
+            Some("frame") => {
+                let of = Of::parse(file);
+                if audited.as_ref().is_some_and(|audited| !of.is_some_and(|of| audited.contains(&of))) {
+                    unaudited += 1;
+                    continue;
+                }
+                match frame(file).with_context(shown)? {
+                    Some(input) => found.push((input, of)),
+                    None => packed += 1,
+                }
+            }
             _ => {}
         }
     }
@@ -62,20 +83,102 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
     if packed > 0 {
         tracing::warn!(packed, "kept frames hold codes that the run's cut has packed already: left out");
     }
-    if found.is_empty() {
+    if found.is_empty() && unaudited > 0 {
         return Err(bad_input(format!(
-            "{}: no tensors: kept frames (start miners with --keep-frames) or .safetensors files are needed",
+            "{}: no replay in the log gave the bits of any of the {unaudited} kept frames: raise [audit] rate in the run's spec, or harvest without --audited",
             args.run.display()
         )));
     }
-    found.sort_by_key(|input| Hash::of_parts("shoal 2026-11 harvest", &[&seed.0, &input.hash.0]));
+    if found.is_empty() {
+        return Err(bad_input(format!(
+            "{}: no tensors: kept frames (start `shoal miner` or `up` with --keep-frames) or .safetensors files are needed",
+            args.run.display()
+        )));
+    }
+    found.sort_by_key(|(input, _)| Hash::of_parts("shoal 2026-11 harvest", &[&seed.0, &input.hash.0]));
     // The same content once.
-    found.dedup_by_key(|input| input.hash);
-    found.truncate(args.items as usize);
-    for (index, input) in found.iter_mut().enumerate() {
+    found.dedup_by_key(|(input, _)| input.hash);
+    let mut drawn = in_turns(found);
+    drawn.truncate(args.items as usize);
+    for (index, (input, _)) in drawn.iter_mut().enumerate() {
         input.name = format!("{index:04}-{}.bin", input.name);
     }
-    list_and_write(&nobodys(found), Some(&args.output), json)
+    let drawn: Vec<_> = drawn.into_iter().map(|(input, of)| (input, of.map(|of| of.node))).collect();
+    list_and_write(&drawn, Some(&args.output), json)
+}
+
+/// The item that a kept frame is the output of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Of {
+    epoch: u32,
+    backward: bool,
+    micro_batch: u64,
+    node: NodeId,
+}
+
+impl Of {
+    /// From the name that its miner gave it.
+    fn parse(file: &Path) -> Option<Self> {
+        let mut parts = file.file_stem()?.to_str()?.split('-');
+        let backward = parts.next()? == "backward";
+        let epoch = parts.next()?.strip_prefix('e')?.parse().ok()?;
+        parts.next()?.strip_prefix('s')?;
+        let micro_batch = parts.next()?.strip_prefix('m')?.parse().ok()?;
+        Some(Self { epoch, backward, micro_batch, node: parts.next()?.parse().ok()? })
+    }
+}
+
+/// One of each epoch, direction and miner after the other, each in the order it has.
+fn in_turns(found: Vec<(Input, Option<Of>)>) -> Vec<(Input, Option<Of>)> {
+    let mut turns: BTreeMap<_, usize> = BTreeMap::new();
+    let mut ranked: Vec<_> = found
+        .into_iter()
+        .map(|found| {
+            let turn = turns.entry(found.1.map(|of| (of.epoch, of.backward, of.node))).or_default();
+            *turn += 1;
+            (*turn, found)
+        })
+        .collect();
+    ranked.sort_by_key(|(turn, _)| *turn);
+    ranked.into_iter().map(|(_, found)| found).collect()
+}
+
+/// Items that a validator replayed with the same bits, and none with others.
+fn audited(run: &Path) -> Result<BTreeSet<Of>> {
+    let header = crate::verify::header_of(run)?;
+    let mut replay = Replay::<State>::new(header.run, header.orchestrator);
+    let (mut passed, mut failed) = (BTreeSet::new(), BTreeSet::new());
+    crate::verify::read_run(run, |block| {
+        replay.push(block, Signatures::Check).map_err(Box::new)?;
+        for verdict in verdicts(block)? {
+            let of = Of {
+                epoch: verdict.epoch.0,
+                backward: verdict.direction == wire::Direction::Backward,
+                micro_batch: verdict.micro_batch.0,
+                node: verdict.node,
+            };
+            match verdict.outcome {
+                Outcome::Pass => _ = passed.insert(of),
+                Outcome::Fail => _ = failed.insert(of),
+                _ => {}
+            }
+        }
+        Ok(true)
+    })?;
+    passed.retain(|of| !failed.contains(of));
+    Ok(passed)
+}
+
+fn verdicts(block: &[u8]) -> Result<Vec<Verdict>> {
+    let block: ledger::Block = wire::from_bytes(block)?;
+    let mut verdicts = Vec::new();
+    for record in &block.records {
+        let Record::Stated(envelope) = wire::from_bytes(record)? else { continue };
+        if let Statement::Verdict(verdict) = wire::from_bytes(&envelope.body)? {
+            verdicts.push(verdict);
+        }
+    }
+    Ok(verdicts)
 }
 
 fn find(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {

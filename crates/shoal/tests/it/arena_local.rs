@@ -146,6 +146,20 @@ fn traffic_of_a_real_run_becomes_inputs() {
         let name = row["file"].as_str().expect("a name");
         assert_eq!(name.contains("backward"), row["direction"] == "backward", "{row}");
     }
+    // In turns: both miners, both directions.
+    let manifest = std::fs::read_to_string(place.path("inputs/manifest.csv")).expect("a manifest");
+    let operators: std::collections::BTreeSet<&str> = manifest
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            line.split(',').find(|cell| cell.len() == 64 && line.contains(&format!("-{cell}.bin")))
+        })
+        .collect();
+    assert_eq!(operators.len(), 2, "{manifest}");
+    // Nobody has replayed anything here.
+    place
+        .run(&["arena", "harvest", "frames", "-o", "none", "--audited", "run"])
+        .bad(3, &["no replay", "[audit] rate"]);
     let found = only(place.run(&["arena", "eval", "huffman", "--data", "inputs", "--json"]));
     assert_eq!((&found["state"], &found["similarity_min"]), (&Value::from("scored"), &Value::from(1.0)));
     assert!(found["compression_ratio"].as_f64().expect("a ratio") > 1.0, "{found}");
