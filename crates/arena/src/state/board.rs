@@ -8,7 +8,7 @@ use wire::{Millis, NodeId};
 
 use super::State;
 use super::competition::{BoardRow, Competition, RoundSummary};
-use super::entry::Entry;
+use super::entry::{Entry, Role};
 use crate::record::{EntryId, RoundNumber, Step};
 use crate::spec::CompetitionId;
 
@@ -165,11 +165,13 @@ impl Competition {
         self.summaries.iter().rev().find(|summary| summary.void.is_none())
     }
 
-    /// The competition's leaderboard: each key's best row of the newest judged round, ranked anew.
-    pub fn leaderboard(&self) -> Vec<BoardRow> {
+    /// The competition's leaderboard: of the newest judged round each key's best row, and the baseline's, whoever opened the
+    /// competition; ranked anew. `state` knows which entry is the baseline.
+    pub fn leaderboard(&self, state: &State) -> Vec<BoardRow> {
         let Some(summary) = self.last_judged() else { return Vec::new() };
+        let is_baseline = |id| state.entry(id).is_some_and(|entry| entry.role == Role::Baseline);
         let mut seen = BTreeSet::new();
-        let best = summary.board.iter().filter(|row| seen.insert(row.entrant));
+        let best = summary.board.iter().filter(|row| seen.insert((row.entrant, is_baseline(row.entry))));
         best.enumerate().map(|(index, row)| BoardRow { rank: index as u32 + 1, ..*row }).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use shoal_arena::record::{EntryId, Statement};
 use shoal_arena::spec::CompetitionId;
-use shoal_arena::state::LeaderMode;
+use shoal_arena::state::{LeaderMode, Role};
 use shoal_arena::{Refusal, state::EntryState};
 use wire::Millis;
 
@@ -236,7 +236,7 @@ fn boards_of_competition_arena_and_key() {
         world.submit(entrant, id, Quality::of(size, size)).unwrap();
     }
     world.play_round(id);
-    let board = world.state.competition(&id).unwrap().leaderboard();
+    let board = world.state.competition(&id).unwrap().leaderboard(&world.state);
     let keys: Vec<_> = board.iter().map(|row| (row.rank, row.entrant)).collect();
     assert_eq!(keys, [(1, key(1).node_id()), (2, key(2).node_id()), (3, key(3).node_id())]);
     world.submit(3, id, Quality::of(480_000, 9)).unwrap();
@@ -261,6 +261,33 @@ fn boards_of_competition_arena_and_key() {
     assert_eq!(profile.activity.values().sum::<u32>(), 2);
     assert!(profile.best_score.unwrap() > 0.5);
     assert_eq!(world.state.profile(key(77).node_id(), world.now), None);
+}
+
+#[test]
+fn the_openers_own_entry_and_its_baseline_stand_beside_each_other() {
+    let baseline = Quality::of(800_000, 0);
+    let spec = format!("{SPEC}\n[baseline]\nname = \"zstd-3\"\ncode = \"{}\"\n", baseline.code());
+    for (seed, size) in [(10, 500_000), (11, 900_000)] {
+        let mut world = World::new(seed);
+        let id = world.open_by(&key(1), &spec).unwrap();
+        world.judges(3);
+        world.pass(HOUR);
+        let entry = world.submit(1, id, Quality::of(size, 1)).unwrap();
+        world.submit(1, id, Quality::of(950_000, 2)).unwrap();
+        world.submit(2, id, Quality::of(850_000, 3)).unwrap();
+        world.play_round(id);
+        let board = world.state.competition(&id).unwrap().leaderboard(&world.state);
+        let rows: Vec<_> = board.iter().map(|row| (row.rank, row.entry, row.entrant)).collect();
+        let base = board.iter().find(|row| world.state.entry(row.entry).unwrap().role == Role::Baseline);
+        let base = base.expect("the baseline's row").entry;
+        let (us, them) = (key(1).node_id(), key(2).node_id());
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        let order = if size < 800_000 { [entry, base] } else { [base, entry] };
+        let ours: Vec<EntryId> = rows.iter().filter(|row| row.2 == us).map(|row| row.1).collect();
+        assert_eq!(ours, order, "{rows:?}");
+        assert!(rows.iter().any(|row| row.2 == them));
+        assert_eq!(rows.iter().map(|row| row.0).collect::<Vec<_>>(), [1, 2, 3]);
+    }
 }
 
 #[test]

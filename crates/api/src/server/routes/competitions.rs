@@ -280,7 +280,7 @@ pub(in super::super) async fn inputs(
     Ok(Json(answer))
 }
 
-/// The competition's leaderboard: each key's best row of the newest judged round.
+/// The competition's leaderboard: of the newest judged round each key's best row, and the baseline's.
 #[utoipa::path(get, path = "/v1/competitions/{competition}/leaderboard", tag = "competitions",
     params(("competition" = String, Path, description = "Id, first digits of the id, or name"), PageQuery),
     responses((status = 200, body = Board), (status = 400, body = Problem), (status = 404, body = Problem)))]
@@ -294,7 +294,7 @@ pub(in super::super) async fn leaderboard(
     let id = find(&view, &name)?;
     let found = found(&view, &id)?;
     let (start, count) = page(query.start_idx, query.count);
-    let all = found.leaderboard();
+    let all = found.leaderboard(&view.state);
     let at = app.now();
     let rows = all.iter().skip(start as usize).take(count);
     let rows: Vec<_> = rows.map(|row| boards::paid_row(&view, found, row, at)).collect();

@@ -54,13 +54,17 @@ pub(crate) fn row(state: &State, row: &BoardRow) -> model::BoardEntry {
     }
 }
 
-/// A row of a competition's leaderboard, with what its key earns.
+/// A row of a competition's leaderboard, with what its key earns. A baseline earns nothing, whatever its opener's own entries do.
 pub(crate) fn paid_row(
     view: &View,
     found: &Competition,
     board_row: &BoardRow,
     at: Millis,
 ) -> model::BoardEntry {
+    let row = row(&view.state, board_row);
+    if row.role == model::EntryRole::Baseline {
+        return model::BoardEntry { daily_percent: Some(0.0), submissions_count: Some(0), ..row };
+    }
     let daily = earned_days(found.daily(board_row.entrant, at)) * 100.0;
     let lists = view.index.competitions.get(&found.id);
     let made = lists.and_then(|lists| lists.entrants.get(&board_row.entrant));
@@ -68,7 +72,7 @@ pub(crate) fn paid_row(
         daily_percent: Some(daily),
         submissions_count: Some(made.map_or(0, |(count, _)| *count)),
         join_date: made.map(|(_, first)| Time(*first)),
-        ..row(&view.state, board_row)
+        ..row
     }
 }
 

@@ -465,16 +465,17 @@ pub(super) fn board(found: &Board, json: bool) -> Result<String> {
     let round =
         found.round_number.map_or("no round was judged yet".to_owned(), |round| format!("round {round}"));
     let mut text = format!(
-        "{round}\n{:>4} {:>7} {:<8} {:>14} {:>10} {:>8} {:>11} {:>10} {:>11} title\n",
-        "rank", "id", "key", "raw score", "score", "ratio", "similarity", "time s", "% of a day"
+        "{round}\n{:>4} {:>7} {:<8} {:>4} {:>14} {:>10} {:>8} {:>11} {:>10} {:>11} title\n",
+        "rank", "id", "key", "ver", "raw score", "score", "ratio", "similarity", "time s", "% of a day"
     );
     for row in &found.rows {
         _ = writeln!(
             text,
-            "{:>4} {:>7} {:<8} {:>14} {:>10} {:>8} {:>11} {:>10} {:>11} {}",
+            "{:>4} {:>7} {:<8} {:>4} {:>14} {:>10} {:>8} {:>11} {:>10} {:>11} {}",
             row.rank,
             row.submission_id,
             short(&row.entrant),
+            version(row.role, row.version),
             number(Some(row.raw_score)),
             number(Some(row.score)),
             row.compression_ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.4}")),
