@@ -69,7 +69,7 @@ pub(crate) struct Index {
 
 impl Index {
     /// Follows a block that `state` holds already.
-    pub(super) fn note(&mut self, state: &State, seq: Seq, records: &[Record]) {
+    pub(crate) fn note(&mut self, state: &State, seq: Seq, records: &[Record]) {
         let mut changed: BTreeSet<NodeId> = BTreeSet::new();
         self.follow(state, seq, records, &mut changed);
         self.refresh(state, changed);

@@ -4,7 +4,7 @@ use arena::State;
 use arena::measure::{CodecItem, Measures, Outcome, ProgramItem, Verdict};
 use arena::rule::{Direction, Facts, Rule, Scoring};
 use arena::spec::{Form, Kind};
-use arena::state::{Artefact, Entry, EntryState, Role};
+use arena::state::{Artefact, Entry, EntryState};
 use wire::{Hash, Millis, NodeId};
 
 use super::{direction_name, hex, results, round_of, submission};
@@ -41,13 +41,14 @@ pub(crate) const METADATA: &str = "metadata.json";
 
 /// Everything but sizes of files, which the blobs know. `shown` is what the log says of the entry; gates are asked here.
 pub(crate) fn detail(
-    View { state, index }: &View,
+    view: &View,
     entry: &Entry,
     shown: &[Shown],
     viewer: Option<NodeId>,
     at: Millis,
     units: bool,
 ) -> model::SubmissionDetail {
+    let View { state, index } = view;
     let (round_state, round_end_at) = round_of(state, &entry.competition, entry.round);
     let results = results(state, entry, viewer, at);
     let open = |what| state.gate(entry.id, what, viewer, at).is_ok();
@@ -62,7 +63,7 @@ pub(crate) fn detail(
     if logs {
         files.extend(shown.iter().map(|shown| file(FileKind::Log, log_name(shown.lease), true)));
     }
-    let mut summary = results.flatten().map_or_else(Vec::new, |scoring| metrics(state, entry, scoring));
+    let mut summary = results.flatten().map_or_else(Vec::new, |scoring| metrics(view, entry, scoring));
     if results.flatten().is_some() {
         let spec = state.competition(&entry.competition).map(|found| &found.spec);
         summary.extend(super::account::metrics(shown, spec.map_or(0, |spec| spec.judges.tolerance_ppm)));
@@ -101,15 +102,10 @@ fn about(said: arena::about::About) -> model::About {
     model::About { title, note, language, licence, link }
 }
 
-/// Scores of the baseline in the entry's round.
-fn baseline<'a>(state: &'a State, entry: &Entry) -> Option<&'a Scoring> {
-    let competition = state.competition(&entry.competition)?;
-    if let Some(live) = competition.live.get(&entry.round) {
-        return state.entry(live.baseline?)?.scoring();
-    }
-    let summary = competition.summaries.iter().rev().find(|summary| summary.round == entry.round)?;
-    let is = |id| state.entry(id).is_some_and(|found| found.role == Role::Baseline);
-    summary.board.iter().find(|row| is(row.entry)).map(|row| &row.scoring)
+/// Scores of the baseline in the entry's round: of its own entry, since a board keeps its best rows only.
+fn baseline<'a>(View { state, index }: &'a View, entry: &Entry) -> Option<&'a Scoring> {
+    let found = index.competitions.get(&entry.competition)?.baselines.get(&entry.round)?;
+    state.entry(*found)?.scoring()
 }
 
 /// What the numbers allow: no flag without what it promises.
@@ -124,8 +120,9 @@ fn capabilities(summary: &[model::Metric], judgements: &[model::JudgementView]) 
     flags.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_owned()).collect()
 }
 
-fn metrics(state: &State, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric> {
-    let base = baseline(state, entry);
+fn metrics(view: &View, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric> {
+    let state = &view.state;
+    let base = baseline(view, entry);
     let spec = state.competition(&entry.competition).map(|found| &found.spec);
     let codec = spec.is_some_and(|spec| spec.kind == Kind::Codec);
     let raw = spec.map_or(Direction::Higher, |spec| spec.rule().direction());
@@ -276,6 +273,9 @@ fn program_unit(index: u32, item: &ProgramItem, failed: bool) -> model::Unit {
     let objective = item.objective_nano.map(|nano| nano as f64 / 1e9);
     model::Unit { objective, ..unit(index, outcome, item.fuel) }
 }
+
+#[cfg(test)]
+mod large;
 
 #[cfg(test)]
 mod tests {
