@@ -32,6 +32,15 @@ pub struct Metric {
     pub nano: i64,
 }
 
+/// What judges of codecs tell of each direction in which tensors cross, where gradients are among the inputs: name and label.
+/// More is better of each.
+pub const CODEC_METRICS: [(&str, &str); 4] = [
+    ("ratio_forward", "Compression ratio, activations"),
+    ("similarity_forward", "Similarity, activations"),
+    ("ratio_backward", "Compression ratio, gradients"),
+    ("similarity_backward", "Similarity, gradients"),
+];
+
 /// What an entry took over all inputs, as far as its sandbox can tell; 0 where it cannot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -115,12 +124,17 @@ impl Account {
 }
 
 impl Metric {
+    /// Whether a metric may be called that.
+    pub fn is_name(text: &str) -> bool {
+        let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        first && text.len() <= limits::METRIC_NAME_BYTES && text.bytes().all(good)
+    }
+
     /// Checks name, unit and value; names the one that is wrong.
     pub fn check(&self) -> Result<(), &'static str> {
         let Self { name, unit, nano } = self;
-        let of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        if !first || name.len() > limits::METRIC_NAME_BYTES || !name.bytes().all(of_name) {
+        if !Self::is_name(name) {
             return Err("name of a metric");
         }
         let odd = |c: char| c.is_whitespace() || c.is_control();

@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
-use arena::limits::ITEM_TIME_NS_MAX;
+use arena::account::Metric;
+use arena::limits::{ITEM_TIME_NS_MAX, OBJECTIVE_NANO_MAX};
 use arena::measure::{CodecItem, Failure, Measures, Wall};
+use arena::number::PPB;
 use wire::Hash;
 
 use super::{Kind, Measured, outputs_hash};
@@ -293,6 +295,7 @@ impl<'a> Bench<'a> {
                 item.fuel
             ));
         }
+        log.account.metrics = by_direction(&items, self.inputs);
         let outputs: Vec<Hash> = self.packed.iter().flatten().map(|first| first.hash).collect();
         Measured {
             outputs: outputs_hash(&outputs),
@@ -304,6 +307,29 @@ impl<'a> Bench<'a> {
             cost: self.cost,
         }
     }
+}
+
+/// Ratio and mean similarity of each direction, by the names of [`arena::account::CODEC_METRICS`]: integers, the same at every judge.
+/// Nothing where no gradient is among the inputs: what is called forward may then be anything.
+fn by_direction(items: &[CodecItem], inputs: &[Input]) -> Vec<Metric> {
+    if inputs.iter().all(|input| input.direction == Direction::Forward) {
+        return Vec::new();
+    }
+    let of = |direction: Direction| {
+        let those = || items.iter().zip(inputs).filter(move |(_, input)| input.direction == direction);
+        let count = those().count() as i128;
+        let sum = |value: fn(&CodecItem) -> u64| those().map(|(item, _)| i128::from(value(item))).sum::<i128>();
+        let similarity: i128 = those().map(|(item, _)| i128::from(item.similarity_ppb)).sum();
+        let ratio = sum(|item| item.original_bytes) * i128::from(PPB)
+            / sum(|item| item.compressed_bytes).max(1);
+        let metric = |what: &str, nano: i128| Metric {
+            name: format!("{what}_{direction}"),
+            unit: String::new(),
+            nano: nano.min(OBJECTIVE_NANO_MAX.into()) as i64,
+        };
+        (count > 0).then(|| [metric("ratio", ratio), metric("similarity", similarity / count.max(1))])
+    };
+    Direction::ALL.into_iter().filter_map(of).flatten().collect()
 }
 
 impl First {

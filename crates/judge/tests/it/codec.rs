@@ -3,7 +3,8 @@
 use arena::measure::{Measures, Outcome};
 use arena::rule::{Facts, Scoring};
 use shoal_judge::baseline::{BASELINES, zstd};
-use shoal_judge::{Evaluation, synthetic};
+use shoal_judge::input::{Direction, to_bf16};
+use shoal_judge::{Evaluation, Input, synthetic};
 use wire::Hash;
 
 use super::bench::{COPY, case, component, evaluate, inputs, judge, packed, small_spec};
@@ -76,6 +77,40 @@ fn a_loss_is_measured_not_believed() {
     let found = scoring(&evaluation, 1000);
     assert!(found.similarity_min_ppb < 900_000_000 && found.score.raw == 0.0, "{found:?}");
     assert_eq!(found.failed_items, 2);
+}
+
+#[test]
+fn activations_and_gradients_are_told_apart() {
+    let spec = small_spec();
+    // Half of what is called backward is lost, nothing of the rest.
+    let compress = "(call $answer (local.get $data) (i32.shr_u (local.get $length) (local.get $direction)))";
+    let decompress = "(local $at i32) (local.set $at (call $alloc (i32.shl (local.get $length) (local.get $direction))))
+        (memory.copy (local.get $at) (local.get $data) (local.get $length))
+        (call $answer (local.get $at) (i32.shl (local.get $length) (local.get $direction)))";
+    let entry = packed("", compress, decompress);
+    let values = |value: f32| to_bf16(&[value; 64]);
+    let input = |direction, value| Input::new("x", Some(vec![8, 8]), direction, values(value)).unwrap();
+    let mixed = [
+        input(Direction::Forward, 1.0),
+        input(Direction::Backward, 2.0),
+        input(Direction::Backward, 3.0),
+    ];
+    let found = evaluate(&spec, component(&entry), None, &mixed);
+    let account = &found.verdict.account;
+    assert_eq!(account.check(), Ok(()));
+    let told: Vec<(&str, i64)> =
+        account.metrics.iter().map(|metric| (metric.name.as_str(), metric.nano)).collect();
+    assert!(told.iter().map(|(name, _)| *name).eq(arena::account::CODEC_METRICS.map(|(name, _)| name)));
+    assert_eq!((told[0].1, told[1].1, told[2].1), (1_000_000_000, 1_000_000_000, 2_000_000_000));
+    assert!(told[3].1 > 0 && told[3].1 < 500_000_000, "{told:?}");
+    assert!(String::from_utf8_lossy(&found.log).contains("metric ratio_backward: 2"));
+    // Of one kind only there is nothing to tell apart; gradients alone are called what they are.
+    let names = |inputs: &[Input]| {
+        let found = evaluate(&spec, component(&entry), None, inputs);
+        found.verdict.account.metrics.iter().map(|metric| metric.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&mixed[..1]), Vec::<String>::new());
+    assert_eq!(names(&mixed[1..]), ["ratio_backward", "similarity_backward"]);
 }
 
 #[test]

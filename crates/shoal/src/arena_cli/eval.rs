@@ -187,10 +187,26 @@ pub(super) struct Found {
     evaluation: Evaluation,
     /// None if the entry failed.
     pub(super) scoring: Option<Scoring>,
-    baseline: Option<(String, Scoring)>,
+    baseline: Option<Beside>,
     items: usize,
     code_bytes: usize,
     rule: &'static str,
+}
+
+/// What the baseline did on the same inputs.
+struct Beside {
+    name: String,
+    scoring: Scoring,
+    metrics: Vec<Metric>,
+}
+
+impl Found {
+    /// What the baseline's run tells by the name of a metric.
+    fn beside(&self, metric: &Metric) -> Option<f64> {
+        let all = &self.baseline.as_ref()?.metrics;
+        let same = all.iter().find(|other| other.name == metric.name && other.unit == metric.unit)?;
+        Some(same.nano as f64 / 1e9)
+    }
 }
 
 /// What to print, and whether the entry has measurements.
@@ -291,7 +307,11 @@ pub(super) fn try_out(trial: Trial<'_>) -> Result<Found> {
             if let Some(facts) = facts(&found, bytes, None) {
                 baseline_ns = Some(spec.rule().time_ns(&facts));
             }
-            score(spec, &found, bytes, None).map(|scoring| (spec.baseline.name.clone(), scoring))
+            score(spec, &found, bytes, None).map(|scoring| Beside {
+                name: spec.baseline.name.clone(),
+                scoring,
+                metrics: found.verdict.account.metrics,
+            })
         }
         None => None,
     };
@@ -374,13 +394,15 @@ pub(super) fn as_json(found: &Found, log: bool) -> Value {
     let account = &found.evaluation.verdict.account;
     value["usage"] = json!(UsageView::from(&account.usage));
     value["machine"] = json!(MachineView::from(&account.machine));
-    let metric =
-        |found: &Metric| json!({ "name": found.name, "value": found.nano as f64 / 1e9, "unit": found.unit });
+    let metric = |told: &Metric| {
+        let value = told.nano as f64 / 1e9;
+        json!({ "name": told.name, "value": value, "unit": told.unit, "baseline_value": found.beside(told) })
+    };
     value["metrics"] = account.metrics.iter().map(metric).collect();
     if let Some(scoring) = &found.scoring {
         merge(&mut value, figures(scoring));
     }
-    if let Some((name, scoring)) = &found.baseline {
+    if let Some(Beside { name, scoring, .. }) = &found.baseline {
         value["baseline"] = figures(scoring);
         value["baseline"]["name"] = json!(name);
     }
@@ -409,7 +431,7 @@ pub(super) fn as_text(found: &Found, log: bool) -> String {
         }
         (_, Some(scoring)) => {
             _ = writeln!(text, "{}", line("entry", scoring));
-            if let Some((name, scoring)) = &found.baseline {
+            if let Some(Beside { name, scoring, .. }) = &found.baseline {
                 _ = writeln!(text, "{}", line(&format!("baseline {name}"), scoring));
             }
             // Of an entry that hardly ran there is nothing to compare with.
@@ -427,7 +449,9 @@ pub(super) fn as_text(found: &Found, log: bool) -> String {
             let account = &found.evaluation.verdict.account;
             for metric in &account.metrics {
                 let value = metric.nano as f64 / 1e9;
-                _ = writeln!(text, "{}", format!("{}: {value} {}", metric.name, metric.unit).trim_end());
+                let told = format!("{}: {value} {}", metric.name, metric.unit);
+                let base = found.beside(metric).map_or(String::new(), |value| format!(" (baseline {value})"));
+                _ = writeln!(text, "{}{base}", told.trim_end());
             }
             _ = writeln!(text, "took {}", UsageView::from(&account.usage).words());
         }
