@@ -20,8 +20,8 @@ pub use self::reader::SpecError;
 pub use self::reward::{Bounty, Rewards};
 pub use self::screening::{Architecture, Screening};
 pub use self::section::{
-    Baseline, Fee, Form, Inputs, JudgeRules, Kind, Links, Resources, Reveal, RuleChoice, Schedule, Source,
-    SubmissionRules,
+    Baseline, Fee, Form, Inputs, JudgeRules, Kind, Links, MetricRules, Resources, Reveal, RuleChoice,
+    Schedule, Source, SubmissionRules,
 };
 use crate::limits;
 use crate::rule::{Rule, Takeover};
@@ -87,6 +87,9 @@ pub struct CompetitionSpec {
     pub fee: Fee,
     /// What everybody must beat.
     pub baseline: Baseline,
+    /// Which way the evaluator's metrics are better. In the canonical text only where it says something.
+    #[serde(skip_serializing_if = "MetricRules::is_empty")]
+    pub metrics: MetricRules,
 }
 
 impl CompetitionSpec {
@@ -160,6 +163,7 @@ impl CompetitionSpec {
             reward: reader.section("reward", Rewards::read)?,
             fee: reader.section("fee", Fee::read)?,
             baseline: reader.section("baseline", Baseline::read)?,
+            metrics: reader.section("metrics", MetricRules::read)?,
         })
     }
 
@@ -179,6 +183,13 @@ impl CompetitionSpec {
         if self.baseline.code.is_none() && !self.baseline.name.is_empty() {
             let allowed = "the hash of the baseline's code; a name alone sets none";
             return Err(SpecError::Missing { key: "baseline.code".to_owned(), allowed: allowed.to_owned() });
+        }
+        if self.kind == Kind::Codec && !self.metrics.is_empty() {
+            let allowed =
+                "nothing in a competition of codecs: what judges measure there is better the higher it is";
+            let named: Vec<&str> =
+                self.metrics.higher.iter().chain(&self.metrics.lower).map(String::as_str).collect();
+            return Err(SpecError::value("metrics", &named.join(", "), allowed));
         }
         let programs = self.submission.forms.iter().any(|form| *form != Form::Component);
         if !self.resources.prepare.is_empty() && !programs {

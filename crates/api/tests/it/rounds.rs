@@ -112,6 +112,11 @@ async fn a_round_from_seal_to_board() {
     // What the judges tell besides: the evaluator's metrics, what the entry took, and where.
     let rows = detail.summary.iter().find(|metric| metric.key == "rows_per_s").unwrap();
     assert_eq!((rows.value, rows.unit.as_str(), rows.label.as_str()), (2.5, "1/s", "rows per s"));
+    assert_eq!((rows.baseline_value, rows.direction.as_str()), (Some(2.5), "neutral"));
+    let backward = detail.summary.iter().find(|metric| metric.key == "ratio_backward").unwrap();
+    assert_eq!((backward.value, backward.baseline_value), (4.5, Some(4.5)));
+    assert_eq!(backward.label, "Compression ratio, gradients");
+    assert_eq!(backward.direction, "higher_is_better");
     let told = &detail.judgements[1];
     assert_eq!((told.usage.cpu_s, told.usage.memory_peak_bytes, told.usage.fuel), (1.5, 3 << 20, 7));
     assert_eq!((told.machine.cores, told.machine.cpu_model.as_str()), (3, "Test CPU"));

@@ -324,7 +324,11 @@ impl Evaluate for TestJudge {
 
 /// What a judge tells besides.
 fn told(failed: bool) -> Account {
-    let metric = Metric { name: "rows_per_s".to_owned(), unit: "1/s".to_owned(), nano: 2_500_000_000 };
+    let metric = |name: &str, unit: &str, nano| Metric { name: name.to_owned(), unit: unit.to_owned(), nano };
+    let metrics = vec![
+        metric("rows_per_s", "1/s", 2_500_000_000),
+        metric("ratio_backward", "", 4_500_000_000),
+    ];
     let machine = Machine {
         cpu_model: "Test CPU".to_owned(),
         cores: 3,
@@ -333,7 +337,7 @@ fn told(failed: bool) -> Account {
     };
     Account {
         reason: if failed { "solution.py:3: imports ctypes" } else { "" }.to_owned(),
-        metrics: if failed { Vec::new() } else { vec![metric] },
+        metrics: if failed { Vec::new() } else { metrics },
         usage: Usage { cpu_ns: 1_500_000_000, memory_peak_bytes: 3 << 20, fuel: 7, ..Usage::default() },
         machine,
     }

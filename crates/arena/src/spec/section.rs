@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use wire::{Hash, Millis};
 
 use super::reader::{Reader, SpecError};
+use crate::account::Metric;
 use crate::calendar::{DAY_S, Moment, TimeOfDay, Zone, civil_from_days};
 use crate::limits;
 use crate::rule::{Direction, RULES, Rule, info};
@@ -489,5 +490,42 @@ impl Baseline {
             form: reader.choice("form", Some(Form::Component), &forms)?,
             template: reader.hash("template")?,
         })
+    }
+}
+
+/// Which way the evaluator's metrics are better, for whoever shows them. No rule reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MetricRules {
+    /// Names of those of which more is better.
+    pub higher: Vec<String>,
+    /// Names of those of which less is better.
+    pub lower: Vec<String>,
+}
+
+impl MetricRules {
+    pub(super) fn read(reader: &mut Reader) -> Result<Self, SpecError> {
+        let mut names = |key: &str| {
+            reader.texts(key, &[], limits::METRICS_MAX, "names of metrics", Metric::is_name)
+        };
+        let rules = Self { higher: names("higher")?, lower: names("lower")? };
+        if let Some(both) = rules.higher.iter().find(|name| rules.lower.contains(name)) {
+            return Err(reader.fault("lower", both, "names that are not in higher, too"));
+        }
+        Ok(rules)
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.higher.is_empty() && self.lower.is_empty()
+    }
+
+    /// Which way a metric is better; `None`: nobody said.
+    pub fn direction(&self, name: &str) -> Option<Direction> {
+        let said = |names: &[String]| names.iter().any(|known| known == name);
+        match () {
+            () if said(&self.higher) => Some(Direction::Higher),
+            () if said(&self.lower) => Some(Direction::Lower),
+            () => None,
+        }
     }
 }

@@ -155,6 +155,31 @@ fn every_value_is_part_of_the_id() {
 }
 
 #[test]
+fn a_spec_says_which_way_metrics_are_better() {
+    let program = |metrics: &str| {
+        let code = Hash::of(b"evaluator");
+        let text = format!("{SHORT}[inputs]\nitems = 8\ncode = \"{code}\"\n[metrics]\n{metrics}\n");
+        CompetitionSpec::parse(&text.replace("\"codec\"", "\"program\"")).map_err(|error| error.to_string())
+    };
+    let plain = program("").unwrap();
+    assert!(!plain.canonical().contains("metrics"));
+    let spec = program("higher = [\"hits\"]\nlower = [\"latency_p99\", \"bytes\"]").unwrap();
+    assert_eq!(CompetitionSpec::parse(&spec.canonical()).unwrap(), spec);
+    let way = |name| spec.metrics.direction(name);
+    assert_eq!((way("hits"), way("bytes"), way("other")), (Some(Direction::Higher), Some(Direction::Lower), None));
+    for (metrics, named) in [
+        ("lower = [\"Latency\"]", "metrics.lower"),
+        ("higher = [\"a\", \"a\"]", "metrics.higher"),
+        ("higher = [\"a\"]\nlower = [\"a\"]", "metrics.lower = a"),
+    ] {
+        let error = program(metrics).unwrap_err();
+        assert!(error.contains(named), "{error}");
+    }
+    let error = with("metrics", "higher = [\"a\"]").unwrap_err().to_string();
+    assert!(error.contains("competition of codecs"), "{error}");
+}
+
+#[test]
 fn what_nobody_could_judge_is_no_spec() {
     let program = |rule: &str, code: &str| {
         let text = format!("{SHORT}[inputs]\nitems = 8\n{code}[rule]\n{rule}");

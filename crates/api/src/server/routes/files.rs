@@ -20,7 +20,7 @@ use super::super::App;
 use super::super::auth::{Upload, Viewer};
 use super::super::params::{Path, Query};
 use super::super::problem::ApiError;
-use super::super::show::detail::{METADATA, Shown, code_name, detail, log_name};
+use super::super::show::detail::{METADATA, Shown, Verdicts, baseline, code_name, detail, log_name};
 use super::super::show::round_of;
 use super::{blobs, find, parse_hash, parse_key};
 use crate::host::Opening;
@@ -75,12 +75,23 @@ impl App {
         viewer: Option<NodeId>,
         units: bool,
     ) -> Result<SubmissionDetail, ApiError> {
-        let shown = self.shown(EntryId(id)).await?;
+        let base = {
+            let view = self.shared.view();
+            let entry = view.state.entry(EntryId(id)).ok_or_else(|| ApiError::no_entry(id))?;
+            baseline(&view.index, entry).filter(|_| entry.scoring().is_some())
+        };
+        let verdicts = Verdicts {
+            entry: self.shown(EntryId(id)).await?,
+            baseline: match base {
+                Some(base) => self.shown(base).await?,
+                None => Vec::new(),
+            },
+        };
         let mut answer = {
             let at = self.now();
             let view = self.shared.view();
             let entry = view.state.entry(EntryId(id)).ok_or_else(|| ApiError::no_entry(id))?;
-            let mut answer = detail(&view, entry, &shown, viewer, at, units);
+            let mut answer = detail(&view, entry, &verdicts, viewer, at, units);
             answer.entrusted = self.custody.has(&entry.seal);
             answer
         };
@@ -88,7 +99,7 @@ impl App {
             file.bytes = match file.kind {
                 FileKind::Code => answer.code_bytes,
                 FileKind::Log => {
-                    let log = shown.iter().find(|shown| log_name(shown.lease) == file.name);
+                    let log = verdicts.entry.iter().find(|shown| log_name(shown.lease) == file.name);
                     match log {
                         Some(shown) => self.blobs.size(shown.verdict.log).await?,
                         None => None,

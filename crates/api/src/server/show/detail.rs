@@ -2,12 +2,14 @@
 
 use arena::State;
 use arena::measure::{CodecItem, Measures, Outcome, ProgramItem, Verdict};
+use arena::record::EntryId;
 use arena::rule::{Direction, Facts, Rule, Scoring};
 use arena::spec::{Form, Kind};
 use arena::state::{Artefact, Entry, EntryState};
 use wire::{Hash, Millis, NodeId};
 
 use super::{direction_name, hex, results, round_of, submission};
+use crate::host::index::Index;
 use crate::host::shared::View;
 use crate::model::{self, FileKind};
 
@@ -39,11 +41,18 @@ pub(crate) fn log_name(lease: u64) -> String {
 /// Name of the file of the metrics.
 pub(crate) const METADATA: &str = "metadata.json";
 
-/// Everything but sizes of files, which the blobs know. `shown` is what the log says of the entry; gates are asked here.
+/// What the log says of an entry, and of the baseline beside it.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts {
+    pub(crate) entry: Vec<Shown>,
+    pub(crate) baseline: Vec<Shown>,
+}
+
+/// Everything but sizes of files, which the blobs know. Gates are asked here.
 pub(crate) fn detail(
     view: &View,
     entry: &Entry,
-    shown: &[Shown],
+    Verdicts { entry: shown, baseline: beside }: &Verdicts,
     viewer: Option<NodeId>,
     at: Millis,
     units: bool,
@@ -64,9 +73,10 @@ pub(crate) fn detail(
         files.extend(shown.iter().map(|shown| file(FileKind::Log, log_name(shown.lease), true)));
     }
     let mut summary = results.flatten().map_or_else(Vec::new, |scoring| metrics(view, entry, scoring));
-    if results.flatten().is_some() {
-        let spec = state.competition(&entry.competition).map(|found| &found.spec);
-        summary.extend(super::account::metrics(shown, spec.map_or(0, |spec| spec.judges.tolerance_ppm)));
+    if results.flatten().is_some()
+        && let Some(found) = state.competition(&entry.competition)
+    {
+        summary.extend(super::account::metrics(shown, beside, &found.spec));
     }
     let judgements: Vec<model::JudgementView> = match results {
         Some(_) => shown.iter().map(|shown| judgement(state, entry, shown, units)).collect(),
@@ -102,10 +112,9 @@ fn about(said: arena::about::About) -> model::About {
     model::About { title, note, language, licence, link }
 }
 
-/// Scores of the baseline in the entry's round: of its own entry, since a board keeps its best rows only.
-fn baseline<'a>(View { state, index }: &'a View, entry: &Entry) -> Option<&'a Scoring> {
-    let found = index.competitions.get(&entry.competition)?.baselines.get(&entry.round)?;
-    state.entry(*found)?.scoring()
+/// The baseline's entry in the entry's round.
+pub(crate) fn baseline(index: &Index, entry: &Entry) -> Option<EntryId> {
+    index.competitions.get(&entry.competition)?.baselines.get(&entry.round).copied()
 }
 
 /// What the numbers allow: no flag without what it promises.
@@ -120,9 +129,9 @@ fn capabilities(summary: &[model::Metric], judgements: &[model::JudgementView]) 
     flags.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_owned()).collect()
 }
 
-fn metrics(view: &View, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric> {
-    let state = &view.state;
-    let base = baseline(view, entry);
+fn metrics(View { state, index }: &View, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric> {
+    // Of its own entry: a board keeps its best rows only.
+    let base = baseline(index, entry).and_then(|found| state.entry(found)?.scoring());
     let spec = state.competition(&entry.competition).map(|found| &found.spec);
     let codec = spec.is_some_and(|spec| spec.kind == Kind::Codec);
     let raw = spec.map_or(Direction::Higher, |spec| spec.rule().direction());
@@ -169,6 +178,7 @@ fn metrics(view: &View, entry: &Entry, scoring: &Scoring) -> Vec<model::Metric> 
 fn judgement(state: &State, entry: &Entry, shown: &Shown, units: bool) -> model::JudgementView {
     let Shown { judge, lease, verdict } = shown;
     let (mut inputs_hash, mut outputs_hash, mut rows, mut failed) = (None, None, Vec::new(), None);
+    let spec = state.competition(&entry.competition).map(|found| &found.spec);
     match &verdict.outcome {
         Outcome::Failed(failure) => {
             failed = Some(model::Failed {
@@ -179,8 +189,8 @@ fn judgement(state: &State, entry: &Entry, shown: &Shown, units: bool) -> model:
         }
         Outcome::Measured { inputs, outputs, measures } => {
             (inputs_hash, outputs_hash) = (Some(hex(inputs)), Some(hex(outputs)));
-            if let Some(found) = state.competition(&entry.competition).filter(|_| units) {
-                rows = unit_rows(&found.spec.rule(), measures, inputs_of(state, entry));
+            if let Some(spec) = spec.filter(|_| units) {
+                rows = unit_rows(&spec.rule(), measures, inputs_of(state, entry));
             }
         }
     }
@@ -197,7 +207,9 @@ fn judgement(state: &State, entry: &Entry, shown: &Shown, units: bool) -> model:
         inputs: inputs_hash,
         outputs: outputs_hash,
         log: hex(verdict.log),
-        metrics: verdict.account.metrics.iter().map(super::account::metric).collect(),
+        metrics: spec.map_or_else(Vec::new, |spec| {
+            verdict.account.metrics.iter().map(|metric| super::account::metric(metric, spec)).collect()
+        }),
         usage: (&verdict.account.usage).into(),
         machine: (&verdict.account.machine).into(),
         units: rows,
