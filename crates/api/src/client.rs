@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use wire::{Envelope, Hash, Millis, NodeId, RunId, SigningKey};
 
 pub use events::EventStream;
-pub use reads::SubmissionQuery;
+pub use reads::{CompetitionQuery, SubmissionQuery};
 
 use crate::clock::Clock;
 use crate::limits;

@@ -137,6 +137,11 @@ impl Input {
         Ok(input)
     }
 
+    /// Whether a blob begins with a head, and has all of it.
+    pub(crate) fn has_head(blob: &[u8]) -> bool {
+        blob.starts_with(MAGIC) && blob.len() >= HEAD_BYTES
+    }
+
     /// Reads a blob. `shape` and `direction` are what a manifest says, for a blob without a head.
     pub fn of_blob(
         name: impl Into<String>,

@@ -79,7 +79,7 @@ struct CheckArgs {
 }
 
 pub(crate) use eval::{cache_folder, code};
-pub(crate) use online::{Untrue, Where, create_encrypted, load_any};
+pub(crate) use online::{Untrue, Where, create_encrypted, decrypt, encrypt, load_any};
 
 pub(crate) fn run(args: &ArenaArgs, json: bool) -> Result<ExitCode> {
     match &args.command {

@@ -253,6 +253,17 @@ pub(crate) enum KeyCommand {
         /// Key file.
         file: PathBuf,
     },
+    /// Encrypt a key with a passphrase (asked for twice, or `SHOAL_PASSPHRASE`), in place. For `shoal arena` only: daemons start
+    /// alone.
+    Encrypt {
+        /// Key file.
+        file: PathBuf,
+    },
+    /// Decrypt a key, in place.
+    Decrypt {
+        /// Key file.
+        file: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]

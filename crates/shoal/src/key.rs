@@ -1,4 +1,4 @@
-//! `shoal key`: makes and shows a node's key.
+//! `shoal key`: makes and shows a node's key, encrypts and decrypts it.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,8 @@ pub(crate) fn run(args: &KeyArgs, json: bool) -> Result<ExitCode> {
         KeyCommand::New { file, encrypt: false } => (node::key::create(file)?, file),
         KeyCommand::New { file, encrypt: true } => (arena_cli::create_encrypted(file)?, file),
         KeyCommand::Show { file } => (arena_cli::load_any(file)?, file),
+        KeyCommand::Encrypt { file } => (arena_cli::encrypt(file)?, file),
+        KeyCommand::Decrypt { file } => (arena_cli::decrypt(file)?, file),
     };
     let id = key.node_id().to_string();
     if json {

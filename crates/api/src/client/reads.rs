@@ -12,7 +12,7 @@ use crate::model::{
     AdmitJudge, Board, CodePage, Competition, CompetitionPage, FilePage, Filter, GlobalBoard, Health, Inputs,
     JudgeRow, Mode, Notes, PaymentEntry, PointsAnswer, Profile, RateLimit, Receipts, RegisteredPage, Round,
     RoundInputs, RoundPage, Sort, StatementAnswer, Submission, SubmissionDetail, SubmissionPage,
-    UploadAnswer, WorkAnswer,
+    UploadAnswer, WeightsAnswer, WorkAnswer,
 };
 
 /// Which submissions.
@@ -28,6 +28,23 @@ pub struct SubmissionQuery {
     pub filter: Filter,
     /// In which order.
     pub sort: Sort,
+    /// First row.
+    pub start: u64,
+    /// Rows.
+    pub count: u32,
+}
+
+/// Which competitions.
+#[derive(Clone, Debug, Default)]
+pub struct CompetitionQuery {
+    /// Part of the name or title.
+    pub name: Option<String>,
+    /// `codec` or `program`.
+    pub kind: Option<String>,
+    /// `pending`, `active` or `completed`.
+    pub state: Option<String>,
+    /// Also those that are over.
+    pub completed: bool,
     /// First row.
     pub start: u64,
     /// Rows.
@@ -72,9 +89,6 @@ macro_rules! reads {
 reads! {
     /// Health of the host.
     health() -> Health = "/healthz";
-    /// A page of competitions.
-    competitions(completed: bool, start: u64, count: u32) -> CompetitionPage =
-        page(&format!("/v1/competitions?show_completed={completed}"), start, count);
     /// One competition.
     competition(name: &str) -> Competition = format!("/v1/competitions/{}", part(name));
     /// A page of rounds.
@@ -123,12 +137,28 @@ reads! {
     receipts(key: &str) -> Receipts = format!("/v1/receipts/{}", part(key));
     /// Judges.
     judges() -> Vec<JudgeRow> = "/v1/judges";
+    /// Every key's share of the arena's rewards now.
+    weights() -> WeightsAnswer = "/v1/weights";
     /// Seed and inputs of a round that is judged.
     round_inputs(competition: &str, round: u32) -> RoundInputs =
         format!("/v1/judge/rounds/{}/{round}", part(competition));
 }
 
 impl Client {
+    /// A page of competitions.
+    ///
+    /// # Errors
+    /// The host refused or is away.
+    pub async fn competitions(&self, query: &CompetitionQuery) -> Result<CompetitionPage, ClientError> {
+        let mut target = format!("/v1/competitions?show_completed={}", query.completed);
+        for (key, value) in [("name", &query.name), ("kind", &query.kind), ("state", &query.state)] {
+            if let Some(value) = value {
+                _ = write!(target, "&{key}={}", part(value));
+            }
+        }
+        self.get(&page(&target, query.start, query.count)).await
+    }
+
     /// A page of submissions.
     ///
     /// # Errors

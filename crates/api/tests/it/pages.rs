@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use arena::record::Statement;
 use arena::spec::Form;
 use shoal_api::ClientError;
-use shoal_api::client::SubmissionQuery;
+use shoal_api::client::{CompetitionQuery, SubmissionQuery};
 use shoal_api::model::{Filter, PaymentEntry, Sort};
 use wire::Hash;
 
@@ -82,7 +82,8 @@ async fn pages_hold_every_row_once() {
     ] {
         assert!(matches!(stranger.submissions(&bad).await, Err(ClientError::Refused { .. })), "{bad:?}");
     }
-    let page = stranger.competitions(false, 1, 1).await.unwrap();
+    let query = CompetitionQuery { start: 1, count: 1, ..CompetitionQuery::default() };
+    let page = stranger.competitions(&query).await.unwrap();
     assert_eq!((page.competitions.len(), page.pagination.total, page.pagination.has_more), (1, 2, false));
     let found = stranger.competition(&id.to_string()[..10]).await.unwrap();
     assert_eq!((found.name.as_str(), found.total_submissions, found.active_entrants), ("pages", 45, 3));

@@ -23,7 +23,8 @@ pub(super) struct Codec;
 
 impl Kind for Codec {
     /// Without code the tensors of [`synthetic`]; a generator's `decompress` is called with seed and index (36 bytes,
-    /// the index little-endian) and gives rows and columns (two `u32`, little-endian), then the bf16 values.
+    /// the index little-endian) and gives rows and columns (two `u32`, little-endian), then the bf16 values; or a tensor with
+    /// its head ([`crate::input`]), which says whether it is a gradient. No tensor has as many rows as the head's magic means.
     fn generate(&self, judge: &Judge, case: &Case<'_>) -> Result<Vec<Input>, JudgeError> {
         let Some(code) = case.reference else {
             return match case.spec.inputs.code {
@@ -39,11 +40,16 @@ impl Kind for Codec {
                 let answer = generator
                     .call(Side::Decompress, &request, &Meta::bytes(request.len()), limits::INPUT_BYTES_MAX)
                     .map_err(|stop| stop.into_reference("generator"))?;
+                let name = format!("generated-{index:04}");
+                if Input::has_head(&answer.bytes) {
+                    let made = Input::of_blob(name, &answer.bytes, None, Direction::Forward);
+                    return made.map_err(|error| broken(&error.to_string()));
+                }
                 let (head, values) = answer.bytes.split_at_checked(8).ok_or_else(|| broken("no shape"))?;
                 let side =
                     |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
                 let shape = Some(vec![side(0), side(4)]);
-                Input::new(format!("generated-{index:04}"), shape, Direction::Forward, values)
+                Input::new(name, shape, Direction::Forward, values)
                     .map_err(|error| broken(&error.to_string()))
             })
             .collect()
@@ -318,10 +324,11 @@ fn by_direction(items: &[CodecItem], inputs: &[Input]) -> Vec<Metric> {
     let of = |direction: Direction| {
         let those = || items.iter().zip(inputs).filter(move |(_, input)| input.direction == direction);
         let count = those().count() as i128;
-        let sum = |value: fn(&CodecItem) -> u64| those().map(|(item, _)| i128::from(value(item))).sum::<i128>();
+        let sum =
+            |value: fn(&CodecItem) -> u64| those().map(|(item, _)| i128::from(value(item))).sum::<i128>();
         let similarity: i128 = those().map(|(item, _)| i128::from(item.similarity_ppb)).sum();
-        let ratio = sum(|item| item.original_bytes) * i128::from(PPB)
-            / sum(|item| item.compressed_bytes).max(1);
+        let ratio =
+            sum(|item| item.original_bytes) * i128::from(PPB) / sum(|item| item.compressed_bytes).max(1);
         let metric = |what: &str, nano: i128| Metric {
             name: format!("{what}_{direction}"),
             unit: String::new(),

@@ -84,17 +84,15 @@ fn activations_and_gradients_are_told_apart() {
     let spec = small_spec();
     // Half of what is called backward is lost, nothing of the rest.
     let compress = "(call $answer (local.get $data) (i32.shr_u (local.get $length) (local.get $direction)))";
-    let decompress = "(local $at i32) (local.set $at (call $alloc (i32.shl (local.get $length) (local.get $direction))))
+    let decompress =
+        "(local $at i32) (local.set $at (call $alloc (i32.shl (local.get $length) (local.get $direction))))
         (memory.copy (local.get $at) (local.get $data) (local.get $length))
         (call $answer (local.get $at) (i32.shl (local.get $length) (local.get $direction)))";
     let entry = packed("", compress, decompress);
     let values = |value: f32| to_bf16(&[value; 64]);
     let input = |direction, value| Input::new("x", Some(vec![8, 8]), direction, values(value)).unwrap();
-    let mixed = [
-        input(Direction::Forward, 1.0),
-        input(Direction::Backward, 2.0),
-        input(Direction::Backward, 3.0),
-    ];
+    let mixed =
+        [input(Direction::Forward, 1.0), input(Direction::Backward, 2.0), input(Direction::Backward, 3.0)];
     let found = evaluate(&spec, component(&entry), None, &mixed);
     let account = &found.verdict.account;
     assert_eq!(account.check(), Ok(()));
@@ -141,9 +139,30 @@ fn generated_inputs_follow_from_the_seed() {
          (i32.store offset=12 (local.get $at) (i32.const 1065369472))
          (call $answer (local.get $at) (i32.const 16))",
     );
-    let case = shoal_judge::Case { reference: Some(component(&generator)), ..case };
-    let made = judge().generate(&case).unwrap();
+    let with = |generator: &[u8]| {
+        judge().generate(&shoal_judge::Case { reference: Some(component(generator)), ..case })
+    };
+    let made = with(&generator).unwrap();
     assert_eq!(made.len(), 3);
     assert_eq!(made[2].shape, [1, 4]);
     assert_eq!(&made[2].bytes[..4], [2, 0, 0, 0]);
+    assert!(made.iter().all(|input| input.direction == Direction::Forward));
+    // With a head it says which way a tensor goes: here 1 × 4 again, of the direction that the index is.
+    let headed = "(local $at i32) (local.set $at (call $alloc (i32.const 32)))
+        (i64.store (local.get $at) (i64.load (i32.const 1024)))
+        (i32.store offset=8 (local.get $at) (i32.load offset=32 (local.get $data)))
+        (i32.store offset=12 (local.get $at) (i32.const 1)) (i32.store offset=16 (local.get $at) (i32.const 4))
+        (i32.store offset=20 (local.get $at) (i32.const 0)) (i64.store offset=24 (local.get $at) (i64.const 7))
+        (call $answer (local.get $at) (i32.const 32))";
+    let magic = "(data (i32.const 1024) \"shoaltn1\")";
+    // Of three inputs the last has direction 2, which is none.
+    let error = with(&packed(magic, COPY, headed)).unwrap_err().to_string();
+    assert!(error.contains("the generator failed") && error.contains("direction 0 or 1"), "{error}");
+    let mut two = small_spec();
+    two.inputs.items = 2;
+    let both = packed(magic, COPY, headed);
+    let made = judge().generate(&shoal_judge::Case { spec: &two, reference: Some(component(&both)), ..case });
+    let told: Vec<_> =
+        made.unwrap().iter().map(|input| (input.direction, input.shape.clone(), input.bytes[0])).collect();
+    assert_eq!(told, [(Direction::Forward, vec![1, 4], 7), (Direction::Backward, vec![1, 4], 7)]);
 }

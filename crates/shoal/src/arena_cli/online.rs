@@ -25,7 +25,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::watch::print;
 pub(crate) use config::Config;
 pub(super) use develop::draw;
-pub(crate) use key_file::{create_encrypted, load_any};
+pub(crate) use key_file::{create_encrypted, decrypt, encrypt, load_any};
 pub(crate) use watching::Untrue;
 
 /// Verbs that need a host.
@@ -77,6 +77,10 @@ pub(crate) enum Online {
     Profile(ProfileArgs),
     /// Payments of a key that no entry has used yet.
     Receipts(ProfileArgs),
+    /// The judges, and how often they agreed with what was settled.
+    Judges(AtArgs),
+    /// Every key's share of the arena's rewards now, and what is burned.
+    Weights(AtArgs),
     /// Fetch what a competition offers: its baseline, its template, its generator or evaluator, its environment.
     Get(develop::GetArgs),
     /// Print the guide for entrants, or what a competition says of itself.
@@ -160,8 +164,61 @@ pub(crate) struct ListArgs {
     /// Also those that are over.
     #[arg(short, long)]
     all: bool,
+    /// Only those with this in their name or title.
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// Only those of a kind.
+    #[arg(long, value_enum)]
+    kind: Option<KindName>,
+    /// Only those in a state; `completed` needs no --all.
+    #[arg(long, value_enum)]
+    state: Option<StateName>,
     #[command(flatten)]
     page: Page,
+}
+
+impl ListArgs {
+    fn query(&self) -> api::client::CompetitionQuery {
+        let kind = self.kind.map(|kind| match kind {
+            KindName::Codec => "codec",
+            KindName::Program => "program",
+        });
+        let state = self.state.map(|state| match state {
+            StateName::Pending => "pending",
+            StateName::Active => "active",
+            StateName::Completed => "completed",
+        });
+        api::client::CompetitionQuery {
+            name: self.name.clone(),
+            kind: kind.map(str::to_owned),
+            state: state.map(str::to_owned),
+            completed: self.all,
+            start: self.page.start(),
+            count: self.page.count,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KindName {
+    Codec,
+    Program,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StateName {
+    /// Its first round has not opened.
+    Pending,
+    Active,
+    /// It is over.
+    Completed,
+}
+
+/// Which host, for what has no other arguments.
+#[derive(Args, Debug)]
+pub(crate) struct AtArgs {
+    #[command(flatten)]
+    at: Where,
 }
 
 #[derive(Args, Debug)]
@@ -351,9 +408,8 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
         Online::Upload(args) => charge::upload(args, json).await?,
         Online::Audit(args) => return watching::audit(args, json).await,
         Online::List(args) => {
-            let page =
-                args.at.client().await?.competitions(args.all, args.page.start(), args.page.count).await?;
-            show::competitions(&page, json)?
+            let client = args.at.client().await?;
+            show::competitions(&client.competitions(&args.query()).await?, client.now(), json)?
         }
         Online::Show(args) => {
             let client = args.at.client().await?;
@@ -475,6 +531,8 @@ async fn act(verb: &Online, json: bool) -> Result<ExitCode> {
             let (client, key) = args.whose().await?;
             show::receipts(&client.receipts(&key).await?, json)?
         }
+        Online::Judges(args) => show::judges(&args.at.client().await?.judges().await?, json)?,
+        Online::Weights(args) => show::weights(&args.at.client().await?.weights().await?, json)?,
         Online::Get(args) => develop::get(args, json).await?,
     };
     print(&text)?;

@@ -184,6 +184,57 @@ fn registration_and_an_entry_s_own_words_by_their_verbs() {
 }
 
 #[test]
+fn lists_boards_judges_and_weights_by_their_verbs() {
+    let arena = Arena::new();
+    let baseline = component("zstd-3");
+    let open = |name: &str, text: String| {
+        let path = arena.place.path(&format!("{name}.toml")).display().to_string();
+        std::fs::write(&path, text.replace("\"e2e\"", &format!("\"{name}\""))).expect("a spec");
+        arena.run(&["arena", "open", &path, "--with", &baseline]).good();
+    };
+    open("running", spec(3600, &baseline));
+    // Its first round opens in the year after next.
+    let later = spec(3600, &baseline);
+    let start = later.find("start = \"").expect("a start") + 9;
+    let year: u32 = later[start..start + 4].parse().expect("a year");
+    open("coming", later.replacen(&year.to_string(), &(year + 2).to_string(), 1));
+
+    let names = |args: &[&str]| {
+        let found = arena.object(&[&["arena", "list"], args].concat());
+        let rows = found["competitions"].as_array().expect("a list").clone();
+        rows.iter().map(|row| row["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]).len(), 2);
+    assert_eq!(names(&["--state", "pending"]), ["coming"]);
+    assert_eq!(names(&["--state", "active"]), ["running"]);
+    assert_eq!(names(&["--state", "completed"]), [""; 0]);
+    assert_eq!(names(&["--kind", "codec", "--name", "RUN"]), ["running"]);
+    assert_eq!(names(&["--kind", "program"]), [""; 0]);
+    let listed = arena.run(&["arena", "list"]).good().out;
+    let row = |name: &str| listed.lines().find(|line| line.contains(name)).expect("a row").to_owned();
+    assert!(row("coming").contains(&format!("{}-", year + 2)) && row("coming").contains("(in "), "{listed}");
+    assert!(row("running").trim_end().ends_with('–'), "{listed}");
+
+    let entry = component("huffman");
+    arena.run(&["arena", "submit", &entry, "-c", "running", "--key", &arena.key("entrant")]).good();
+    let head = |mode: &str| {
+        let shown = arena.run(&["arena", "leaderboard", "--mode", mode]).good().out;
+        shown.lines().next().expect("a line of titles").to_owned()
+    };
+    assert!(head("mean-score").contains(" mean   mean place"), "{}", head("mean-score"));
+    assert!(head("median-score").contains(" median   mean place"), "{}", head("median-score"));
+    assert!(head("median-place").contains(" mean median place"), "{}", head("median-place"));
+
+    let judges = arena.run(&["arena", "judges", "--json"]).good();
+    let judges: Value = serde_json::from_str(judges.out.trim()).expect("a list");
+    assert_eq!((&judges[0]["operator"], &judges[0]["judge"]), (&"north".into(), &arena.id("judge").into()));
+    let shown = arena.run(&["arena", "judges"]).good().out;
+    assert!(shown.lines().nth(1).expect("a judge").contains(" north            yes "), "{shown}");
+    assert_eq!(arena.object(&["arena", "weights"])["burned_ppb"], 1_000_000_000);
+    assert!(arena.run(&["arena", "weights"]).good().out.contains("burned "));
+}
+
+#[test]
 fn a_competition_by_its_verbs() {
     let mut arena = Arena::new();
     let (baseline, entry) = (component("zstd-3"), component("huffman"));
@@ -273,6 +324,10 @@ fn a_competition_by_its_verbs() {
     assert_eq!(board["rows"][0]["submission_id"].to_string(), submission);
     let shown = arena.object(&["arena", "show", "e2e"]);
     assert_eq!(shown["top"]["submission_id"].to_string(), submission);
+    let since = shown["top"]["since"].as_str().expect("a time");
+    let words = arena.run(&["arena", "show", "e2e"]).good().out;
+    let leads = words.lines().find(|line| line.starts_with("leads ")).expect("a leader");
+    assert!(leads.contains(&format!("since {}", &since[..16])) && leads.ends_with(" ago)"), "{leads} {since}");
     assert_eq!(arena.object(&["arena", "list"])["pagination"]["total"], 0, "it is over");
     assert_eq!(arena.object(&["arena", "list", "--all"])["pagination"]["total"], 1);
     let mine = arena.object(&["arena", "submissions", "--mine", "--key", &entrant]);
@@ -390,6 +445,29 @@ fn keys_are_encrypted_if_asked() {
     assert!(text.starts_with("shoal encrypted key 1\n"));
     with("correct horse", &["key", "new", &file, "--encrypt"]).bad(3, &["cannot make the key"]);
     place.run(&["key", "show", &file]).bad(3, &["SHOAL_PASSPHRASE"]);
+
+    // In place: to plain and back, the same key all the way; what a broken-off run left beside it changes nothing.
+    with("battery staple", &["key", "decrypt", &file]).bad(3, &["does not open"]);
+    with("correct horse", &["key", "encrypt", &file]).bad(3, &["encrypted already", "shoal key decrypt"]);
+    assert_eq!(std::fs::read_to_string(&file).expect("the key file"), text, "nothing was changed");
+    std::fs::write(place.path(".sealed.key.replacing"), "half a k").expect("a left-over");
+    assert_eq!(with("correct horse", &["key", "decrypt", &file]).good().out, made);
+    assert_eq!(place.run(&["key", "show", &file]).good().out, made);
+    with("correct horse", &["key", "decrypt", &file]).bad(3, &["is not encrypted"]);
+    with("short", &["key", "encrypt", &file]).bad(3, &["at least 8 characters"]);
+    assert_eq!(place.run(&["key", "show", &file]).good().out, made);
+    assert_eq!(with("battery staple", &["key", "encrypt", &file]).good().out, made);
+    with("correct horse", &["key", "show", &file]).bad(3, &["does not open"]);
+    assert_eq!(with("battery staple", &["key", "show", &file]).good().out, made);
+    assert_eq!(super::binary::entries(place.path("").as_path()), ["sealed.key"]);
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).expect("the key file"));
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let missing = place.path("missing.key").display().to_string();
+    with("correct horse", &["key", "encrypt", &missing]).bad(3, &["no key at"]);
+    with("correct horse", &["key", "decrypt", &missing]).bad(3, &["no key at"]);
     place.run(&["arena", "list", "--server", "http://127.0.0.1:1"]).bad(1, &["no answer from"]);
     place.run(&["arena", "list", "--server", "ftp://nowhere"]).bad(3, &["is not the address of a host"]);
 }

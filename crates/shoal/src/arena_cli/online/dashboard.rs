@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::client::SubmissionQuery;
+use api::client::{CompetitionQuery, SubmissionQuery};
 use api::model::Notes;
 use api::{Client, ClientError};
 use clap::Args;
@@ -160,7 +160,8 @@ async fn grant(client: &Client, wish: Wish) -> Result<Option<Answer>, ClientErro
     let answer = match wish {
         Wish::Quit => return Ok(None),
         Wish::Competitions { completed, start } => {
-            Answer::Competitions(Box::new(client.competitions(completed, start, COMPETITIONS).await?))
+            let query = CompetitionQuery { completed, start, count: COMPETITIONS, ..Default::default() };
+            Answer::Competitions(Box::new(client.competitions(&query).await?))
         }
         Wish::Competition { id } => {
             let (found, rounds) = tokio::try_join!(client.competition(&id), client.rounds(&id, 0, ROUNDS))?;

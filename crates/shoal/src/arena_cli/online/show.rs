@@ -1,17 +1,20 @@
 //! What verbs print: JSON as the API gives it, or text for people.
 
+mod boards;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::Result;
 use api::model::{
-    About, Board, Competition, CompetitionPage, EntryRole, Failed, FileKind, GlobalBoard, JudgementView,
-    Limits, Notes, Pagination, PointsAnswer, Profile, Receipts, RoundPage, SubmissionDetail, SubmissionPage,
-    Time,
+    About, Competition, CompetitionPage, EntryRole, Failed, FileKind, JudgementView, Limits, Notes,
+    Pagination, PointsAnswer, Profile, Receipts, RoundPage, SubmissionDetail, SubmissionPage, Time,
 };
 use data_encoding::BASE64;
 use serde::Serialize;
 use wire::Millis;
+
+pub(super) use self::boards::{board, global, judges, weights};
 
 /// Characters of a title in a row.
 const TITLE_CHARS: usize = 40;
@@ -61,20 +64,25 @@ fn span(seconds: f64) -> String {
     format!("{} {}{rest}", s / large.0, large.1)
 }
 
-pub(super) fn competitions(page: &CompetitionPage, json: bool) -> Result<String> {
+pub(super) fn competitions(page: &CompetitionPage, now: Millis, json: bool) -> Result<String> {
     if json {
         return as_json(page);
     }
     let mut text = format!(
-        "{:<10} {:<28} {:<10} {:>6} {:>14} {:>8}\n",
+        "{:<10} {:<28} {:<10} {:>6} {:>14} {:>8} opens\n",
         "id", "name", "state", "round", "top raw", "entries"
     );
     for row in &page.competitions {
         let round = row.curr_round.as_ref().map_or("–".to_owned(), |round| round.round_number.to_string());
         let top = number(row.top.as_ref().map(|top| top.raw_score));
+        // Of those that take entries already `show` says when the next round opens.
+        let opens = match row.state.as_str() {
+            "pending" => format!("{} ({})", whole_seconds(row.start_at), left(now, row.start_at)),
+            _ => "–".to_owned(),
+        };
         _ = writeln!(
             text,
-            "{:<10} {:<28} {:<10} {round:>6} {top:>14} {:>8}",
+            "{:<10} {:<28} {:<10} {round:>6} {top:>14} {:>8} {opens}",
             row.id.chars().take(10).collect::<String>(),
             row.name,
             row.state,
@@ -133,7 +141,14 @@ pub(super) fn competition(
     match &found.top {
         Some(top) => row(
             "leads",
-            format!("submission {} of {}, raw {}", top.submission_id, short(&top.entrant), top.raw_score),
+            format!(
+                "submission {} of {}, raw {}, since {} ({} ago)",
+                top.submission_id,
+                short(&top.entrant),
+                top.raw_score,
+                whole_seconds(top.since),
+                top.since.age(now)
+            ),
         ),
         None => row("leads", "nobody yet".to_owned()),
     }
@@ -456,77 +471,6 @@ pub(super) fn logs(logs: &[(String, String)], found: &SubmissionDetail, json: bo
     let shown: Vec<String> =
         logs.iter().map(|(name, text)| format!("== {name}\n{}", text.trim_end())).collect();
     Ok(if shown.is_empty() { "no judgement yet".to_owned() } else { shown.join("\n") })
-}
-
-pub(super) fn board(found: &Board, json: bool) -> Result<String> {
-    if json {
-        return as_json(found);
-    }
-    let round =
-        found.round_number.map_or("no round was judged yet".to_owned(), |round| format!("round {round}"));
-    let mut text = format!(
-        "{round}\n{:>4} {:>7} {:<8} {:>4} {:>14} {:>10} {:>8} {:>11} {:>10} {:>11} title\n",
-        "rank", "id", "key", "ver", "raw score", "score", "ratio", "similarity", "time s", "% of a day"
-    );
-    for row in &found.rows {
-        _ = writeln!(
-            text,
-            "{:>4} {:>7} {:<8} {:>4} {:>14} {:>10} {:>8} {:>11} {:>10} {:>11} {}",
-            row.rank,
-            row.submission_id,
-            short(&row.entrant),
-            version(row.role, row.version),
-            number(Some(row.raw_score)),
-            number(Some(row.score)),
-            row.compression_ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.4}")),
-            number(row.similarity),
-            number(row.task_time_s),
-            row.daily_percent.map_or("–".to_owned(), |percent| format!("{percent:.5}")),
-            cut(&row.title)
-        );
-    }
-    foot(&mut text, found.pagination);
-    if !found.pareto.is_empty() {
-        text.push_str("\n\nnothing beats in ratio, speed and fidelity at once:");
-        for point in &found.pareto {
-            let speed = point.bytes_per_s as f64 / 1e6;
-            _ = write!(
-                text,
-                "\n{:>7} {:<8} ratio {:.4}, {speed:.1} MB/s, similarity {:.6}",
-                point.submission_id,
-                short(&point.entrant),
-                point.compression_ratio,
-                point.similarity
-            );
-        }
-    }
-    Ok(text)
-}
-
-pub(super) fn global(found: &GlobalBoard, json: bool) -> Result<String> {
-    if json {
-        return as_json(found);
-    }
-    let mut text = format!(
-        "{:>4} {:<8} {:>6} {:>12} {:>8} {:>12} {:>10} {:>10}\n",
-        "rank", "key", "firsts", "earned days", "entries", "competitions", "mean", "mean place"
-    );
-    for row in &found.rows {
-        _ = writeln!(
-            text,
-            "{:>4} {:<8} {:>6} {:>12.6} {:>8} {:>12} {:>10} {:>10}",
-            row.rank,
-            short(&row.entrant),
-            row.first_places,
-            row.earned_days,
-            row.total_submissions,
-            row.competitions_entered,
-            number(row.mean_score),
-            row.mean_place.map_or("–".to_owned(), |place| format!("{place:.2}"))
-        );
-    }
-    foot(&mut text, found.pagination);
-    Ok(text)
 }
 
 pub(super) fn profile(found: &Profile, json: bool) -> Result<String> {
