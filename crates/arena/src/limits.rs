@@ -6,6 +6,8 @@ pub const SPEC_BYTES_MAX: usize = 64 << 10;
 pub const NAME_BYTES: usize = 128;
 /// Longest description, address of a page, or announcement, bytes.
 pub const TEXT_BYTES: usize = 4096;
+/// Longest text that says where a price is paid, bytes.
+pub const PAY_TO_BYTES: usize = 512;
 /// Most competitions of one arena.
 pub const COMPETITIONS_MAX: usize = 4096;
 /// Most competitions without a weight that one key may have open.

@@ -103,12 +103,15 @@ pub enum Refusal {
         limit: u64,
     },
     /// A payment is due, and the receipt is missing, unknown, another's, used, or too small.
-    #[error("this entry costs {amount}: {what}")]
+    #[error("this entry costs {amount}: {what}{}", if pay_to.is_empty() { String::new() } else { format!("; pay to {pay_to}") })]
     Fee {
         /// Price.
         amount: u64,
         /// What is wrong with the receipt.
         what: String,
+        /// Where it is paid; empty where the spec does not say.
+        #[serde(default)]
+        pay_to: String,
     },
     /// Said before, in other words.
     #[error("said before: {what}")]

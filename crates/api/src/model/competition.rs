@@ -127,6 +127,9 @@ pub struct Competition {
     pub fee: u64,
     /// Currency of the price.
     pub fee_currency: String,
+    /// Where it is paid; empty where the spec does not say.
+    #[serde(default)]
+    pub pay_to: String,
     /// Largest code, bytes.
     pub bytes_max: u64,
     /// Forms of entries.

@@ -251,6 +251,7 @@ pub(crate) fn competition(
         bounties: found.bounties().map(bounty).collect(),
         fee: spec.fee.amount,
         fee_currency: spec.fee.currency.clone(),
+        pay_to: spec.fee.pay_to.clone(),
         bytes_max: spec.submission.bytes_max,
         forms: spec.submission.forms.iter().map(|form| form.name().to_owned()).collect(),
         items: spec.inputs.items,

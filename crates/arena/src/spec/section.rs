@@ -452,14 +452,30 @@ pub struct Fee {
     pub amount: u64,
     /// What it is paid in, for people.
     pub currency: String,
+    /// Where it is paid, in one line: an address, an account, a page. Came later than the other keys: the canonical text has it
+    /// only where it is set.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pay_to: String,
 }
 
 impl Fee {
     pub(super) fn read(reader: &mut Reader) -> Result<Self, SpecError> {
-        Ok(Self {
+        let fee = Self {
             amount: reader.number("amount", 0, 0..=i64::MAX as u64)?,
             currency: reader.text("currency", "", limits::NAME_BYTES)?,
-        })
+            pay_to: reader.text("pay_to", "", limits::PAY_TO_BYTES)?,
+        };
+        if fee.pay_to.chars().any(char::is_control) {
+            return Err(reader.fault("pay_to", &fee.pay_to, "one line"));
+        }
+        if fee.amount == 0 && !fee.pay_to.is_empty() {
+            return Err(reader.fault(
+                "pay_to",
+                &fee.pay_to,
+                "nothing where entries are free (fee.amount = 0)",
+            ));
+        }
+        Ok(fee)
     }
 }
 
@@ -504,9 +520,8 @@ pub struct MetricRules {
 
 impl MetricRules {
     pub(super) fn read(reader: &mut Reader) -> Result<Self, SpecError> {
-        let mut names = |key: &str| {
-            reader.texts(key, &[], limits::METRICS_MAX, "names of metrics", Metric::is_name)
-        };
+        let mut names =
+            |key: &str| reader.texts(key, &[], limits::METRICS_MAX, "names of metrics", Metric::is_name);
         let rules = Self { higher: names("higher")?, lower: names("lower")? };
         if let Some(both) = rules.higher.iter().find(|name| rules.lower.contains(name)) {
             return Err(reader.fault("lower", both, "names that are not in higher, too"));

@@ -166,7 +166,10 @@ fn a_spec_says_which_way_metrics_are_better() {
     let spec = program("higher = [\"hits\"]\nlower = [\"latency_p99\", \"bytes\"]").unwrap();
     assert_eq!(CompetitionSpec::parse(&spec.canonical()).unwrap(), spec);
     let way = |name| spec.metrics.direction(name);
-    assert_eq!((way("hits"), way("bytes"), way("other")), (Some(Direction::Higher), Some(Direction::Lower), None));
+    assert_eq!(
+        (way("hits"), way("bytes"), way("other")),
+        (Some(Direction::Higher), Some(Direction::Lower), None)
+    );
     for (metrics, named) in [
         ("lower = [\"Latency\"]", "metrics.lower"),
         ("higher = [\"a\", \"a\"]", "metrics.higher"),
@@ -212,6 +215,8 @@ fn impossible_values_name_key_value_and_range() {
         ("reward", "weight_ppm = 1000001", "reward.weight_ppm", "1000001", "0 to 1000000"),
         ("reward", "split_ppm = [800000, 300000]", "reward.split_ppm", "[800000, 300000]", "at most 1000000"),
         ("reward", "contribution_ppm = 1000001", "reward.contribution_ppm", "1000001", "0 to 1000000"),
+        ("fee", "amount = 1\npay_to = \"a\\nb\"", "fee.pay_to", "a…", "one line"),
+        ("fee", "pay_to = \"a\"", "fee.pay_to", "a", "fee.amount = 0"),
         ("reward", "bounties = 3", "reward.bounties", "3", "[[reward.bounties]]"),
         ("reward", "bounties = [{ raw = nan }]", "reward.bounties[0].raw", "nan", "a number"),
         (

@@ -12,7 +12,7 @@ use super::{NonceState, Round, State};
 use crate::limits;
 use crate::record::{EntryId, PoolItem, RoundNumber, Step, entry_seal};
 use crate::refusal::Refusal;
-use crate::spec::{CompetitionId, CompetitionSpec, Form, Key, Source};
+use crate::spec::{CompetitionId, CompetitionSpec, Fee, Form, Key, Source};
 
 impl State {
     /// Whether a key may open competitions with a weight.
@@ -146,11 +146,13 @@ impl State {
             let fresh = !parents[..index].contains(parent);
             require(known.is_some() && fresh, || Refusal::UnknownEntry { entry: *parent })?;
         }
-        self.check_fee(sender, competition.spec.fee.amount, receipt)
+        self.check_fee(sender, &competition.spec.fee, receipt)
     }
 
-    fn check_fee(&self, sender: NodeId, amount: u64, receipt: Option<&Hash>) -> Result<(), Refusal> {
-        let refuse = |what: &str| Err(Refusal::Fee { amount, what: what.to_owned() });
+    fn check_fee(&self, sender: NodeId, fee: &Fee, receipt: Option<&Hash>) -> Result<(), Refusal> {
+        let amount = fee.amount;
+        let refuse =
+            |what: &str| Err(Refusal::Fee { amount, what: what.to_owned(), pay_to: fee.pay_to.clone() });
         let Some(receipt) = receipt else {
             return if amount == 0 { Ok(()) } else { refuse("no receipt given") };
         };

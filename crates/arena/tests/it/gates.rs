@@ -142,7 +142,11 @@ fn four_entries_in_a_rolling_day_over_all_competitions() {
 #[test]
 fn a_fee_is_paid_once_and_comes_back_when_screening_rejects() {
     let mut world = World::new(5);
-    let id = world.open(&SPEC.replace("[judges]", "[fee]\namount = 100\ncurrency = \"test\"\n[judges]"));
+    let id =
+        world.open(&SPEC.replace(
+            "[judges]",
+            "[fee]\namount = 100\ncurrency = \"test\"\npay_to = \"account 7\"\n[judges]",
+        ));
     world.judges(3);
     world.pass(HOUR);
     let receipt = Hash::of(b"payment");
@@ -150,7 +154,9 @@ fn a_fee_is_paid_once_and_comes_back_when_screening_rejects() {
     let submit = |world: &mut World, entrant, number, receipt| {
         world.submit_with(entrant, id, Quality::of(500_000, number), vec![], receipt)
     };
-    assert!(matches!(submit(&mut world, 1, 1, None), Err(Refusal::Fee { amount: 100, .. })));
+    let refused = submit(&mut world, 1, 1, None).unwrap_err();
+    assert!(matches!(refused, Refusal::Fee { amount: 100, .. }));
+    assert_eq!(refused.to_string(), "this entry costs 100: no receipt given; pay to account 7");
     assert!(matches!(submit(&mut world, 1, 1, Some(receipt)), Err(Refusal::Fee { .. })));
     world.control(Control::Paid { receipt, payer, amount: 100 }).unwrap();
     world.control(Control::Paid { receipt: small, payer, amount: 99 }).unwrap();

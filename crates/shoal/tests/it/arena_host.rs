@@ -232,6 +232,17 @@ fn lists_boards_judges_and_weights_by_their_verbs() {
     assert!(shown.lines().nth(1).expect("a judge").contains(" north            yes "), "{shown}");
     assert_eq!(arena.object(&["arena", "weights"])["burned_ppb"], 1_000_000_000);
     assert!(arena.run(&["arena", "weights"]).good().out.contains("burned "));
+
+    // A price, and where it is paid.
+    open("paid", format!("{}[fee]\namount = 5\ncurrency = \"shells\"\npay_to = \"account 7\"\n", spec(3600, &baseline)));
+    assert_eq!(arena.object(&["arena", "show", "paid"])["pay_to"], "account 7");
+    let shown = arena.run(&["arena", "show", "paid"]).good().out;
+    assert!(shown.contains("price          5 shells an entry\npaid to        account 7\n"), "{shown}");
+    let submit = ["arena", "submit", &entry, "-c", "paid", "--key", &arena.key("entrant")];
+    arena.run(&submit).bad(3, &["costs 5 shells", "pay to account 7"]);
+    let receipt = "7".repeat(64);
+    let named = [&submit[..], &["--receipt", &receipt]].concat();
+    arena.run(&named).bad(1, &["this entry costs 5: the receipt is not known (yet); pay to account 7"]);
 }
 
 #[test]

@@ -131,6 +131,9 @@ pub(super) fn competition(
     }
     if found.fee > 0 {
         row("price", format!("{} {} an entry", found.fee, found.fee_currency));
+        if !found.pay_to.is_empty() {
+            row("paid to", found.pay_to.clone());
+        }
     }
     row("entries", format!("{} of {} keys", found.total_submissions, found.active_entrants));
     if let Some(name) = &found.baseline {

@@ -160,9 +160,10 @@ async fn check(
         faults.push(format!("{} entries are used up; the next is free at {}", rate.limit, rate.next_free_at));
     }
     if spec.fee.amount > 0 && receipt.is_none() {
-        let (amount, currency) = (spec.fee.amount, &spec.fee.currency);
+        let arena::spec::Fee { amount, currency, pay_to } = &spec.fee;
+        let pay = if pay_to.is_empty() { "pay".to_owned() } else { format!("pay to {pay_to}") };
         faults.push(format!(
-            "an entry costs {amount} {currency} and no unused payment of yours is enough: pay, and ask the host to enter the payment"
+            "an entry costs {amount} {currency} and no unused payment of yours is enough: {pay}, and ask the host to enter the payment"
         ));
     }
     let found = client.competition(&spec.id().to_string()).await?;
