@@ -3,10 +3,12 @@
 
 mod desk;
 mod look;
+mod tally;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arena::measure::Verdict;
 use arena::record::{LeaseId, RoundNumber, Statement};
@@ -18,8 +20,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{Hash, SigningKey};
 
-use self::desk::Desk;
+use self::desk::{Desk, Found};
 use self::look::Looks;
+pub use self::tally::{Of, Tally, serve};
 use crate::client::{Client, ClientError};
 use crate::limits;
 use crate::model::{Due, EntryRole, FindingView, LeaseView, NonceDue, WorkAnswer};
@@ -92,6 +95,8 @@ pub struct Settings {
     pub lanes: u16,
     /// End once nothing is left to judge.
     pub until_idle: bool,
+    /// Where it counts what it does.
+    pub tally: Arc<Tally>,
 }
 
 /// What a judge tells while it works.
@@ -137,6 +142,7 @@ pub async fn run(
 ) -> Result<(), ClientError> {
     std::fs::create_dir_all(&settings.folder).map_err(|source| files("making", &settings.folder, source))?;
     let lanes = settings.lanes.clamp(1, limits::JUDGE_LANES);
+    settings.tally.begin(lanes);
     let mut judge = Judge {
         desk: Arc::new(Desk::new(client, evaluator)),
         settings: Settings { lanes, ..settings },
@@ -156,7 +162,7 @@ struct Judge {
     desk: Arc<Desk>,
     settings: Settings,
     told: mpsc::Sender<Told>,
-    running: JoinSet<(LeaseView, Result<String, String>)>,
+    running: JoinSet<(LeaseView, Result<Found, String>, Duration)>,
     /// Leases that are evaluated.
     busy: BTreeSet<u64>,
     /// Leases that this judge cannot serve: it gives them back.
@@ -167,7 +173,7 @@ struct Judge {
     failing: bool,
     /// What it found of competitions.
     looks: Looks,
-    pause: std::time::Duration,
+    pause: Duration,
 }
 
 /// What a turn came to.
@@ -191,8 +197,8 @@ impl Judge {
                 () = stop.cancelled() => return Ok(()),
                 Some(done) = self.running.join_next() => {
                     let rest = std::iter::from_fn(|| self.running.try_join_next()).collect::<Vec<_>>();
-                    for (lease, found) in std::iter::once(done).chain(rest).flatten() {
-                        self.finished(&lease, found);
+                    for (lease, found, took) in std::iter::once(done).chain(rest).flatten() {
+                        self.finished(&lease, found, took);
                     }
                     // What was bound may let the fold go on: ask anew.
                     mark = None;
@@ -217,6 +223,7 @@ impl Judge {
                 }
                 Err(error) => return Err(error),
             };
+            self.settings.tally.heard();
             if self.settings.until_idle && self.is_idle(&answer) {
                 return Ok(());
             }
@@ -300,12 +307,15 @@ impl Judge {
         for (statement, outcome) in statements.iter().zip(outcomes) {
             match (statement, outcome) {
                 (Statement::Show { lease, .. }, Ok(_)) => {
+                    self.settings.tally.shown();
                     if let Some(held) = answer.leases.iter().find(|held| held.lease == lease.0) {
                         self.tell(Told::Shown { lease: held.lease, entry: held.submission_id });
                     }
                 }
+                (Statement::Return { .. }, Ok(_)) => self.settings.tally.returned(),
                 (_, Ok(_)) => {}
                 (statement, Err(error)) => {
+                    self.settings.tally.refused();
                     if let (Statement::Return { lease }, false) = (statement, error.is_transient()) {
                         self.given_up.remove(&lease.0);
                         self.stuck.insert(lease.0);
@@ -349,20 +359,26 @@ impl Judge {
         if !free || !self.busy.insert(lease.lease) {
             return;
         }
+        self.settings.tally.busy(self.busy.len());
         self.tell(Told::Leased { lease: lease.lease, entry: lease.submission_id });
         let (desk, lease, path) = (Arc::clone(&self.desk), lease.clone(), self.path(lease.lease));
         self.running.spawn(async move {
+            let start = Instant::now();
             let found = desk.find(&lease, &path).await;
-            (lease, found)
+            (lease, found, start.elapsed())
         });
     }
 
     /// An evaluation has ended; what it found lies in the folder and is bound in the next turn.
-    fn finished(&mut self, lease: &LeaseView, found: Result<String, String>) {
+    fn finished(&mut self, lease: &LeaseView, found: Result<Found, String>, took: Duration) {
         self.busy.remove(&lease.lease);
+        self.settings.tally.busy(self.busy.len());
+        self.settings.tally.ended(found.as_ref().ok().map(|found| found.end), took);
         self.failing = found.is_err();
         match found {
-            Ok(found) => self.tell(Told::Found { lease: lease.lease, entry: lease.submission_id, found }),
+            Ok(Found { words: found, .. }) => {
+                self.tell(Told::Found { lease: lease.lease, entry: lease.submission_id, found });
+            }
             Err(reason) => {
                 self.given_up.insert(lease.lease);
                 self.trouble(format!("entry {}: {reason}", lease.submission_id));

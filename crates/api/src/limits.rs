@@ -57,6 +57,10 @@ pub const TRANSFER_TIMEOUT: Duration = Duration::from_mins(10);
 pub const LONG_POLL: Duration = Duration::from_secs(25);
 /// Connections held open at a time; more wait to be accepted.
 pub const CONNECTIONS: usize = 4096;
+/// Connections to a judge's own page of metrics.
+pub const JUDGE_CONNECTIONS: usize = 16;
+/// Time without an answer of the host after which a judge calls itself cut off.
+pub const JUDGE_SILENCE: Duration = Duration::from_mins(2);
 /// Requests worked on at a time; beyond it clients are told to come again.
 pub const REQUESTS_IN_FLIGHT: usize = 1024;
 /// Event streams and long polls held open at a time.

@@ -31,7 +31,7 @@ use crate::limits;
 use crate::quota::Uploads;
 use crate::replay::{Ahead, Replays};
 use brought::Brought;
-pub(crate) use listen::listen;
+pub(crate) use listen::{listen, serve};
 use metrics::Metrics;
 use problem::ApiError;
 use space::Space;

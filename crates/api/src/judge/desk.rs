@@ -10,6 +10,7 @@ use arena::spec::{CompetitionSpec, Form};
 use bytes::Bytes;
 use wire::Hash;
 
+use super::tally::End;
 use super::{Assignment, Evaluate, Finding, form, write};
 use crate::client::{Client, ClientError};
 use crate::limits;
@@ -25,6 +26,13 @@ pub(super) struct Desk {
     rounds: tokio::sync::Mutex<BTreeMap<(String, u32), Arc<RoundDesk>>>,
     /// Generators and evaluators that were fetched.
     references: Mutex<BTreeMap<Hash, Bytes>>,
+}
+
+/// A verdict that is kept.
+pub(super) struct Found {
+    pub(super) end: End,
+    /// For people.
+    pub(super) words: String,
 }
 
 /// What all entries of a round share.
@@ -62,15 +70,15 @@ impl Desk {
         good.then(|| Arc::new(spec)).ok_or_else(|| malformed("the spec is another competition's".to_owned()))
     }
 
-    /// Evaluates an entry, uploads the log, keeps the verdict; what was found, for people.
-    pub(super) async fn find(&self, lease: &LeaseView, path: &Path) -> Result<String, String> {
+    /// Evaluates an entry, uploads the log, keeps the verdict.
+    pub(super) async fn find(&self, lease: &LeaseView, path: &Path) -> Result<Found, String> {
         let Finding { verdict, log } = self.evaluate(lease).await?;
         // The log first: a shown verdict names it. Without it the verdict still counts.
         if let Err(error) = self.client.put_blob("log", log).await {
             tracing::warn!(%error, entry = lease.submission_id, "a log was not uploaded");
         }
         write(path, &wire::to_bytes(&verdict)).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(found_words(&verdict))
+        Ok(Found { end: End::of(&verdict.outcome), words: found_words(&verdict) })
     }
 
     async fn evaluate(&self, lease: &LeaseView) -> Result<Finding, String> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -14,14 +15,24 @@ use super::{App, routes};
 use crate::host::HostError;
 use crate::limits;
 
-/// Serves until `stop`.
+/// Serves the arena until `stop`.
 pub(crate) async fn listen(
     listener: TcpListener,
     app: Arc<App>,
     stop: CancellationToken,
 ) -> Result<(), HostError> {
-    let service = routes::service(Arc::clone(&app));
-    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    serve(listener, routes::service(app), limits::CONNECTIONS, stop).await;
+    Ok(())
+}
+
+/// Serves some routes until `stop`, so many connections at a time.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    service: Router,
+    connections_max: usize,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(connections_max));
     let mut connections = JoinSet::new();
     loop {
         // A full house does not accept; whoever knocks waits in the system's queue.
@@ -66,5 +77,4 @@ pub(crate) async fn listen(
     drop(
         tokio::time::timeout(limits::CLOSE, async { while connections.join_next().await.is_some() {} }).await,
     );
-    Ok(())
 }

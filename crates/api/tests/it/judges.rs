@@ -141,7 +141,7 @@ async fn until_idle_ends_where_only_others_can_judge() {
     open(&world, "programs", "").await;
     let (told, _heard) = tokio::sync::mpsc::channel(64);
     let folder = world.folder.path().join("unable");
-    let settings = Settings { key: key(1), folder, lanes: 1, until_idle: true };
+    let settings = Settings { key: key(1), folder, lanes: 1, until_idle: true, tally: Arc::default() };
     let client = world.client(1).await;
     let run = judge::run(client, settings, Arc::new(Unable), told, CancellationToken::new());
     within(run).await.unwrap();
@@ -163,6 +163,83 @@ async fn a_judge_whose_leases_are_not_taken_back_waits_for_their_end() {
     let due = world.client(1).await.work(None, 0).await.unwrap();
     assert_eq!(due.leases.len(), 4);
     worker.stop().await;
+}
+
+/// Judges as [`TestJudge`] does, but for code '4': there the machine fails.
+struct Sometimes;
+
+#[async_trait]
+impl Evaluate for Sometimes {
+    fn covers(&self, _spec: &CompetitionSpec, _reference: Option<&[u8]>) -> Result<(), EvaluateError> {
+        Ok(())
+    }
+
+    async fn evaluate(&self, assignment: Assignment) -> Result<Finding, EvaluateError> {
+        if assignment.code.first() == Some(&b'4') {
+            return Err(EvaluateError("no room on this disk".to_owned()));
+        }
+        TestJudge.evaluate(assignment).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_judge_tells_how_it_fares() {
+    let mut world = World::start("rate_entries = 1000", &[1]).await;
+    let id = world.competition("matrix", 4, 30, "agree = 1\ntakeover = 1\nmax = 1\nlease_s = 20").await;
+    let tally: Arc<judge::Tally> = Arc::default();
+    let (worker, mut heard) = world.judge_counted(1, 3, Arc::new(Sometimes), Arc::clone(&tally)).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let of = judge::Of { tally: Arc::clone(&tally), judge: key(1).node_id().to_string(), host: world.url() };
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(judge::serve(listener, of, stop.clone()));
+    let get = async |path: &str| {
+        let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let value = async |name: &str| {
+        let page = get("/metrics").await.1;
+        let start = format!("shoal_judge_{name} ");
+        page.lines().find_map(|line| line.strip_prefix(&start)?.parse::<f64>().ok())
+    };
+    for (quality, variant) in [(b'9', 1), (b'3', 2), (b'x', 3), (b'4', 4)] {
+        world.submit(10, id, code(quality, variant)).await;
+    }
+    world.open_seals(10).await;
+    let (mut shown, mut failed) = (0, false);
+    within(async {
+        // Two measured, one rejected, the baseline; what fails here is given back.
+        while shown < 4 || !failed || value("returned_total").await < Some(1.0) {
+            match heard.recv().await.unwrap() {
+                Told::Shown { .. } => shown += 1,
+                Told::Trouble(words) => failed |= words.contains("no room"),
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(value("judged_total{outcome=\"measured\"}").await, Some(3.0));
+    assert_eq!(value("judged_total{outcome=\"rejected\"}").await, Some(1.0));
+    assert_eq!(value("judged_total{outcome=\"failed\"}").await, Some(0.0));
+    assert!(value("failures_total").await >= Some(1.0));
+    assert!(value("judging_seconds_count").await >= Some(5.0));
+    assert_eq!((value("shown_total").await, value("lanes").await), (Some(4.0), Some(3.0)));
+    assert!(value("lanes_busy").await <= Some(1.0) && value("host_silent_seconds").await < Some(60.0));
+    let (status, health) = get("/healthz").await;
+    let health: serde_json::Value = serde_json::from_str(&health).unwrap();
+    assert_eq!((status, &health["status"]), (200, &"ok".into()));
+    assert_eq!(health["judge"], key(1).node_id().to_string());
+    assert_eq!(get("/v1/arena").await.0, 404);
+    worker.stop().await;
+    world.stop().await;
+    stop.cancel();
+    within(served).await.unwrap();
+    // Before a host has answered nothing is well.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let of = judge::Of { tally: Arc::default(), judge: String::new(), host: world.url() };
+    tokio::spawn(judge::serve(listener, of, CancellationToken::new()));
+    assert_eq!(reqwest::get(format!("http://{address}/healthz")).await.unwrap().status().as_u16(), 503);
 }
 
 /// How often a host takes nothing.
@@ -232,8 +309,8 @@ async fn a_judge_rests_where_the_host_takes_nothing_and_tells_what_it_took() {
     let address = busy(world.stranger().await.arena().clone()).await;
     let client = Arc::new(Client::connect(&address.to_string(), Some(key(1))).await.unwrap());
     let (told, mut heard) = tokio::sync::mpsc::channel(64);
-    let (settings, stop) =
-        (Settings { key: key(1), folder, lanes: 1, until_idle: false }, CancellationToken::new());
+    let settings = Settings { key: key(1), folder, lanes: 1, until_idle: false, tally: Arc::default() };
+    let stop = CancellationToken::new();
     let start = Instant::now();
     let worker = tokio::spawn(judge::run(client, settings, Arc::new(TestJudge), told, stop.clone()));
     for _ in 0..BUSY {

@@ -243,8 +243,19 @@ impl World {
         lanes: u16,
         evaluator: Arc<dyn Evaluate>,
     ) -> (Worker, tokio::sync::mpsc::Receiver<Told>) {
+        self.judge_counted(seed, lanes, evaluator, Arc::default()).await
+    }
+
+    pub(crate) async fn judge_counted(
+        &self,
+        seed: u8,
+        lanes: u16,
+        evaluator: Arc<dyn Evaluate>,
+        tally: Arc<judge::Tally>,
+    ) -> (Worker, tokio::sync::mpsc::Receiver<Told>) {
         let (told, heard) = tokio::sync::mpsc::channel(64);
-        let settings = Settings { key: key(seed), folder: self.judge_folder(seed), lanes, until_idle: false };
+        let settings =
+            Settings { key: key(seed), folder: self.judge_folder(seed), lanes, until_idle: false, tally };
         let stop = CancellationToken::new();
         let client = self.client(seed).await;
         let task = tokio::spawn(judge::run(client, settings, evaluator, told, stop.clone()));
@@ -325,10 +336,8 @@ impl Evaluate for TestJudge {
 /// What a judge tells besides.
 fn told(failed: bool) -> Account {
     let metric = |name: &str, unit: &str, nano| Metric { name: name.to_owned(), unit: unit.to_owned(), nano };
-    let metrics = vec![
-        metric("rows_per_s", "1/s", 2_500_000_000),
-        metric("ratio_backward", "", 4_500_000_000),
-    ];
+    let metrics =
+        vec![metric("rows_per_s", "1/s", 2_500_000_000), metric("ratio_backward", "", 4_500_000_000)];
     let machine = Machine {
         cpu_model: "Test CPU".to_owned(),
         cores: 3,

@@ -140,6 +140,17 @@ pub(crate) fn spec(open_s: u64, baseline: &str) -> String {
     )
 }
 
+/// The answer to a plain GET, with its head.
+fn http_get(server: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let address = server.strip_prefix("http://").expect("an address");
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
 #[test]
 fn registration_and_an_entry_s_own_words_by_their_verbs() {
     let arena = Arena::new();
@@ -234,7 +245,13 @@ fn lists_boards_judges_and_weights_by_their_verbs() {
     assert!(arena.run(&["arena", "weights"]).good().out.contains("burned "));
 
     // A price, and where it is paid.
-    open("paid", format!("{}[fee]\namount = 5\ncurrency = \"shells\"\npay_to = \"account 7\"\n", spec(3600, &baseline)));
+    open(
+        "paid",
+        format!(
+            "{}[fee]\namount = 5\ncurrency = \"shells\"\npay_to = \"account 7\"\n",
+            spec(3600, &baseline)
+        ),
+    );
     assert_eq!(arena.object(&["arena", "show", "paid"])["pay_to"], "account 7");
     let shown = arena.run(&["arena", "show", "paid"]).good().out;
     assert!(shown.contains("price          5 shells an entry\npaid to        account 7\n"), "{shown}");
@@ -254,7 +271,9 @@ fn a_competition_by_its_verbs() {
     let opened = arena.object(&["arena", "open", &path, "--with", &baseline]);
     assert_eq!(opened["name"], "e2e");
     arena.run(&["arena", "announce", "good luck", "-c", "e2e"]).good();
-    let judge = arena.spawn(&["arena", "judge", "--key", &arena.key("judge"), "--json"]);
+    let judge =
+        arena.spawn(&["arena", "judge", "--key", &arena.key("judge"), "--bind", "127.0.0.1:0", "--json"]);
+    let page = judge.line["metrics"].as_str().expect("its page").to_owned();
 
     let entrant = arena.key("entrant");
     let checked = arena.object(&["arena", "submit", &entry, "-c", "e2e", "--key", &entrant, "--check"]);
@@ -321,6 +340,9 @@ fn a_competition_by_its_verbs() {
         (row["state"] == "scored" && row["round_state"] == "completed").then_some(row)
     });
     assert!(scored["compression_ratio"].as_f64().expect("a ratio") > 1.0);
+    let told = http_get(&page, "/metrics");
+    assert!(told.contains("shoal_judge_judged_total{outcome=\"measured\"} 2"), "entry and baseline: {told}");
+    assert!(http_get(&page, "/healthz").contains("\"status\":\"ok\""));
     drop(judge);
 
     let listed = arena.run(&["arena", "submissions", "-c", "e2e"]).good().out;
@@ -338,7 +360,10 @@ fn a_competition_by_its_verbs() {
     let since = shown["top"]["since"].as_str().expect("a time");
     let words = arena.run(&["arena", "show", "e2e"]).good().out;
     let leads = words.lines().find(|line| line.starts_with("leads ")).expect("a leader");
-    assert!(leads.contains(&format!("since {}", &since[..16])) && leads.ends_with(" ago)"), "{leads} {since}");
+    assert!(
+        leads.contains(&format!("since {}", &since[..16])) && leads.ends_with(" ago)"),
+        "{leads} {since}"
+    );
     assert_eq!(arena.object(&["arena", "list"])["pagination"]["total"], 0, "it is over");
     assert_eq!(arena.object(&["arena", "list", "--all"])["pagination"]["total"], 1);
     let mine = arena.object(&["arena", "submissions", "--mine", "--key", &entrant]);

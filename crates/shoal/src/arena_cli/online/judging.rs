@@ -2,15 +2,18 @@
 
 pub(super) mod evaluator;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use api::judge::{self, Settings, Told};
+use api::judge::{self, Of, Settings, Tally, Told};
 use clap::Args;
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Where;
@@ -35,6 +38,9 @@ pub(crate) struct JudgeArgs {
     /// End when nothing is left to judge.
     #[arg(long)]
     until_idle: bool,
+    /// Serve /healthz and /metrics (Prometheus) of this judge here, for example 127.0.0.1:7465. Port 0: any free one.
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<SocketAddr>,
 }
 
 /// `shoal arena judge`.
@@ -50,13 +56,30 @@ pub(super) async fn run(args: &JudgeArgs, json: bool) -> Result<ExitCode> {
     };
     let (stop, now) = (CancellationToken::new(), CancellationToken::new());
     let heard = interrupt::on_signals(stop.clone(), now.clone(), "this turn")?;
-    let settings = Settings { key, folder, lanes: args.lanes, until_idle: args.until_idle };
+    let tally: Arc<Tally> = Arc::default();
+    let (lanes, until_idle) = (args.lanes, args.until_idle);
+    let settings = Settings { key, folder, lanes, until_idle, tally: Arc::clone(&tally) };
     let (told, mut hear) = mpsc::channel(QUEUE);
+    // Ends with this function.
+    let mut serving = JoinSet::new();
     let judge = settings.key.node_id();
+    let page = match args.bind {
+        Some(bind) => {
+            let listener = TcpListener::bind(bind)
+                .await
+                .with_context(|| format!("cannot listen on {bind}: is another judge running there?"))?;
+            let address = format!("http://{}", listener.local_addr()?);
+            let of = Of { tally, judge: judge.to_string(), host: client.address().to_owned() };
+            serving.spawn(judge::serve(listener, of, stop.clone()));
+            Some(address)
+        }
+        None => None,
+    };
     print(&if json {
-        json!({ "event": "judging", "judge": judge.to_string() }).to_string()
+        json!({ "event": "judging", "judge": judge.to_string(), "metrics": page }).to_string()
     } else {
-        format!("judging as {judge}")
+        let page = page.map_or(String::new(), |page| format!("; {page}/metrics"));
+        format!("judging as {judge}{page}")
     })?;
     let judging = judge::run(client, settings, evaluator, told, stop);
     tokio::pin!(judging);
