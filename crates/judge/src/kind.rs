@@ -14,6 +14,8 @@ use crate::input::Input;
 use crate::judge::{Case, Cost, Judge};
 use crate::log::RunLog;
 
+pub use self::program::Told;
+
 /// What was measured.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Measured {

@@ -34,3 +34,4 @@ pub use error::JudgeError;
 pub use form::FormError;
 pub use input::{Direction, Input};
 pub use judge::{Case, Code, Cost, Evaluation, Judge, Setup};
+pub use kind::Told;

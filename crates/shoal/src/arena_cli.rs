@@ -1,6 +1,7 @@
 //! `shoal arena`: what needs no host: scoring rules, the check of a spec, evaluation on this machine, a demo; and the verbs
 //! that need one.
 
+mod attempt;
 mod demo;
 mod eval;
 mod harvest;
@@ -76,6 +77,15 @@ struct ScoreArgs {
 struct CheckArgs {
     /// The spec, in TOML.
     spec: PathBuf,
+    /// Also run what it names on one input: the generator, the baseline, the evaluator.
+    #[arg(long = "try")]
+    attempt: bool,
+    /// Files that the spec names by their hashes, for --try; the built-in codecs are there.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "attempt")]
+    with: Vec<PathBuf>,
+    /// Folder or object store's prefix whose first input --try takes, instead of one that is generated.
+    #[arg(long, value_name = "PLACE", requires = "attempt")]
+    data: Option<String>,
 }
 
 pub(crate) use eval::{cache_folder, code};
@@ -178,6 +188,11 @@ fn check(args: &CheckArgs, json: bool) -> Result<String> {
     let text = std::fs::read_to_string(&args.spec).map_err(|error| bad_input(format!("{shown}: {error}")))?;
     let mut spec = CompetitionSpec::parse(&text).with_context(|| shown.to_string())?;
     pin_runtime(&mut spec);
+    let tried = if args.attempt {
+        attempt::run(&spec, &args.with, args.data.as_deref()).with_context(|| shown.to_string())?
+    } else {
+        attempt::Tried::new()
+    };
     let end = if spec.schedule.rounds > 0 { spec.schedule.rounds } else { u32::MAX };
     let rounds: Vec<(String, String)> = (0..ROUNDS_SHOWN.min(end))
         .map(|round| {
@@ -189,12 +204,22 @@ fn check(args: &CheckArgs, json: bool) -> Result<String> {
     if json {
         let rounds: Vec<_> =
             rounds.iter().map(|(opens, closes)| json!({ "opens": opens, "closes": closes })).collect();
-        return Ok(json!({ "competition": id, "name": spec.name, "rounds": rounds, "canonical": canonical })
-            .to_string());
+        let mut row =
+            json!({ "competition": id, "name": spec.name, "rounds": rounds, "canonical": canonical });
+        if args.attempt {
+            row["tried"] = tried.into_iter().map(|(what, _, found)| (what.to_owned(), found)).collect();
+        }
+        return Ok(row.to_string());
     }
     let mut text = format!("competition {id}\n");
     for (round, (opens, closes)) in rounds.iter().enumerate() {
         _ = writeln!(text, "round {round}: {opens} to {closes}");
+    }
+    for (what, words, _) in &tried {
+        _ = writeln!(text, "tried {what}: {words}");
+    }
+    if args.attempt && tried.is_empty() {
+        _ = writeln!(text, "nothing to try: the spec names neither generator nor baseline nor evaluator");
     }
     _ = write!(text, "\n{}", canonical.trim_end());
     Ok(text)

@@ -16,6 +16,7 @@ mod metrics;
 
 use std::time::Instant;
 
+use arena::account::Metric;
 use arena::limits::{ITEM_TIME_NS_MAX, OBJECTIVE_NANO_MAX};
 use arena::measure::{Failure, Measures, ProgramItem, Wall};
 use wire::Hash;
@@ -31,6 +32,40 @@ use crate::log::RunLog;
 use crate::plan::{self, Call};
 
 pub(super) struct Program;
+
+/// What an evaluator tells of one answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The objective, 10⁻⁹ units; none: it counts like no answer.
+    pub objective_nano: Option<i64>,
+    /// What it measures besides.
+    pub metrics: Vec<Metric>,
+    /// What is wrong with what it told.
+    pub wrong: Vec<String>,
+}
+
+impl Judge {
+    /// Asks the evaluator of a competition of programs about one answer, without an entry.
+    ///
+    /// # Errors
+    /// What is wrong with the evaluator, or with this machine.
+    pub fn ask_evaluator(&self, case: &Case<'_>, input: &Input, answer: &[u8]) -> Result<Told, JudgeError> {
+        let mut evaluator = self.reference(case, evaluator(case)?, "evaluator", case.deadline())?;
+        let request = measure_request(input, answer);
+        let told = evaluator
+            .call(Side::Compress, &request, &Meta::bytes(request.len()), limits::ANSWER_BYTES_MAX)
+            .map_err(|stop| stop.into_reference("evaluator"))?;
+        let (mut metrics, mut wrong) = (Metrics::default(), Vec::new());
+        let objective_nano =
+            read(&told.bytes, evaluator.has_fuel(), &mut metrics, |reason| wrong.push(reason))?;
+        Ok(Told { objective_nano, metrics: metrics.means(), wrong })
+    }
+}
+
+/// What an evaluator gets to measure an answer.
+fn measure_request(input: &Input, answer: &[u8]) -> Vec<u8> {
+    [&(input.bytes.len() as u64).to_le_bytes(), &input.bytes[..], answer].concat()
+}
 
 fn evaluator<'a>(case: &Case<'a>) -> Result<Code<'a>, JudgeError> {
     case.reference.ok_or_else(|| match case.spec.inputs.code {
@@ -116,7 +151,7 @@ fn run(
             continue;
         }
         time_ns += answer.time_ns;
-        let request = [&(input.bytes.len() as u64).to_le_bytes(), &input.bytes[..], &answer.bytes].concat();
+        let request = measure_request(input, &answer.bytes);
         let meta = Meta::bytes(request.len());
         let told = evaluator
             .call(Side::Compress, &request, &meta, limits::ANSWER_BYTES_MAX)

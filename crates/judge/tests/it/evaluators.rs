@@ -127,6 +127,19 @@ fn an_input_without_an_answer_counts_as_none_and_a_loop_ends_the_entry() {
 }
 
 #[test]
+fn an_evaluator_is_asked_without_an_entry() {
+    let tells = telling("hits 1\nLOSS 2\n");
+    let spec = spec(&tells);
+    let input = Input::plain("x", *b"input").unwrap();
+    let told = judge().ask_evaluator(&case(&spec, b"", &tells), &input, b"answer").unwrap();
+    assert_eq!((told.objective_nano, told.metrics.len()), (Some(1_000_000_000), 1));
+    assert!(told.wrong.len() == 1 && told.wrong[0].contains("LOSS"), "{:?}", told.wrong);
+    let broken = packed("", "(unreachable)", COPY);
+    let error = judge().ask_evaluator(&case(&spec, b"", &broken), &input, b"answer").unwrap_err();
+    assert!(matches!(error, JudgeError::Reference { what: "evaluator", .. }), "{error}");
+}
+
+#[test]
 fn a_broken_evaluator_is_no_fault_of_an_entry() {
     let broken = packed("", "(unreachable)", COPY);
     let spec = spec(&broken);

@@ -257,6 +257,46 @@ fn a_new_python_codec_scores() {
 }
 
 #[test]
+fn what_a_spec_names_is_tried_before_it_opens() {
+    let place = Place::new();
+    let zstd = std::fs::read(super::binary::component("zstd-3")).unwrap();
+    let write = |name: &str, more: &str| {
+        let text = format!(
+            "name = \"m\"\nkind = \"codec\"\n[schedule]\nstart = \"2026-01-13T00:00:00Z\"\ndays = 2\n{more}"
+        );
+        std::fs::write(place.path(name), text).unwrap();
+    };
+    let baseline = |bytes: usize| {
+        format!("[baseline]\nname = \"zstd-3\"\ncode = \"{}\"\nbytes = {bytes}\n", wire::Hash::of(&zstd))
+    };
+    write("plain.toml", "");
+    let shown = place.run(&["arena", "check", "plain.toml", "--try"]).good().out;
+    assert!(shown.contains("nothing to try"), "{shown}");
+    write("good.toml", &baseline(zstd.len()));
+    let row = only(place.run(&["arena", "check", "good.toml", "--try", "--json"]));
+    assert!(row["tried"]["baseline"]["raw_score"].as_f64() > Some(0.1), "{row}");
+    assert!(only(place.run(&["arena", "check", "good.toml", "--json"]))["tried"].is_null());
+    write("size.toml", &baseline(zstd.len() + 1));
+    place
+        .run(&["arena", "check", "size.toml", "--try"])
+        .bad(3, &["size.toml", "baseline.bytes", "the file has"]);
+    // A generator that is a codec makes no tensors of 36 bytes.
+    let generator = format!("[inputs]\ncode = \"{}\"\n", wire::Hash::of(&zstd));
+    write("broken.toml", &generator);
+    place.run(&["arena", "check", "broken.toml"]).good();
+    place
+        .run(&["arena", "check", "broken.toml", "--try"])
+        .bad(3, &["the generator failed", "mend it, and name its new hash"]);
+    write("missing.toml", &format!("[inputs]\ncode = \"{}\"\n", "ab".repeat(32)));
+    place.run(&["arena", "check", "missing.toml", "--try"]).bad(3, &["inputs.code", "abab", "--with"]);
+    std::fs::write(place.path("other"), "other").unwrap();
+    place
+        .run(&["arena", "check", "good.toml", "--try", "--with", "other"])
+        .bad(3, &["other is ", "baseline.code"]);
+    assert_eq!(place.run(&["arena", "check", "good.toml", "--with", "other"]).code, Some(2));
+}
+
+#[test]
 fn a_new_competition_of_programs_is_measured() {
     let place = Place::new();
     place.run(&["arena", "new", "program", "--lang", "c", "mine"]).bad(3, &["in python only"]);
@@ -276,6 +316,22 @@ fn a_new_competition_of_programs_is_measured() {
         (&Value::from("scored"), Some(1.0)),
         "{found}"
     );
+    let row = only(place.run(&["arena", "check", spec, "--try", "--with", evaluator, "--json"]));
+    let tried = &row["tried"];
+    assert_eq!(tried["generator"]["depends_on_seed"], true, "{row}");
+    assert!(tried["evaluator"]["objective"].as_f64() < Some(1.0), "an input is not sorted: {row}");
+    assert_eq!(tried["evaluator"]["metrics"], serde_json::json!(["bytes"]), "{row}");
+    // One that is broken is found before anything is opened.
+    let text = std::fs::read_to_string(place.path(evaluator)).unwrap();
+    let broken = text.replace("self.reply(f\"{hits", "self.reply(f\"none {hits");
+    assert_ne!(broken, text);
+    std::fs::write(place.path("broken.py"), &broken).unwrap();
+    let named = std::fs::read_to_string(place.path(spec)).unwrap();
+    let hash = |text: &str| wire::Hash::of(text.as_bytes()).to_string();
+    std::fs::write(place.path("broken.toml"), named.replace(&hash(&text), &hash(&broken))).unwrap();
+    place
+        .run(&["arena", "check", "broken.toml", "--try", "--with", "broken.py"])
+        .bad(3, &["the evaluator failed", "is no number", "mend it"]);
     // The spec names this very evaluator.
     std::fs::write(place.path(evaluator), "print('another')\n").unwrap();
     place.run(&args[..args.len() - 1]).bad(3, &["inputs.code of the spec"]);
