@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{Direction, Epoch, FrameHeader, Hash, MicroBatch, NodeId};
 
 use crate::limits;
+use crate::spec::LossySpec;
 pub(crate) use bounds::floats;
 use breaker::Breaker;
 pub(crate) use breaker::Outcome;
@@ -89,8 +90,10 @@ impl Champions {
         pin: &CodecPin,
         component: &[u8],
         numbers: codec::DType,
+        lossy: &LossySpec,
     ) -> Result<(), PinError> {
         pin::check_engine(pin)?;
+        pin::check_bounds(pin, lossy)?;
         let codec = self.runtime()?.compile(component).map_err(PinError::from)?;
         let champion = Champion::new(codec, pin.lossy);
         let golden = pin::golden(&champion, numbers)?;

@@ -169,8 +169,6 @@ pub const CHAMPION_MEMORY_PER_BYTE: u64 = 16;
 pub const CHAMPION_ENGINE_BYTES: u64 = 48 << 20;
 /// Share of a tensor's bytes from which encoding it was not worth it, percent (protocol §7 "Production").
 pub const CHAMPION_WORTH_PERCENT: u64 = 98;
-/// Fallbacks in an epoch before a node may stop using the champion by itself.
-pub const CHAMPION_FALLBACKS_MIN: u64 = 3;
 /// One tensor in so many goes through the codec before too, to be compared.
 pub const CHAMPION_COMPARE_EVERY: u64 = 16;
 /// Epochs in which the sender decodes every tensor that it sends (protocol §7, last line).

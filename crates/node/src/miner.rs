@@ -309,6 +309,7 @@ impl Miner {
             log: log.clone(),
             speaker: speaker.clone(),
             numbers: champion::numbers(&spec),
+            lossy: spec.codec.lossy,
             no_room: memory::no_room_for_champions(&spec, &needs, stage.or(fitting), allowed),
         };
         tasks.spawn(ready.run(stop.clone()));

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use model::stage::StageError;
 use net::{BindError, Link};
 use store::{BlobError, LogError};
-use swarm::record::{CodecPin, Join, Outcome, Record, Role, STATEMENT_KIND, Statement, Verdict};
+use swarm::record::{CodecEffect, CodecPin, Join, Outcome, Record, Role, STATEMENT_KIND, Statement, Verdict};
 use swarm::state::{ActiveCodec, Phase, State};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -31,7 +31,7 @@ use crate::speak::{Answer, Speak, Speaker, Stopped};
 use crate::spec::{RunSpec, SpecError};
 use crate::tokens::{TokenSource, TokensError};
 use draw::{Draw, Item};
-use effect::{Measured, Unmeasured};
+use effect::{Measured, Step};
 pub use process::{Options, run};
 use replay::Bench;
 use weights::Opening;
@@ -156,6 +156,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
         log: log.clone(),
         speaker: speaker.clone(),
         numbers: champion::numbers(&spec),
+        lossy: spec.codec.lossy,
         no_room: None,
     };
     tasks.spawn(ready.run(end.clone()));
@@ -237,6 +238,7 @@ enum Next {
     Load,
     Measure,
     Effect(MicroBatch, Box<CodecPin>, Arc<Champion>),
+    State(Box<CodecEffect>),
     Replay(Item),
     Wait,
     Over,
@@ -251,6 +253,7 @@ impl Validator {
                 Next::Load => self.load().await?,
                 Next::Measure => self.measure().await?,
                 Next::Effect(micro_batch, pin, champion) => self.effect(micro_batch, *pin, champion).await?,
+                Next::State(effect) => self.say(Statement::CodecEffect(*effect)).await?,
                 Next::Replay(item) => self.replay(item).await?,
                 Next::Wait => {
                     // The log never rests: this node's own pulse stands in it.
@@ -284,9 +287,10 @@ impl Validator {
         }
         // In turns: miners keep what is to be replayed for a few heartbeats only, but whoever never answers must not
         // keep this node from measuring.
-        let mut measure = (self.measured != Some(epoch)).then_some(Next::Measure);
-        if measure.is_none() && !over {
-            measure = self.next_effect();
+        // Once for a champion, so before what comes with every epoch.
+        let mut measure = if over { None } else { self.next_effect() };
+        if measure.is_none() && self.measured != Some(epoch) {
+            measure = Some(Next::Measure);
         }
         if let Some(measure) = measure.take_if(|_| std::mem::take(&mut self.replayed)) {
             return measure;
@@ -305,9 +309,15 @@ impl Validator {
         let (me, champions, effect) = (self.me, &self.champions, &mut self.effect);
         self.log.read(|view| {
             let active = view.state.codecs().wants_effect(&me)?;
-            let champion = champions.get(&active.pin.component)?;
-            let micro_batch = effect.next(&view.state, active)?;
-            Some(Next::Effect(micro_batch, Box::new(active.pin.clone()), champion))
+            let component = active.pin.component;
+            let said = view.state.node(&me).is_some_and(|node| node.codecs.contains(&component));
+            let champion = champions.get(&component).filter(|_| said)?;
+            Some(match effect.next(&view.state, active)? {
+                Step::Compute(micro_batch) => {
+                    Next::Effect(micro_batch, Box::new(active.pin.clone()), champion)
+                }
+                Step::State(effect) => Next::State(Box::new(effect)),
+            })
         })
     }
 
@@ -404,7 +414,7 @@ impl Validator {
         Ok(())
     }
 
-    /// One micro-batch a call, so that replays need not wait; stated once there are enough.
+    /// One micro-batch a call, so that replays need not wait.
     async fn effect(
         &mut self,
         micro_batch: MicroBatch,
@@ -420,16 +430,13 @@ impl Validator {
         };
         let pair = match tokio::task::spawn_blocking(pair).await? {
             Ok(pair) => Some(pair),
-            Err(Unmeasured::Stage(error)) => return Err(error.into()),
-            Err(error @ Unmeasured::Here(_)) => {
-                tracing::warn!(%error, "the champion could not be measured on a micro-batch");
+            Err(error) => {
+                tracing::warn!(%error, %micro_batch, "the champion could not be measured on a micro-batch");
                 None
             }
         };
-        match self.effect.take(micro_batch, pair) {
-            Some(effect) => self.say(Statement::CodecEffect(effect)).await,
-            None => Ok(()),
-        }
+        self.effect.take(micro_batch, pair);
+        Ok(())
     }
 
     async fn replay(&mut self, item: Item) -> Result<(), ValidatorError> {
@@ -444,6 +451,22 @@ impl Validator {
         let Item { epoch, node, micro_batch, direction, .. } = item;
         self.say(Statement::Verdict(Verdict { epoch, node, micro_batch, direction, device: ours, outcome }))
             .await
+    }
+
+    /// The lossy champion by which this item's output may cross, if any; an error if this node cannot tell.
+    fn lossy(&self, item: &Item) -> Result<Option<Arc<Champion>>, replay::NotOpened> {
+        let component = self.log.read(|view| {
+            let state = &view.state;
+            let known = state.work().epoch == item.epoch;
+            let codec = state.codecs().of_epoch().filter(|codec| codec.pin.lossy.is_some());
+            let carries =
+                |codec: &&ActiveCodec| codec.carries(&state.seed(), item.micro_batch, item.direction);
+            known.then(|| codec.filter(carries).map(|codec| codec.pin.component))
+        });
+        match component.ok_or(replay::NotOpened::Version)? {
+            None => Ok(None),
+            Some(component) => self.champions.get(&component).ok_or(replay::NotOpened::Version).map(Some),
+        }
     }
 
     /// None if there is nothing to compare.
@@ -464,24 +487,6 @@ impl Validator {
         let (bench, item) = (Arc::clone(&self.bench), item.clone());
         let replay = move || bench.replay(&item, &opened, &tokens, lossy.as_deref());
         Ok(tokio::task::spawn_blocking(replay).await?)
-    }
-}
-
-impl Validator {
-    /// The lossy champion by which this item's output may cross, if any.
-    fn lossy(&self, item: &Item) -> Result<Option<Arc<Champion>>, replay::NotOpened> {
-        let component = self.log.read(|view| {
-            let state = &view.state;
-            let known = state.work().epoch == item.epoch;
-            let codec = state.codecs().of_epoch().filter(|codec| codec.pin.lossy.is_some());
-            let carries =
-                |codec: &&ActiveCodec| codec.carries(&state.seed(), item.micro_batch, item.direction);
-            known.then(|| codec.filter(carries).map(|codec| codec.pin.component))
-        });
-        match component.ok_or(replay::NotOpened::Version)? {
-            None => Ok(None),
-            Some(component) => self.champions.get(&component).ok_or(replay::NotOpened::Version).map(Some),
-        }
     }
 }
 

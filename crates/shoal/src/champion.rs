@@ -252,7 +252,8 @@ impl Champion {
             (true, false) => "activations",
             (false, _) => "gradients",
         };
-        let lossy = if pin.lossy.is_some() { "; lossy: in its shadow first" } else { "" };
+        let lossy =
+            if pin.lossy.is_some() { "; lossy: in its shadow until a validator finds no harm" } else { "" };
         format!(
             "champion: {} ({} bytes) for {classes}, {}{lossy}",
             pin.component.short(),
@@ -270,6 +271,11 @@ impl Found {
             champion.wish(folder)?;
         }
         Followed::write(self.followed.as_ref(), folder)
+    }
+
+    /// Whether a validator must measure it before it carries everything.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.champion.as_ref().is_some_and(|champion| champion.pin.lossy.is_some())
     }
 
     /// One line for people.

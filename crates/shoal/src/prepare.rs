@@ -78,6 +78,11 @@ pub(crate) fn prepare(
     let champion = crate::champion::find(&shape_args.champion, &spec)?;
     if let Some(found) = &champion {
         say(&found.line());
+        if found.is_lossy() && spec.phases.validators_min == 0 {
+            say(
+                "champion: this run asks for no validator ([phases] validators_min): until one joins it is not used",
+            );
+        }
     }
     let (Place::At(runs) | Place::Below(runs)) = place;
     let corpus = corpus(data_args, vec![runs.clone()])?;

@@ -73,6 +73,8 @@ pub const RESUME_HEARTBEATS: u64 = 2;
 pub const CODEC_SOURCE_BYTES: usize = 256;
 /// Share of an epoch's tensors that may fall back before its codec goes, percent (protocol §7 "Production").
 pub const CODEC_FALLBACK_PERCENT: u64 = 1;
+/// Fallbacks below which it stays, however few tensors there were.
+pub const CODEC_FALLBACKS_MIN: u64 = 3;
 /// Openings at which a pinned codec is tried before it is given up.
 pub const CODEC_TRIES: u32 = 16;
 /// Compared tensors from which a codec that saves nothing goes.
@@ -91,7 +93,7 @@ pub const SHADOW_LOSSES_MIN: u64 = 12;
 pub const SHADOW_LOSSES_ERRORS: f64 = 4.0;
 /// What happened to codecs, newest kept.
 pub const CODEC_EVENTS_MAX: usize = 256;
-/// Components that a node is remembered to be ready for: the one in force and the one to come.
-pub const CODECS_READY: usize = 2;
+/// Components that a node is remembered to be ready for: the one in force, the one before it, and the one to come.
+pub const CODECS_READY: usize = 3;
 /// Most tensors, bytes or microseconds in one report on a codec.
 pub const CODEC_COUNT_MAX: u64 = 1 << 50;

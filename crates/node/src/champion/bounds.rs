@@ -19,14 +19,6 @@ pub(crate) enum Beyond {
     Element(f64),
 }
 
-/// Sums over a tensor x and what came back, y.
-#[derive(Clone, Copy, Debug)]
-struct Sums {
-    xx: f64,
-    yy: f64,
-    count: usize,
-}
-
 /// Whether `decoded` may stand for `message`. The same bits on every machine.
 pub(super) fn check(bounds: &LossyBounds, message: &Message, decoded: &Message) -> Result<(), Beyond> {
     if decoded.bytes == message.bytes {
@@ -39,12 +31,13 @@ pub(super) fn check(bounds: &LossyBounds, message: &Message, decoded: &Message) 
     if similar < allowed(bounds.similarity_ppm) {
         return Err(Beyond::Similarity(similar));
     }
-    let Sums { xx, yy, count } = sums(&x, &y);
+    let square = |numbers: &[f32]| numbers.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
+    let (xx, yy) = (square(&x), square(&y));
     let stretch = if xx == yy { 0.0 } else { (yy / xx).sqrt() - 1.0 };
     if stretch.abs() > allowed(bounds.norm_ppm) {
         return Err(Beyond::Norm(stretch * 100.0));
     }
-    let rms = (xx / count as f64).sqrt();
+    let rms = (xx / x.len() as f64).sqrt();
     let off = |(x, y): (&f32, &f32)| {
         let (x, y) = (f64::from(*x), f64::from(*y));
         (y - x).abs() / rms.max(x.abs())
@@ -65,11 +58,6 @@ pub(crate) fn floats(message: &Message) -> Result<Vec<f32>, Beyond> {
     let mut numbers = vec![0.0; count];
     message.read_f32(&mut numbers).map_err(|_| Beyond::Numbers)?;
     Ok(numbers)
-}
-
-fn sums(x: &[f32], y: &[f32]) -> Sums {
-    let square = |sum: f64, x: &f32| sum + f64::from(*x) * f64::from(*x);
-    Sums { xx: x.iter().fold(0.0, square), yy: y.iter().fold(0.0, square), count: x.len() }
 }
 
 #[cfg(test)]

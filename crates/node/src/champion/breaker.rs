@@ -3,11 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use swarm::limits::CODEC_FALLBACK_PERCENT;
+use swarm::limits::{CODEC_FALLBACK_PERCENT, CODEC_FALLBACKS_MIN};
 use swarm::record::{CodecCounts, Statement};
 use wire::{Epoch, Hash};
-
-use crate::limits;
 
 /// What became of a tensor that was to cross by the champion.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +66,7 @@ impl Breaker {
             _ => *now = Now { of: Some((epoch, component)), ..Now::default() },
         }
         now.count(outcome);
-        if now.off || now.fallbacks < limits::CHAMPION_FALLBACKS_MIN {
+        if now.off || now.fallbacks < CODEC_FALLBACKS_MIN {
             return;
         }
         if now.fallbacks * 100 > now.tensors * CODEC_FALLBACK_PERCENT {

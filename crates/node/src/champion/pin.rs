@@ -7,7 +7,7 @@ use swarm::record::CodecPin;
 use wire::{Direction, Epoch, Hash};
 
 use super::carry::{Carried, Champion, Fell};
-use crate::spec::{RunSpec, numbers_on_wire};
+use crate::spec::{LossySpec, RunSpec, numbers_on_wire};
 
 /// Why a component is not put to work.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,11 @@ pub enum PinError {
         /// How far.
         reason: String,
     },
+    /// Its pin allows it something else than the run's spec does.
+    #[error(
+        "pinned as a lossy codec for other classes, or with other bounds, than [codec.lossy] of the run's spec allows"
+    )]
+    Bounds,
     /// It failed on a golden tensor.
     #[error("the component fails on golden tensor {tensor}: {reason}")]
     Fails {
@@ -148,6 +153,13 @@ pub(super) fn check_engine(pin: &CodecPin) -> Result<(), PinError> {
     }
     let words = |(version, settings): (&str, Hash)| format!("{version} with settings {}", settings.short());
     Err(PinError::Engine { theirs: words(theirs), ours: words(ours) })
+}
+
+/// A pin may allow no more than the run's spec.
+pub(super) fn check_bounds(pin: &CodecPin, lossy: &LossySpec) -> Result<(), PinError> {
+    let classes = (lossy.activations || !pin.activations) && (lossy.gradients || !pin.gradients);
+    let fits = pin.lossy.is_none_or(|bounds| classes && bounds == lossy.bounds());
+    if fits { Ok(()) } else { Err(PinError::Bounds) }
 }
 
 /// Has a component encode, check and encode again each golden tensor; hash over what it made of them, and of what came

@@ -17,6 +17,7 @@ use crate::fetch;
 use crate::follow::Log;
 use crate::limits;
 use crate::speak::Speaker;
+use crate::spec::LossySpec;
 
 /// Follows the log for components to be ready for.
 pub(crate) struct Ready {
@@ -29,6 +30,8 @@ pub(crate) struct Ready {
     pub(crate) speaker: Speaker,
     /// Type of the numbers on the run's wire; none: packed ones.
     pub(crate) numbers: Option<DType>,
+    /// What the run's spec allows a lossy component.
+    pub(crate) lossy: LossySpec,
     /// Why this node has no room for any component, if so.
     pub(crate) no_room: Option<String>,
 }
@@ -140,8 +143,8 @@ impl Ready {
             drop(self.blobs.put_at(pin.component, component.clone()).await);
             component
         };
-        let (champions, pin) = (Arc::clone(&self.champions), pin.clone());
-        let load = move || champions.load(&pin, &component, numbers);
+        let (champions, pin, lossy) = (Arc::clone(&self.champions), pin.clone(), self.lossy);
+        let load = move || champions.load(&pin, &component, numbers, &lossy);
         let loaded =
             tokio::task::spawn_blocking(load).await.map_err(|error| Missed::NotYet(error.to_string()))?;
         loaded.map_err(unfit)

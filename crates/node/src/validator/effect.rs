@@ -19,18 +19,26 @@ use crate::limits;
 pub(super) struct Measured {
     /// Which shadow: the component, and the epoch since which.
     of: Option<(Hash, Epoch)>,
-    told: bool,
     done: BTreeSet<MicroBatch>,
     pairs: Vec<Pair>,
 }
 
+/// What is to be done next about it.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A micro-batch with it and without.
+    Compute(MicroBatch),
+    /// Enough is known.
+    State(CodecEffect),
+}
+
 /// One micro-batch with the codec and without.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pair {
     /// (L with − L without) / L without.
     loss: f64,
-    /// Mean over the tensors of ⟨y − x, x⟩ / ⟨x, x⟩.
-    bias: f64,
+    /// ⟨y − x, x⟩ / ⟨x, x⟩ of each tensor, in one order for all micro-batches.
+    biases: Vec<f64>,
     /// Σ ⟨y − x, ∂L/∂x⟩ / L over the cuts.
     slope: f64,
 }
@@ -46,37 +54,41 @@ pub(super) enum Unmeasured {
 }
 
 impl Measured {
-    /// The next micro-batch to compute, of the codec that waits for this validator's word: drawn ones of the epoch first.
-    pub(super) fn next(&mut self, state: &State, active: &ActiveCodec) -> Option<MicroBatch> {
+    /// The next step for the codec that waits for this validator's word: drawn micro-batches of the epoch first.
+    pub(super) fn next(&mut self, state: &State, active: &ActiveCodec) -> Option<Step> {
         let of = Some((active.pin.component, active.since));
         if self.of != of {
             *self = Self { of, ..Self::default() };
         }
-        if self.told {
-            return None;
+        if self.pairs.len() >= limits::SHADOW_MICRO_BATCHES {
+            return Some(Step::State(self.effect(active.pin.component)));
         }
         let seed = state.seed();
         let rank = |id: &&MicroBatch| {
             let ways = [Direction::Forward, Direction::Backward];
             (!ways.iter().any(|way| active.carries(&seed, **id, *way)), **id)
         };
-        state.paths().keys().filter(|id| !self.done.contains(id)).min_by_key(rank).copied()
+        state.paths().keys().filter(|id| !self.done.contains(id)).min_by_key(rank).copied().map(Step::Compute)
     }
 
-    /// Takes what came of a micro-batch; with enough of them, what is to be stated.
-    pub(super) fn take(&mut self, micro_batch: MicroBatch, pair: Option<Pair>) -> Option<CodecEffect> {
+    /// Takes what came of a micro-batch.
+    pub(super) fn take(&mut self, micro_batch: MicroBatch, pair: Option<Pair>) {
         self.done.insert(micro_batch);
         self.pairs.extend(pair);
-        let (component, _) = self.of.filter(|_| self.pairs.len() >= limits::SHADOW_MICRO_BATCHES)?;
-        self.told = true;
-        let effect = |of: fn(&Pair) -> f64| Effect::of(&self.pairs.iter().map(of).collect::<Vec<_>>());
-        Some(CodecEffect {
+    }
+
+    fn effect(&self, component: Hash) -> CodecEffect {
+        let effect = |of: &dyn Fn(&Pair) -> f64| Effect::of(&self.pairs.iter().map(of).collect::<Vec<_>>());
+        let tensors = self.pairs.iter().map(|pair| pair.biases.len()).min().unwrap_or(0);
+        // Each by itself: what one cut makes longer and another shorter would cancel.
+        let biases = (0..tensors).map(|at| effect(&|pair| pair.biases[at]));
+        CodecEffect {
             component,
             micro_batches: self.pairs.len() as u32,
-            loss: effect(|pair| pair.loss),
-            bias: effect(|pair| pair.bias),
-            slope: effect(|pair| pair.slope),
-        })
+            loss: effect(&|pair| pair.loss),
+            bias: biases.max_by_key(Effect::most_ppb).unwrap_or(Effect::of(&[])),
+            slope: effect(&|pair| pair.slope),
+        }
     }
 }
 
@@ -101,8 +113,8 @@ impl Bench {
             Ok(back)
         })?;
         let (mut biases, mut slope) = (Vec::new(), 0.0);
-        for (there, back) in crossed.iter().filter(|_| pin.activations) {
-            biases.push(bias(there, back));
+        if pin.activations {
+            biases.extend(crossed.iter().map(|(there, back)| bias(there, back)));
         }
         // From the tail to the head, one graph at a time.
         let mut gradient: Option<Message> = None;
@@ -122,12 +134,7 @@ impl Bench {
             gradient = Some(given);
         }
         let loss = f64::from(without);
-        let tensors = biases.len().max(1) as f64;
-        Ok(Pair {
-            loss: (f64::from(with) - loss) / loss,
-            bias: biases.iter().sum::<f64>() / tensors,
-            slope: slope / loss,
-        })
+        Ok(Pair { loss: (f64::from(with) - loss) / loss, biases, slope: slope / loss })
     }
 }
 

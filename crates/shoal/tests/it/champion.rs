@@ -77,7 +77,7 @@ fn up_with_a_lossy_champion_says_when_it_leaves_the_shadow() {
     let args: Vec<&str> = args.into_iter().chain(DATA).collect();
     let ran = place.run(&args).good();
     assert!(
-        ran.err.contains("for activations") && ran.err.contains("lossy: in its shadow first"),
+        ran.err.contains("for activations") && ran.err.contains("lossy: in its shadow until"),
         "{}",
         ran.err
     );

@@ -121,7 +121,7 @@ fn scaled(whole: u64, part: u64, of: u64) -> Option<u64> {
     Some(u64::try_from(value).unwrap_or(u64::MAX))
 }
 
-/// A tensor that a lossless champion did not give back: evidence that anyone can run again.
+/// A champion gave back another tensor than its sender signed for: evidence that anyone can run again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CodecFault {
     /// Epoch.
@@ -152,7 +152,7 @@ pub struct CodecEffect {
     pub micro_batches: u32,
     /// (L with it − L) / L.
     pub loss: Effect,
-    /// ⟨y − x, x⟩ / ⟨x, x⟩, over all tensors of a micro-batch: what it makes longer, or shorter.
+    /// ⟨y − x, x⟩ / ⟨x, x⟩, what it makes longer, or shorter: at the cut and in the direction where it is worst.
     pub bias: Effect,
     /// ⟨y − x, ∂L/∂x⟩ / L: what it does to the loss to first order, as whoever steers would.
     pub slope: Effect,
@@ -161,7 +161,7 @@ pub struct CodecEffect {
 impl CodecEffect {
     /// Whether each figure stays within 0.1 %, three standard errors from its mean too.
     pub fn is_harmless(&self) -> bool {
-        [self.loss, self.bias, self.slope].iter().all(Effect::is_harmless)
+        [self.loss, self.bias, self.slope].iter().all(|effect| effect.most_ppb() <= limits::SHADOW_EFFECT_PPB)
     }
 }
 
@@ -187,9 +187,10 @@ impl Effect {
         Self { mean_ppb: (mean * 1e9).round() as i64, error_ppb: (error * 1e9).ceil() as u64 }
     }
 
-    fn is_harmless(&self) -> bool {
+    /// How far from zero it may be: its mean and three standard errors, 10⁻⁹.
+    pub fn most_ppb(&self) -> u64 {
         let away = self.error_ppb.saturating_mul(limits::SHADOW_ERRORS);
-        self.mean_ppb.unsigned_abs().saturating_add(away) <= limits::SHADOW_EFFECT_PPB
+        self.mean_ppb.unsigned_abs().saturating_add(away)
     }
 }
 

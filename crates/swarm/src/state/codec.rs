@@ -29,6 +29,8 @@ pub struct Codecs {
     epoch: Option<ActiveCodec>,
     counts: CodecCounts,
     shadow: Shadow,
+    /// What was in force before a codec that is in its shadow.
+    before: Option<ActiveCodec>,
     /// Who stated a fault of the codec in force.
     fault: Option<NodeId>,
     events: VecDeque<CodecEvent>,
@@ -123,7 +125,7 @@ impl Codecs {
 
     /// The codec in force, if a validator's word on it is wanted, and not here yet.
     pub fn wants_effect(&self, validator: &NodeId) -> Option<&ActiveCodec> {
-        self.active.as_ref().filter(|active| active.shadow && !self.shadow.heard(validator))
+        self.active.as_ref().filter(|active| active.pin.lossy.is_some() && !self.shadow.heard(validator))
     }
 
     /// The codec that is to be in force.
@@ -131,9 +133,9 @@ impl Codecs {
         self.pending.as_ref()
     }
 
-    /// Codecs that nodes are to have ready: in force, and to come.
+    /// Codecs that nodes are to have ready: in force, before it, and to come.
     pub fn wanted(&self) -> impl Iterator<Item = &CodecPin> {
-        self.active.iter().map(|active| &active.pin).chain(&self.pending)
+        self.active.iter().chain(&self.before).map(|active| &active.pin).chain(&self.pending)
     }
 
     /// What the champion of the present epoch did so far.
@@ -177,7 +179,8 @@ impl Codecs {
     pub(super) fn switch(&mut self, epoch: Epoch, component: Hash) {
         if let Some(pin) = self.pending.take() {
             let shadow = pin.lossy.is_some();
-            self.active = Some(ActiveCodec { pin, since: epoch, shadow });
+            let old = self.active.replace(ActiveCodec { pin, since: epoch, shadow });
+            self.before = old.filter(|old| !old.shadow).or(self.before.take()).filter(|_| shadow);
             self.fault = None;
             self.shadow = Shadow::default();
             self.tell(epoch, component, CodecNews::Switched { shadow });
@@ -195,6 +198,7 @@ impl Codecs {
         if let Some(active) = &mut self.active {
             active.shadow = false;
         }
+        self.before = None;
         self.tell(epoch, component, CodecNews::Passed);
     }
 
@@ -209,6 +213,7 @@ impl Codecs {
     }
 
     fn take_away(&mut self, epoch: Epoch) {
+        self.before = None;
         if let Some(component) = self.active.as_ref().map(|active| active.pin.component) {
             self.off(epoch, component, OffCause::Owner);
         }
@@ -218,9 +223,12 @@ impl Codecs {
     }
 
     pub(super) fn off(&mut self, epoch: Epoch, component: Hash, cause: OffCause) {
-        self.active = None;
+        self.active = self.before.take();
         let by = self.fault.take().filter(|_| cause == OffCause::Fault);
         self.tell(epoch, component, CodecNews::Off { cause, by });
+        if let Some(back) = self.active.as_ref().map(|active| active.pin.component) {
+            self.tell(epoch, back, CodecNews::Switched { shadow: false });
+        }
     }
 
     /// An epoch opens: its counts begin.
@@ -237,9 +245,8 @@ impl Codecs {
             return None;
         }
         let counts = &self.counts;
-        if counts.fallbacks.saturating_mul(100)
-            > counts.tensors.saturating_mul(limits::CODEC_FALLBACK_PERCENT)
-        {
+        let share = counts.tensors.saturating_mul(limits::CODEC_FALLBACK_PERCENT);
+        if counts.fallbacks >= limits::CODEC_FALLBACKS_MIN && counts.fallbacks.saturating_mul(100) > share {
             return Some((component, OffCause::Fallbacks));
         }
         let compared = counts.sampled >= limits::CODEC_SAMPLE_MIN;
@@ -368,7 +375,8 @@ impl State {
         number("micro-batches", effect.micro_batches >= limits::SHADOW_BATCHES_MIN)?;
         let wanted = self.codecs.wants_effect(sender);
         let wanted = wanted.is_some_and(|active| active.pin.component == effect.component);
-        require(wanted, || not_now("no word on this codec is wanted from this node"))
+        let able = self.nodes.get(sender).is_some_and(|node| node.codecs.contains(&effect.component));
+        require(wanted && able, || not_now("no word on this codec is wanted from this node"))
     }
 
     pub(super) fn fold_codec_effect(&mut self, by: NodeId, effect: CodecEffect) {
@@ -377,21 +385,24 @@ impl State {
         self.codecs.tell(epoch, effect.component, CodecNews::Measured { by, effect });
     }
 
-    /// What becomes of a codec in its shadow before `epoch` opens.
+    /// What becomes of a lossy codec before `epoch` opens: it passes by the words of most validators that can run it.
     fn shadow_due(&self, epoch: Epoch) -> Option<Derived> {
-        let active = self.codecs.active.as_ref().filter(|active| active.shadow && active.since < epoch)?;
+        let lossy = |active: &&ActiveCodec| active.pin.lossy.is_some() && active.since < epoch;
+        let active = self.codecs.active.as_ref().filter(lossy)?;
         let component = active.pin.component;
+        let (able, said) = self.present(Role::Validator).fold((0, 0), |(able, said), (id, node)| {
+            let runs = usize::from(node.codecs.contains(&component));
+            (able + runs, said + runs * usize::from(self.codecs.shadow.heard(id)))
+        });
+        let enough = able.min(usize::from(self.spec.validators_min)).max(able / 2 + 1);
         let off = |cause| Some(Derived::CodecOff { epoch, component, cause });
-        let able = |node: &Node| node.codecs.contains(&component);
-        let validators = self.present(Role::Validator).filter(|(_, node)| able(node)).count();
-        let enough = validators.min(usize::from(self.spec.validators_min)).max(1);
-        match self.codecs.shadow.verdict(enough) {
-            shadow::Verdict::Harmful(cause) => off(cause),
-            shadow::Verdict::Harmless => Some(Derived::CodecPassed { epoch, component }),
-            shadow::Verdict::Open if epoch.0 - active.since.0 >= limits::CODEC_TRIES => {
-                off(OffCause::Unproven)
-            }
-            shadow::Verdict::Open => None,
+        match () {
+            () if self.codecs.shadow.harmful() => off(OffCause::Effect),
+            () if !active.shadow => None,
+            () if self.codecs.shadow.losses_rose() => off(OffCause::Losses),
+            () if said >= enough => Some(Derived::CodecPassed { epoch, component }),
+            () if epoch.0 - active.since.0 >= limits::CODEC_TRIES => off(OffCause::Unproven),
+            () => None,
         }
     }
 
@@ -418,8 +429,10 @@ impl State {
             nodes.iter().filter(|id| able(id)).count() >= enough
         });
         let validators: Vec<_> = self.present(Role::Validator).map(|(id, _)| *id).collect();
-        let watched = validators.iter().filter(|id| able(id)).count()
-            >= least(self.spec.validators_min, validators.len());
+        // Without a validator that measures it a lossy one would never leave its shadow.
+        let watchers =
+            least(self.spec.validators_min, validators.len()).max(usize::from(pin.lossy.is_some()));
+        let watched = validators.iter().filter(|id| able(id)).count() >= watchers;
         Some(if miners && watched {
             Derived::CodecSwitched { epoch, component }
         } else {

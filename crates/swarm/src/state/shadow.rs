@@ -4,6 +4,7 @@
 //! compute micro-batches with it and without it, from the same weights, and state the mean difference: this sees 0.1 %,
 //! which the protocol's comparison of two samples cannot, since losses of micro-batches differ by far more. And the stated
 //! losses of the micro-batches that crossed by it are held against the others': this sees harm that no validator told of.
+//! What else was in force before it waits, and comes back if it goes.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use wire::{Hash, MicroBatch, NodeId};
 
 use crate::limits;
-use crate::record::OffCause;
 
 /// Whether a micro-batch crosses by a codec in its shadow, in an epoch with this seed.
 pub(super) fn drawn(seed: &Hash, micro_batch: MicroBatch) -> bool {
@@ -28,14 +28,6 @@ pub(super) struct Shadow {
     /// Losses of the present epoch: of micro-batches that were to cross by it, and of the others.
     with: Losses,
     without: Losses,
-}
-
-/// What follows from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Open,
-    Harmless,
-    Harmful(OffCause),
 }
 
 impl Shadow {
@@ -57,15 +49,14 @@ impl Shadow {
         (self.with, self.without) = Default::default();
     }
 
-    /// One validator that found harm is enough against it; `enough` that found none are for it.
-    pub(super) fn verdict(&self, enough: usize) -> Verdict {
-        if self.effects.values().any(|harmless| !harmless) {
-            return Verdict::Harmful(OffCause::Effect);
-        }
-        if self.with.exceed(&self.without) {
-            return Verdict::Harmful(OffCause::Losses);
-        }
-        if self.effects.len() >= enough { Verdict::Harmless } else { Verdict::Open }
+    /// One validator that found harm is enough, before it passed and afterwards.
+    pub(super) fn harmful(&self) -> bool {
+        self.effects.values().any(|harmless| !harmless)
+    }
+
+    /// Whether what crossed by it had higher losses.
+    pub(super) fn losses_rose(&self) -> bool {
+        self.with.exceed(&self.without)
     }
 }
 
@@ -126,16 +117,6 @@ mod tests {
         }
         let few = Losses { count: limits::SHADOW_LOSSES_MIN - 1, ..losses(400_000).0 };
         assert!(!few.exceed(&losses(0).1), "too few to say");
-    }
-
-    #[test]
-    fn one_word_of_harm_outweighs_any_other() {
-        let (mut shadow, node) = (Shadow::default(), |at| NodeId([at; 32]));
-        assert_eq!(shadow.verdict(1), Verdict::Open);
-        shadow.effect(node(1), true);
-        assert_eq!((shadow.verdict(1), shadow.verdict(2)), (Verdict::Harmless, Verdict::Open));
-        shadow.effect(node(2), false);
-        assert_eq!(shadow.verdict(1), Verdict::Harmful(OffCause::Effect));
     }
 
     #[test]

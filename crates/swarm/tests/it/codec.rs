@@ -317,6 +317,12 @@ fn a_lossy_codec_carries_one_in_ten_until_a_validator_found_no_harm() {
     for wrong in [few, other] {
         assert!(say(&mut world, &validator, &Statement::CodecEffect(wrong)).is_err());
     }
+    // Whoever did not say that it can run it has no word; nor has it before most others have spoken.
+    let late = world.add_validator(51);
+    while world.state.node(&late).is_none() {
+        world.tick();
+    }
+    assert!(matches!(say(&mut world, &late, &Statement::CodecEffect(good)), Err(Refusal::NotNow { .. })));
     let wanted = world.state.codecs().wants_effect(&validator).expect("its word");
     assert_eq!(wanted.pin.component, component());
     say(&mut world, &validator, &Statement::CodecEffect(good)).unwrap();
@@ -324,7 +330,7 @@ fn a_lossy_codec_carries_one_in_ten_until_a_validator_found_no_harm() {
     let again = say(&mut world, &validator, &Statement::CodecEffect(good));
     assert!(matches!(again, Err(Refusal::NotNow { .. })));
     assert!(world.state.codecs().active().unwrap().shadow, "to the end of the epoch");
-    until(&mut world, everyone, |world| training(world, 3));
+    until(&mut world, |id| *id != late, |world| training(world, 3));
     let active = world.state.codecs().active().expect("it did no harm");
     assert!(!active.shadow);
     assert_eq!(carried(&world, Direction::Forward), 1000);
@@ -332,7 +338,61 @@ fn a_lossy_codec_carries_one_in_ten_until_a_validator_found_no_harm() {
     let shadows: Vec<_> =
         world.state.summaries().iter().map(|summary| summary.codec.map(|codec| codec.shadow)).collect();
     assert_eq!(shadows, [None, None, Some(true)]);
+    // A later word of harm still ends it.
+    say(&mut world, &late, &Statement::CodecReady { component: component() }).unwrap();
+    say(&mut world, &late, &Statement::CodecEffect(effect(0, 0, 2_000_000))).unwrap();
+    until(&mut world, everyone, |world| training(world, 4));
+    assert!(world.state.codecs().active().is_none());
+    assert_eq!(off(&world), Some((Epoch(4), OffCause::Effect)));
     world.verify(Signatures::Check);
+}
+
+#[test]
+fn most_validators_that_can_run_it_must_have_found_no_harm() {
+    let (mut world, validator) = in_shadow(8);
+    let others = [51, 52].map(|index| world.add_validator(index));
+    let able = |world: &World| {
+        others.iter().all(|id| world.state.node(id).is_some_and(|node| !node.codecs.is_empty()))
+    };
+    until(&mut world, everyone, able);
+    let good = Statement::CodecEffect(effect(0, 0, 0));
+    say(&mut world, &validator, &good).unwrap();
+    until(&mut world, everyone, |world| training(world, 4));
+    assert!(world.state.codecs().active().unwrap().shadow, "one of three");
+    say(&mut world, &others[0], &good).unwrap();
+    until(&mut world, everyone, |world| training(world, 5));
+    assert!(!world.state.codecs().active().unwrap().shadow, "two of three");
+    world.verify(Signatures::Check);
+}
+
+#[test]
+fn a_lossy_codec_waits_for_a_validator_and_the_one_before_comes_back() {
+    let mut world = in_force();
+    let other = CodecPin { component: Hash::of(b"lossy"), ..lossy(Epoch(4)) };
+    control(&mut world, Control::CodecPinned(other.clone())).unwrap();
+    until(&mut world, everyone, |world| training(world, 4));
+    assert_eq!(world.state.codecs().active().unwrap().pin.component, component(), "nobody would measure it");
+    let validator = world.add_validator(50);
+    until(&mut world, everyone, |world| world.state.codecs().active().is_some_and(|active| active.shadow));
+    let until_then = world.state.epoch().next();
+    assert_eq!(world.state.codecs().wanted().count(), 2, "the one before is kept ready");
+    let bad = CodecEffect { component: other.component, ..effect(2_000_000, 0, 0) };
+    say(&mut world, &validator, &Statement::CodecEffect(bad)).unwrap();
+    until(&mut world, everyone, |world| world.state.phase() == Phase::Training { epoch: until_then });
+    let back = world.state.codecs().active().expect("the one before");
+    assert_eq!((back.pin.component, back.since, back.shadow), (component(), Epoch(2), false));
+    assert_eq!(world.state.codecs().of_epoch(), Some(back));
+    world.verify(Signatures::Check);
+}
+
+#[test]
+fn a_few_fallbacks_of_few_tensors_are_borne() {
+    let (mut world, _) = in_shadow(8);
+    let id = world.state.epoch_members()[0].member.node;
+    let work = work(&world, counts(7, 2));
+    say(&mut world, &id, &work).unwrap();
+    until(&mut world, everyone, |world| training(world, 3));
+    assert!(world.state.codecs().active().is_some());
 }
 
 #[test]
