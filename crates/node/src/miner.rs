@@ -200,7 +200,7 @@ impl Miner {
             samples: parts
                 .keep_frames
                 .as_deref()
-                .map(|folder| samples::Samples::new(folder, &parts.key.node_id())),
+                .map(|folder| samples::Samples::new(folder, &parts.run, &parts.key.node_id())),
             predictors: predict::Predictors::default(),
             most: OnceLock::new(),
             log: OnceLock::new(),

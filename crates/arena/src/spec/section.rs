@@ -465,7 +465,9 @@ impl Fee {
             currency: reader.text("currency", "", limits::NAME_BYTES)?,
             pay_to: reader.text("pay_to", "", limits::PAY_TO_BYTES)?,
         };
-        if fee.pay_to.chars().any(char::is_control) {
+        // Nor what turns the order in which it is shown.
+        let unseen = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if fee.pay_to.chars().any(|c| c.is_control() || unseen(c)) {
             return Err(reader.fault("pay_to", &fee.pay_to, "one line"));
         }
         if fee.amount == 0 && !fee.pay_to.is_empty() {

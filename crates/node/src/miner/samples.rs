@@ -1,20 +1,20 @@
 //! A sample of what this miner sends, as files: the traffic that codecs are judged on (`shoal arena harvest`).
 //!
-//! Names say which item a frame is of, so that a harvest can take those that were audited, of several epochs and operators:
-//! `forward-e000003-s000-m00000417-NODE.frame`.
+//! Names say which item a frame is of, so that a harvest can take those that were audited, of several epochs and operators, and
+//! how many were offered before it: `forward-RUN-e000003-m00000417-n000012-NODE.frame`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use codec::CodecId;
 use model::config::Message;
-use wire::{Direction, FrameHeader, Hash, NodeId};
+use wire::{Direction, FrameHeader, Hash, NodeId, RunId};
 
 use super::frames;
 use crate::limits;
 
 /// Writes every so many-th frame to a folder; once it is full, each takes another's place, so that all frames of the run
-/// are as likely to be there (Vitter 1985, algorithm R).
+/// are about as likely to be there (Vitter 1985, algorithm R).
 #[derive(Debug)]
 pub(super) struct Samples {
     folder: PathBuf,
@@ -38,14 +38,20 @@ pub(super) struct Place {
 }
 
 impl Samples {
-    /// Goes on with the frames of `node` that are there already.
-    pub(super) fn new(folder: &Path, node: &NodeId) -> Self {
-        let end = format!("-{node}.frame");
+    /// Goes on with the frames of `node` in `run` that are there already.
+    pub(super) fn new(folder: &Path, run: &RunId, node: &NodeId) -> Self {
+        let (run, end) = (format!("-{}-", run.short()), format!("-{node}.frame"));
         let listed = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|item| item.path());
-        let ours = |path: &PathBuf| path.to_string_lossy().ends_with(&end);
-        let mut files: Vec<PathBuf> = listed.filter(ours).collect();
-        files.sort();
-        let kept = Kept { seen: 0, offered: files.len() as u64, files };
+        let mut found: Vec<(u64, PathBuf)> = listed
+            .filter_map(|path| {
+                let name = path.file_name()?.to_str()?;
+                let number = name.strip_suffix(&end).filter(|name| name.contains(&run))?.rsplit_once("-n")?.1;
+                Some((number.parse().ok()?, path))
+            })
+            .collect();
+        found.sort();
+        let offered = found.last().map_or(0, |(number, _)| number + 1);
+        let kept = Kept { seen: 0, offered, files: found.into_iter().map(|(_, path)| path).collect() };
         Self { folder: folder.to_owned(), kept: Mutex::new(kept) }
     }
 
@@ -55,12 +61,17 @@ impl Samples {
         let Kept { seen, offered, files } = &mut *kept;
         let due = seen.is_multiple_of(limits::KEEP_EVERY);
         *seen += 1;
-        if !due {
+        // An output that is sent again is there already.
+        let item = item(header);
+        let again = |path: &PathBuf| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&item))
+        };
+        if !due || files.iter().any(again) {
             return None;
         }
         let number = *offered;
         *offered += 1;
-        let path = self.folder.join(name(header));
+        let path = self.folder.join(format!("{item}-n{number:06}-{}.frame", header.from));
         if files.len() < limits::KEEP_FRAMES {
             files.push(path.clone());
             return Some(Place { path, instead: None });
@@ -68,27 +79,33 @@ impl Samples {
         let slot = usize::try_from(draw(&header.from, number) % (number + 1)).ok()?;
         let file = files.get_mut(slot)?;
         let instead = std::mem::replace(file, path.clone());
-        Some(Place { instead: (instead != path).then_some(instead), path })
+        Some(Place { path, instead: Some(instead) })
     }
 
     /// Writes one frame as a raw payload, which holds type and shape. A full disk stops no training.
     pub(super) fn write(place: &Place, message: &Message) {
         let Some(payload) = frames::payload(CodecId::Raw, message) else { return };
+        // Whole or not at all: somebody may harvest meanwhile.
+        let draft = place.path.with_extension("draft");
         let folder = place.path.parent().unwrap_or(Path::new("."));
-        let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&place.path, payload));
-        if let Err(error) = written {
-            tracing::warn!(%error, path = %place.path.display(), "a frame was not kept");
-        }
-        if let Some(instead) = &place.instead {
-            drop(std::fs::remove_file(instead));
+        let written = std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&draft, payload))
+            .and_then(|()| std::fs::rename(&draft, &place.path));
+        match (written, &place.instead) {
+            (Err(error), _) => {
+                drop(std::fs::remove_file(&draft));
+                tracing::warn!(%error, path = %place.path.display(), "a frame was not kept");
+            }
+            (Ok(()), Some(instead)) => drop(std::fs::remove_file(instead)),
+            (Ok(()), None) => {}
         }
     }
 }
 
-fn name(header: &FrameHeader) -> String {
+fn item(header: &FrameHeader) -> String {
     let way = if header.direction == Direction::Forward { "forward" } else { "backward" };
-    let FrameHeader { epoch, stage, micro_batch, from, .. } = header;
-    format!("{way}-e{:06}-s{:03}-m{:08}-{from}.frame", epoch.0, stage.0, micro_batch.0)
+    let FrameHeader { run, epoch, micro_batch, .. } = header;
+    format!("{way}-{}-e{:06}-m{:08}", run.short(), epoch.0, micro_batch.0)
 }
 
 fn draw(node: &NodeId, number: u64) -> u64 {
@@ -119,9 +136,9 @@ mod tests {
                 }
             }
         };
-        let node = header().from;
-        send(&Samples::new(folder.path(), &node), 0..frames / 2);
-        send(&Samples::new(folder.path(), &node), frames / 2..frames);
+        let (run, node) = (header().run, header().from);
+        send(&Samples::new(folder.path(), &run, &node), 0..frames / 2);
+        send(&Samples::new(folder.path(), &run, &node), frames / 2..frames);
         let names: Vec<String> = std::fs::read_dir(folder.path())
             .unwrap()
             .map(|item| item.unwrap().file_name().into_string().unwrap())
@@ -131,7 +148,7 @@ mod tests {
         for quarter in 0..4 {
             let part = quarter * frames / 4..(quarter + 1) * frames / 4;
             let count = names.iter().filter(|name| part.contains(&of(name))).count();
-            assert!(count > limits::KEEP_FRAMES / 16, "{count} of quarter {quarter}");
+            assert!(count > limits::KEEP_FRAMES / 7, "{count} of quarter {quarter}");
         }
     }
 }

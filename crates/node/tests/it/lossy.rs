@@ -6,7 +6,7 @@ use swarm::record::{CodecEffect, Outcome, Statement};
 
 use super::champion::{Given, component, found, plain, sleeper, train_with};
 
-const EPOCHS: u32 = 8;
+const EPOCHS: u32 = 16;
 /// Enough for some to be drawn in every epoch.
 const MICRO_BATCHES: u32 = 72;
 

@@ -14,7 +14,7 @@ use judge::{Case, Code, Input, Judge, JudgeError, synthetic};
 use serde_json::{Value, json};
 use wire::Hash;
 
-use super::eval::{self, dataset, read};
+use super::eval::{self, first_of, read};
 use crate::failure::bad_input;
 
 /// What was tried: of each a word, what came of it, and that as JSON.
@@ -91,9 +91,9 @@ pub(super) fn run(spec: &CompetitionSpec, with: &[PathBuf], data: Option<&str>) 
 /// The input that all is tried on.
 fn input(judge: &Judge, case: &Case<'_>, data: Option<&str>, tried: &mut Tried) -> Result<Input> {
     let generates = case.spec.inputs.source == Source::Generator && case.spec.inputs.code.is_some();
-    let made = if generates && data.is_none() { generate(judge, case, tried)? } else { Vec::new() };
+    let made = if generates { generate(judge, case, tried)? } else { Vec::new() };
     let all = match (data, case.spec.inputs.source, case.spec.kind) {
-        (Some(place), ..) => dataset(place)?,
+        (Some(place), ..) => vec![first_of(place)?],
         (None, Source::Generator, _) if generates => made,
         (None, _, Kind::Codec) => synthetic::tensors(&case.seed, 1),
         (None, _, Kind::Program) => {
@@ -151,7 +151,7 @@ fn run_baseline(
             return Err(bad_input(format!("the baseline failed: {failure}: {}", why.join("; "))));
         }
     };
-    let facts = Facts { measures, code_bytes: bytes, wall: found.verdict.wall, baseline_ns: None };
+    let facts = Facts { measures, code_bytes: said.bytes, wall: found.verdict.wall, baseline_ns: None };
     let scoring = spec.rule().judge(&facts);
     if scoring.failed_items > 0 {
         let why = "its answer counts as failed by the rule of the spec";

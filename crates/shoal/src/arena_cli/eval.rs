@@ -141,6 +141,18 @@ pub(super) fn dataset_with_operators(place: &str) -> Result<Vec<(Input, Option<w
     runtime.context("starting a runtime")?.block_on(read).map_err(|error| bad_input(error.to_string()))
 }
 
+/// The first input of a data set; the others are not read.
+pub(super) fn first_of(place: &str) -> Result<Input> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let read = async {
+        let set = Dataset::at(place).await.map_err(|error| bad_input(error.to_string()))?;
+        let item =
+            set.manifest().items.first().ok_or_else(|| bad_input(format!("{place} holds no input")))?;
+        set.input(item).await.map_err(|error| bad_input(error.to_string()))
+    };
+    runtime.context("starting a runtime")?.block_on(read)
+}
+
 /// [`dataset`], where a runtime is there.
 pub(super) async fn dataset_of(place: &str) -> Result<Vec<Input>> {
     let read = async { Dataset::at(place).await?.inputs().await };

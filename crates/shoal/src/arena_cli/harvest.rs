@@ -22,9 +22,10 @@ use crate::failure::bad_input;
 #[derive(Debug, Args)]
 pub(crate) struct HarvestArgs {
     /// A run's folder, a checkpoint, or any folder: kept frames (`--keep-frames` of `shoal miner` and `up`) and .safetensors
-    /// files below it. Frames count for the miner that sent them, tensors of checkpoints for nobody.
+    /// files below it. Frames count for the miner that their name says, tensors of checkpoints for nobody.
     run: PathBuf,
-    /// Of frames, only those whose work was replayed with the same bits, by the log in this run's folder.
+    /// Of frames, only those that by their names are work of this run that a validator replayed with the same bits. Names are
+    /// believed: take frames from folders that nobody else can write to.
     #[arg(long, value_name = "RUN")]
     audited: Option<PathBuf>,
     /// New folder for the inputs and manifest.csv.
@@ -51,7 +52,7 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
     files.sort();
     let seed = seed(&args.seed);
     let audited = args.audited.as_deref().map(audited).transpose()?;
-    let (mut found, mut packed, mut unaudited) = (Vec::new(), 0_usize, 0_usize);
+    let (mut found, mut packed, mut unaudited, mut torn) = (Vec::new(), 0_usize, 0_usize, 0_usize);
     for file in &files {
         let shown = || file.display().to_string();
         match file.extension().and_then(|name| name.to_str()) {
@@ -66,9 +67,13 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
                     unaudited += 1;
                     continue;
                 }
-                match frame(file).with_context(shown)? {
-                    Some(input) => found.push((input, of)),
-                    None => packed += 1,
+                match frame(file) {
+                    Ok(Some(input)) => found.push((input, of)),
+                    Ok(None) => packed += 1,
+                    Err(error) => {
+                        torn += 1;
+                        tracing::warn!(file = %shown(), %error, "left out");
+                    }
                 }
             }
             _ => {}
@@ -85,9 +90,15 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
     }
     if found.is_empty() && unaudited > 0 {
         return Err(bad_input(format!(
-            "{}: no replay in the log gave the bits of any of the {unaudited} kept frames: raise [audit] rate in the run's spec, or harvest without --audited",
+            "{}: none of the {unaudited} kept frames is, by its name, work of this run that was replayed with the same bits: raise [audit] rate in the run's spec, or harvest without --audited",
             args.run.display()
         )));
+    }
+    if unaudited > 0 {
+        tracing::warn!(unaudited, "kept frames whose work was not replayed with the same bits: left out");
+    }
+    if found.is_empty() && torn > 0 {
+        return Err(bad_input(format!("{}: none of {torn} kept frames can be read", args.run.display())));
     }
     if found.is_empty() {
         return Err(bad_input(format!(
@@ -110,6 +121,8 @@ pub(super) fn run(args: &HarvestArgs, json: bool) -> Result<String> {
 /// The item that a kept frame is the output of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Of {
+    /// First digits of the run's id.
+    run: u64,
     epoch: u32,
     backward: bool,
     micro_batch: u64,
@@ -121,10 +134,11 @@ impl Of {
     fn parse(file: &Path) -> Option<Self> {
         let mut parts = file.file_stem()?.to_str()?.split('-');
         let backward = parts.next()? == "backward";
+        let run = u64::from_str_radix(parts.next()?, 16).ok()?;
         let epoch = parts.next()?.strip_prefix('e')?.parse().ok()?;
-        parts.next()?.strip_prefix('s')?;
         let micro_batch = parts.next()?.strip_prefix('m')?.parse().ok()?;
-        Some(Self { epoch, backward, micro_batch, node: parts.next()?.parse().ok()? })
+        parts.next()?.strip_prefix('n')?;
+        Some(Self { run, epoch, backward, micro_batch, node: parts.next()?.parse().ok()? })
     }
 }
 
@@ -152,6 +166,7 @@ fn audited(run: &Path) -> Result<BTreeSet<Of>> {
         replay.push(block, Signatures::Check).map_err(Box::new)?;
         for verdict in verdicts(block)? {
             let of = Of {
+                run: u64::from_str_radix(&header.run.short(), 16)?,
                 epoch: verdict.epoch.0,
                 backward: verdict.direction == wire::Direction::Backward,
                 micro_batch: verdict.micro_batch.0,
@@ -238,5 +253,5 @@ fn tensors(file: &Path, found: &mut Vec<Input>) -> Result<()> {
 /// A name that any file system takes.
 fn plain(name: &str) -> String {
     let good = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-    name.chars().take(100).map(good).collect()
+    name.chars().take(160).map(good).collect()
 }

@@ -159,7 +159,7 @@ fn traffic_of_a_real_run_becomes_inputs() {
     // Nobody has replayed anything here.
     place
         .run(&["arena", "harvest", "frames", "-o", "none", "--audited", "run"])
-        .bad(3, &["no replay", "[audit] rate"]);
+        .bad(3, &["is, by its name, work of this run that was replayed", "[audit] rate"]);
     let found = only(place.run(&["arena", "eval", "huffman", "--data", "inputs", "--json"]));
     assert_eq!((&found["state"], &found["similarity_min"]), (&Value::from("scored"), &Value::from(1.0)));
     assert!(found["compression_ratio"].as_f64().expect("a ratio") > 1.0, "{found}");

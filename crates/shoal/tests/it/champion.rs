@@ -73,7 +73,7 @@ fn up_with_a_lossy_champion_says_when_it_leaves_the_shadow() {
     let place = place(&run_spec());
     let champion = component("uniform-99");
     let args =
-        ["--json", "up", "--replicas", "1", "--validators", "1", "--epochs", "20", "--champion", &champion];
+        ["--json", "up", "--replicas", "1", "--validators", "1", "--epochs", "40", "--champion", &champion];
     let args: Vec<&str> = args.into_iter().chain(DATA).collect();
     let ran = place.run(&args).good();
     assert!(
@@ -83,6 +83,8 @@ fn up_with_a_lossy_champion_says_when_it_leaves_the_shadow() {
     );
     let events = ran.objects();
     let codec: Vec<&Value> = events.iter().filter(|event| event["event"] == "codec").collect();
+    // On a busy machine nodes are ready some epochs later.
+    let codec: Vec<&Value> = codec.into_iter().filter(|event| event["news"] != "declined").collect();
     let news: Vec<&str> = codec.iter().filter_map(|event| event["news"].as_str()).collect();
     assert_eq!(news, ["pinned", "shadow", "measured", "in_force"], "{codec:?}");
     assert!(codec[2]["about"].as_str().is_some_and(|about| about.contains("of 16 micro-batches the loss")));

@@ -68,7 +68,7 @@ pub(super) async fn run(args: &JudgeArgs, json: bool) -> Result<ExitCode> {
             let listener = TcpListener::bind(bind)
                 .await
                 .with_context(|| format!("cannot listen on {bind}: is another judge running there?"))?;
-            let address = format!("http://{}", listener.local_addr()?);
+            let address = format!("http://{}/metrics", listener.local_addr()?);
             let of = Of { tally, judge: judge.to_string(), host: client.address().to_owned() };
             serving.spawn(judge::serve(listener, of, stop.clone()));
             Some(address)
@@ -78,7 +78,7 @@ pub(super) async fn run(args: &JudgeArgs, json: bool) -> Result<ExitCode> {
     print(&if json {
         json!({ "event": "judging", "judge": judge.to_string(), "metrics": page }).to_string()
     } else {
-        let page = page.map_or(String::new(), |page| format!("; {page}/metrics"));
+        let page = page.map_or(String::new(), |page| format!("; {page}"));
         format!("judging as {judge}{page}")
     })?;
     let judging = judge::run(client, settings, evaluator, told, stop);

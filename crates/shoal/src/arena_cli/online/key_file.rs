@@ -119,16 +119,20 @@ fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    // Half a file would be in the way of the next try, and may hold a secret.
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
 /// Replaces a key file in one step: whoever is interrupted has the old file or the new one, both whole. What a run before left
 /// beside it is written anew.
 fn replace(path: &Path, text: &str) -> Result<()> {
+    let shown = path.display();
+    let as_it_was = |error| bad_input(format!("cannot replace the key {shown}, which is as it was: {error}"));
+    // A link stays one: the file that it names is replaced.
+    let path = path.canonicalize().map_err(as_it_was)?;
     let swap = || {
-        // A link stays one: the file that it names is replaced.
-        let path = path.canonicalize()?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let aside = path.with_file_name(format!(".{name}.replacing"));
         match std::fs::remove_file(&aside) {
@@ -136,14 +140,15 @@ fn replace(path: &Path, text: &str) -> Result<()> {
             _ => {}
         }
         write_new(&aside, text)?;
-        std::fs::rename(&aside, &path)?;
-        match path.parent() {
-            Some(folder) if cfg!(unix) => std::fs::File::open(folder)?.sync_all(),
-            _ => Ok(()),
-        }
+        std::fs::rename(&aside, &path).inspect_err(|_| drop(std::fs::remove_file(&aside)))
     };
-    swap().map_err(|error: std::io::Error| {
-        bad_input(format!("cannot replace the key {}, which is as it was: {error}", path.display()))
+    swap().map_err(as_it_was)?;
+    let lasting = match path.parent() {
+        Some(folder) if cfg!(unix) => std::fs::File::open(folder).and_then(|folder| folder.sync_all()),
+        _ => Ok(()),
+    };
+    lasting.map_err(|error| {
+        bad_input(format!("the key {shown} was replaced, but may be the old one after a power cut: {error}"))
     })
 }
 
