@@ -273,7 +273,8 @@ fn a_competition_by_its_verbs() {
     arena.run(&["arena", "announce", "good luck", "-c", "e2e"]).good();
     let judge =
         arena.spawn(&["arena", "judge", "--key", &arena.key("judge"), "--bind", "127.0.0.1:0", "--json"]);
-    let page = judge.line["metrics"].as_str().expect("its page").to_owned();
+    let page = judge.line["metrics"].as_str().and_then(|page| page.strip_suffix("/metrics"));
+    let page = page.expect("the address of its metrics").to_owned();
 
     let entrant = arena.key("entrant");
     let checked = arena.object(&["arena", "submit", &entry, "-c", "e2e", "--key", &entrant, "--check"]);
