@@ -1,15 +1,20 @@
 //! Measures the links and the stores, and prints Markdown tables.
 //!
-//! `cargo run --release --manifest-path bench/net/Cargo.toml -- [transfers|calls|log] [NAME=VALUE …]`
+//! `cargo run --release --manifest-path bench/net/Cargo.toml -- [transfers|paths|calls|log] [NAME=VALUE …]`
+
+mod path;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use net::{Congestion, EndpointOptions, Handler, Link, MemoryNetwork, Message, QuicLink, Refusal};
+use path::Path;
 use store::{LogStore, SqliteLog};
 use wire::{NodeId, Seq, SigningKey, Term};
 
@@ -62,6 +67,7 @@ fn main() {
         (name.to_owned(), value.to_owned())
     });
     let settings = Settings(settings.collect());
+    println!("{}", machine());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.get("threads", 2))
         .enable_all()
@@ -70,6 +76,9 @@ fn main() {
     runtime.block_on(async {
         if matches!(&*what, "transfers" | "all") {
             transfers(&settings).await;
+        }
+        if matches!(&*what, "paths" | "all") {
+            paths(&settings);
         }
         if matches!(&*what, "calls" | "all") {
             calls(&settings).await;
@@ -80,11 +89,25 @@ fn main() {
     });
 }
 
+/// One line that says what was measured on.
+fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (processor, kernel) = (read("/proc/cpuinfo"), read("/proc/sys/kernel/osrelease"));
+    let model = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "`bench/net/run` on {cores} cores of {}, Linux {}.",
+        model.map_or("?", |model| model.1),
+        kernel.trim()
+    )
+}
+
 async fn nodes(count: u8, stripes: u8, congestion: Congestion) -> Vec<Arc<dyn Link>> {
     let mut links: Vec<Arc<dyn Link>> = Vec::new();
     for seed in 0..count {
         let key = SigningKey::from_bytes(&[seed + 1; 32]);
-        let options = EndpointOptions { stripes, congestion, ..EndpointOptions::loopback(key) };
+        let options =
+            EndpointOptions { stripes, congestion: Some(congestion), ..EndpointOptions::loopback(key) };
         links.push(Arc::new(QuicLink::bind(options, Arc::new(Sink)).await.expect("an endpoint opens")));
     }
     for one in &links {
@@ -112,8 +135,13 @@ async fn transfers(settings: &Settings) {
     let bytes: usize = settings.get("bytes", 12_500_000);
     let count: usize = settings.get("count", 16);
     let runs: usize = settings.get("runs", 7);
-    println!("\n{count} transfers of {} MB between 4 nodes on loopback, median of {runs}\n", bytes as f64 / 1e6);
-    println!("| link | congestion | stripes | s | MB/s | CPU ns/B | spread s |\n|---|---|---|---|---|---|---|");
+    println!(
+        "\n{count} transfers of {} MB between 4 nodes on loopback, median of {runs}\n",
+        bytes as f64 / 1e6
+    );
+    println!(
+        "| link | congestion | stripes | s | MB/s | CPU ns/B | spread s |\n|---|---|---|---|---|---|---|"
+    );
     let payload = Bytes::from(vec![0x5a; bytes]);
     let total = (bytes * count) as f64;
     let only: String = settings.get("congestion", String::new());
@@ -165,6 +193,107 @@ fn report(link: &str, congestion: &str, stripes: u8, total: f64, results: &[(f64
         total / wall / 1e6,
         cpu / total * 1e9,
     );
+}
+
+/// One transfer after another over a path with a rate, a delay and losses, by each congestion control.
+fn paths(settings: &Settings) {
+    let bytes: usize = settings.get("path_bytes", 4_000_000);
+    let runs: usize = settings.get("path_runs", 5);
+    let megabits: f64 = settings.get("rate", 100.0);
+    let milliseconds: f64 = settings.get("rtt", 50.0);
+    let round = Duration::from_secs_f64(milliseconds / 1e3);
+    println!(
+        "\n{} MB from one node to another over {megabits} Mbit/s and {milliseconds} ms there and back, a queue of {milliseconds} ms, \
+         4 stripes, median of {runs} after a first one\n",
+        bytes as f64 / 1e6
+    );
+    println!(
+        "| lost by chance | congestion | s | share of the rate | spread s | packets dropped |\n|---|---|---|---|---|---|"
+    );
+    for loss in [0.0, 0.001, 0.005, 0.02] {
+        for congestion in [Congestion::Cubic, Congestion::Bbr3] {
+            let rate = megabits * 125_000.0;
+            let path = Path { rate, delay: round / 2, queue: round, loss };
+            match over(path, congestion, bytes, runs) {
+                Ok((seconds, dropped)) => {
+                    let least = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+                    let most = seconds.iter().copied().fold(0.0, f64::max);
+                    let middle = median(seconds);
+                    println!(
+                        "| {} % | {} | {middle:.2} | {:.2} | {least:.2}–{most:.2} | {dropped} |",
+                        loss * 100.0,
+                        format!("{congestion:?}").to_lowercase(),
+                        bytes as f64 / middle / rate,
+                    );
+                }
+                Err(reason) => return println!("\nNot measured, it needs root, iproute2 and TUN: {reason}"),
+            }
+        }
+    }
+}
+
+/// Seconds of each transfer after the first, and packets lost on the way there.
+fn over(path: Path, congestion: Congestion, bytes: usize, runs: usize) -> Result<(Vec<f64>, u64), String> {
+    let end = |host: u8, congestion| {
+        let key = SigningKey::from_bytes(&[host; 32]);
+        let bind = vec![([10, 79, 0, host], 7700).into()];
+        EndpointOptions { bind, congestion, ..EndpointOptions::new(key) }
+    };
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let (devices, entered) = mpsc::channel();
+    let (address, listening) = mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let receiving = devices.clone();
+    let receiver = std::thread::spawn(move || {
+        let tun = path::enter(2);
+        let failed = tun.is_err();
+        receiving.send((2, tun)).expect("it is waited for");
+        if !failed {
+            runtime().block_on(async {
+                let link = QuicLink::bind(end(2, None), Arc::new(Sink)).await.expect("an endpoint");
+                address.send((link.id(), link.address())).expect("it is waited for");
+                _ = stopped.await;
+            });
+        }
+    });
+    let sender = std::thread::spawn(move || {
+        let tun = path::enter(1);
+        let failed = tun.is_err();
+        devices.send((1, tun)).expect("it is waited for");
+        if failed {
+            return Vec::new();
+        }
+        let Ok((to, address)) = listening.recv() else { return Vec::new() };
+        runtime().block_on(async {
+            let link = QuicLink::bind(end(1, Some(congestion)), Arc::new(Sink)).await.expect("an endpoint");
+            link.learn(to, address);
+            let payload = Bytes::from(vec![0x5a; bytes]);
+            let mut seconds = Vec::new();
+            for _ in 0..=runs {
+                let start = Instant::now();
+                link.call(&to, Message::with_payload([0; 64], payload.clone()), DEADLINE)
+                    .await
+                    .expect("it arrives");
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+            seconds.split_off(1)
+        })
+    });
+    let mut tuns = BTreeMap::new();
+    for (host, tun) in entered.iter().take(2) {
+        tuns.insert(host, tun?);
+    }
+    let dropped = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
+    for (host, other) in [(1, 2), (2, 1)] {
+        let (from, to) = (tuns[&host].try_clone(), tuns[&other].try_clone());
+        let (from, to) = (from.expect("a handle"), to.expect("a handle"));
+        path::carry(from, to, path, 0x9e37_79b9_7f4a_7c15 * host, Arc::clone(&dropped[host as usize - 1]));
+    }
+    let seconds = sender.join().expect("the sender ends");
+    _ = stop.send(());
+    receiver.join().expect("the receiver ends");
+    Ok((seconds, dropped[0].load(Ordering::Relaxed)))
 }
 
 /// Small calls: one after another, and 32 at a time.

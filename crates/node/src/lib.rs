@@ -15,6 +15,7 @@ pub mod keeper;
 pub mod key;
 pub mod limits;
 pub mod miner;
+pub mod network;
 pub mod observe;
 pub mod orchestrator;
 mod packed;

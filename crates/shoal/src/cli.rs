@@ -165,6 +165,24 @@ impl From<KeepArg> for node::miner::Keep {
     }
 }
 
+/// How sending adapts to the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CongestionArg {
+    /// Backs off at every loss: for fast networks that lose nothing.
+    Cubic,
+    /// Follows the measured rate: for the internet.
+    Bbr3,
+}
+
+impl From<CongestionArg> for net::Congestion {
+    fn from(congestion: CongestionArg) -> Self {
+        match congestion {
+            CongestionArg::Cubic => Self::Cubic,
+            CongestionArg::Bbr3 => Self::Bbr3,
+        }
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct OrchestratorArgs {
     /// Folder of the run, as `shoal run new` makes it.
@@ -175,6 +193,9 @@ pub(crate) struct OrchestratorArgs {
     /// Address that others reach this machine at, when it is not the one it binds.
     #[arg(long, value_name = "ADDRESS:PORT", num_args = 1..)]
     pub(crate) public: Vec<SocketAddr>,
+    /// Congestion control of what this machine sends. Default: bbr3, but cubic if it binds loopback alone.
+    #[arg(long, value_enum)]
+    pub(crate) congestion: Option<CongestionArg>,
     /// Port of the embedded relay, for miners that nobody can reach directly; 0: any free port.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) relay_port: u16,
@@ -203,6 +224,9 @@ pub(crate) struct JoinArgs {
     /// Most to send, per second (`2MB/s`, `16Mbit/s`). Default: no limit.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) upload: Option<u64>,
+    /// Congestion control of what this machine sends. Default: bbr3, but cubic if it binds loopback alone.
+    #[arg(long, value_enum)]
+    pub(crate) congestion: Option<CongestionArg>,
 }
 
 #[derive(Args, Debug)]

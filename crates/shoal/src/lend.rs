@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use net::Ticket;
 use node::folder::RunFolder;
 use node::miner::{self, End};
+use node::network::Network;
 use node::orchestrator::Shutdown;
 use node::validator;
 use serde_json::json;
@@ -27,7 +28,7 @@ struct Joined {
     ticket: Ticket,
     folder: PathBuf,
     threads: usize,
-    upload: Option<NonZeroU64>,
+    network: Network,
     /// One process per folder: two with one key would contradict each other.
     _lock: File,
 }
@@ -48,7 +49,12 @@ fn join(args: &JoinArgs, role: &str) -> Result<Joined> {
     let lock = lock(&folder)?;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.map_or_else(cores, usize::from);
-    Ok(Joined { ticket, folder, threads, upload: args.upload.and_then(NonZeroU64::new), _lock: lock })
+    let network = Network {
+        bind: args.bind.into_iter().collect(),
+        upload: args.upload.and_then(NonZeroU64::new),
+        congestion: args.congestion.map(Into::into),
+    };
+    Ok(Joined { ticket, folder, threads, network, _lock: lock })
 }
 
 fn lock(folder: &Path) -> Result<File> {
@@ -97,10 +103,9 @@ pub(crate) fn miner(args: &MinerArgs, json: bool) -> Result<ExitCode> {
     let options = miner::Options {
         ticket: joined.ticket.clone(),
         folder: joined.folder.clone(),
-        bind: args.join.bind.into_iter().collect(),
+        network: joined.network.clone(),
         threads: joined.threads,
         memory: args.memory.into_iter().chain(own_limit()).min(),
-        upload: joined.upload,
         when_idle: args.when_idle,
         stage: args.stage.map(StageIndex),
         keep_frames: args.keep_frames.clone(),
@@ -152,9 +157,8 @@ pub(crate) fn validator(args: &ValidatorArgs, json: bool) -> Result<ExitCode> {
         ticket: joined.ticket.clone(),
         key: node::key::load_or_create(&joined.folder.join("node.key"))?,
         folder: RunFolder::new(&joined.folder),
-        bind: args.join.bind.into_iter().collect(),
+        network: joined.network.clone(),
         threads: joined.threads,
-        upload_limit: joined.upload,
     };
     // Nobody waits for a validator: the first Ctrl-C stops it.
     let stop = shutdown.drain.clone();

@@ -37,6 +37,7 @@ async fn serve(args: OrchestratorArgs, json: bool) -> Result<ExitCode> {
         folder,
         bind: args.bind.into_iter().collect(),
         public: args.public,
+        congestion: args.congestion.map(Into::into),
         relay: (!args.no_relay).then(|| SocketAddr::new(relay_at, args.relay_port)),
         checkpoint_every: args.checkpoint_every,
         progress,

@@ -62,7 +62,7 @@ fn transport(options: &EndpointOptions) -> QuicTransportConfig {
         .keep_alive_interval(limits::KEEP_ALIVE)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu));
-    match options.congestion {
+    match options.controller() {
         Congestion::Cubic => builder.congestion_controller_factory(Arc::new(CubicConfig::default())),
         Congestion::Bbr3 => builder.congestion_controller_factory(Arc::new(Bbr3Config::default())),
     }

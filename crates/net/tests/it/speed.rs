@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use shoal_net::{EndpointOptions, Link, Message, QuicLink, limits};
+use shoal_net::{Congestion, EndpointOptions, Link, Message, QuicLink, limits};
 
 use super::nodes::{Mirror, SOON, key};
 
@@ -37,4 +37,16 @@ async fn a_paced_link_is_measured_at_its_pace() {
     // Never far above its pace; below it as the machine is busy.
     assert!(speed > 0.0 && speed < 4.0 * pace as f64, "{speed}");
     assert_eq!(slow.speed(Some(&key(3).node_id())), None);
+}
+
+#[test]
+fn what_leaves_the_machine_is_sent_by_the_control_that_stands_losses() {
+    let loopback = EndpointOptions::loopback(key(1));
+    assert_eq!(loopback.controller(), Congestion::Cubic);
+    let mut both = EndpointOptions::new(key(1));
+    assert_eq!(both.controller(), Congestion::Bbr3);
+    both.bind.extend(&loopback.bind);
+    assert_eq!(both.controller(), Congestion::Bbr3);
+    both.congestion = Some(Congestion::Cubic);
+    assert_eq!(both.controller(), Congestion::Cubic);
 }

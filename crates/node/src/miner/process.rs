@@ -1,16 +1,14 @@
 //! The miner as a process: a ticket, a folder, a QUIC endpoint.
 
-use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use net::{EndpointOptions, Link, QuicLink, Ticket};
+use net::Ticket;
 use store::{Blobs, Durability, FolderBlobs};
 use wire::StageIndex;
 
 use super::{End, Keep, Miner, MinerError, MinerMemory, Parts};
-use crate::limits;
+use crate::network::Network;
 use crate::orchestrator::Shutdown;
 
 /// How a miner is run.
@@ -20,14 +18,12 @@ pub struct Options {
     pub ticket: Ticket,
     /// Folder of this node: key, data shards, kept states. Made if it is not there.
     pub folder: PathBuf,
-    /// Sockets to listen on; empty: all interfaces, a free port.
-    pub bind: Vec<SocketAddr>,
+    /// Its sockets, and how it sends.
+    pub network: Network,
     /// Threads that compute.
     pub threads: usize,
     /// Memory that may be used, bytes; none: whatever the stage needs.
     pub memory: Option<u64>,
-    /// Most bytes sent per second.
-    pub upload: Option<NonZeroU64>,
     /// Compute only in processor time that nobody else wants.
     pub when_idle: bool,
     /// Stage to ask for.
@@ -44,8 +40,7 @@ pub async fn run(
     need: impl FnOnce(&[MinerMemory]),
     shutdown: &Shutdown,
 ) -> Result<End, MinerError> {
-    let Options { ticket, folder, bind, threads, memory, upload, when_idle, stage, keep_frames, keep } =
-        options;
+    let Options { ticket, folder, network, threads, memory, when_idle, stage, keep_frames, keep } = options;
     super::allocator::give_back_large_vectors();
     let made = tokio::fs::create_dir_all(&folder).await;
     made.map_err(|source| MinerError::Folder { folder: folder.clone(), source })?;
@@ -66,17 +61,6 @@ pub async fn run(
         child: sandbox::Child::this_binary()?,
     };
     let miner = Miner::new(parts);
-    let mut endpoint = EndpointOptions::new(key);
-    if !bind.is_empty() {
-        endpoint.bind = bind;
-    }
-    endpoint.upload_limit = upload;
-    endpoint.relays = ticket.address.relay().map(str::to_owned).into_iter().collect();
-    let relayed = !endpoint.relays.is_empty();
-    let link = QuicLink::bind(endpoint, miner.handler()).await?;
-    link.learn(ticket.node, ticket.address);
-    if relayed {
-        link.reached_relay(limits::RELAY_START).await;
-    }
+    let link = network.join(key, &ticket, miner.handler()).await?;
     miner.serve(Arc::new(link), need, shutdown).await
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use net::{BindError, EndpointOptions, Link, QuicLink, Relay, RelayError, RelayOptions, Ticket};
+use net::{BindError, Congestion, EndpointOptions, Link, QuicLink, Relay, RelayError, RelayOptions, Ticket};
 use store::{Blobs, Durability, FolderBlobs, LogError, LogStore, SqliteLog};
 use tokio::sync::mpsc;
 
@@ -22,6 +22,8 @@ pub struct Options {
     pub bind: Vec<SocketAddr>,
     /// Addresses under which others reach this machine, if they differ from those it binds.
     pub public: Vec<SocketAddr>,
+    /// How sending adapts to the path; none: by the sockets.
+    pub congestion: Option<Congestion>,
     /// Where the embedded relay listens; none: no relay.
     pub relay: Option<SocketAddr>,
     /// Epochs between checkpoints; 0: only at the end.
@@ -32,7 +34,7 @@ pub struct Options {
 
 /// Runs the orchestrator of a folder until the run is over or it is told to stop.
 pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, OrchestratorError> {
-    let Options { folder, bind, public, relay, checkpoint_every, progress } = options;
+    let Options { folder, bind, public, congestion, relay, checkpoint_every, progress } = options;
     let path = folder.spec();
     let missing =
         |source| OrchestratorError::Folder { folder: folder.root().to_owned(), file: path.clone(), source };
@@ -56,7 +58,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
         Some(bind) => Some(start_relay(log.as_ref(), bind).await?),
         None => None,
     };
-    let mut endpoint = EndpointOptions::new(key);
+    let mut endpoint = EndpointOptions { congestion, ..EndpointOptions::new(key) };
     endpoint.bind = if bind.is_empty() { last_ports(log.as_ref(), endpoint.bind).await? } else { bind };
     if let Some(relay) = &relay {
         endpoint.relays = vec![relay.url(&host(&public, &endpoint.bind))];
