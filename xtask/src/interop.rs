@@ -34,11 +34,13 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     execute(Command::new(&python).arg(root.join(FIXTURES)).arg("--check"))?;
     let cargo = ["build", "--release", "--package", "shoal-model", "--example", "interop"];
     execute(Command::new("cargo").args(cargo).current_dir(root))?;
+    // The binary of the tests: it is there where they ran before.
+    let cargo = ["test", "--release", "--workspace", "--locked", "--no-run"];
+    execute(Command::new("cargo").args(cargo).current_dir(root))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let script = root.join("crates/model/tests/interop/check_hf.py");
-    execute(
-        Command::new(&python).arg(script).arg(target.join("release/examples/interop")).current_dir(root),
-    )?;
+    let built = ["examples/interop", "shoal"].map(|name| target.join("release").join(name));
+    execute(Command::new(&python).arg(script).args(built).current_dir(root))?;
     apex(root)
 }
 

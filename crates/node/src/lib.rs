@@ -7,7 +7,6 @@ mod blob_cache;
 pub mod champion;
 pub mod checkpoint;
 pub use leader::clock;
-pub mod device;
 pub mod fetch;
 pub mod folder;
 pub mod follow;

@@ -293,7 +293,7 @@ impl Miner {
             role: Role::Miner,
             address: wire::to_bytes(&link.address()),
             agent: format!("shoal {}", env!("CARGO_PKG_VERSION")),
-            device: crate::device::class(),
+            device: model::stage::device_class(),
             mflops,
             memory: told,
             stage: stage.or(fitting),

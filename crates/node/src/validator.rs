@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use wire::{Epoch, MicroBatch, NodeId, RunId, SigningKey};
 
 use crate::champion::{self, Champion, Champions, Ready};
-use crate::device;
 use crate::fetch::FetchError;
 use crate::follow::{Follow, FollowError, Log};
 use crate::key::KeyError;
@@ -136,13 +135,18 @@ pub struct Parts {
 /// Follows, measures and replays until the run is over or `stop`.
 pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), ValidatorError> {
     let Parts { key, link, orchestrator, run, blobs, threads, child, folder } = parts;
-    let end = stop.child_token();
+    // Not with `stop`: the word of its leaving is said and heard after that.
+    let end = CancellationToken::new();
     let _end_with_this = end.clone().drop_guard();
     let mut tasks = JoinSet::new();
     let (tap, records) = mpsc::channel(limits::TAPPED_BLOCKS);
     let patience = limits::FIRST_BLOCK;
     let follow = Follow { link: Arc::clone(&link), orchestrator, run, patience };
-    let log = follow.start_tapped(&mut tasks, &end, Some(tap)).await?;
+    let log = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        log = follow.start_tapped(&mut tasks, &end, Some(tap)) => log?,
+    };
     let spec = log.read(|view| RunSpec::from_canonical(&view.run_spec, run))?;
     let speaker =
         Speak { link: Arc::clone(&link), key: key.clone(), orchestrator, run }.start(&mut tasks, &end);
@@ -186,6 +190,7 @@ pub async fn serve(parts: Parts, stop: CancellationToken) -> Result<(), Validato
     };
     let over = validator.log.clone();
     let outcome = tokio::select! {
+        biased;
         // The run is over and the orchestrator is gone: nothing that this node says would be heard.
         () = over.over() => Ok(()),
         () = stop.cancelled() => {
@@ -348,7 +353,7 @@ impl Validator {
             role: Role::Validator,
             address: wire::to_bytes(&self.link.address()),
             agent: concat!("shoal ", env!("CARGO_PKG_VERSION")).to_owned(),
-            device: device::class(),
+            device: model::stage::device_class(),
             mflops: 0,
             memory: 0,
             stage: None,
@@ -442,7 +447,7 @@ impl Validator {
     async fn replay(&mut self, item: Item) -> Result<(), ValidatorError> {
         let theirs = self.log.read(|view| device_of(&view.state, &item.node));
         let Some(theirs) = theirs else { return Ok(()) };
-        let ours = device::class();
+        let ours = model::stage::device_class();
         let outcome = if theirs == ours { self.outcome(&item).await? } else { Some(Outcome::OtherClass) };
         let Some(outcome) = outcome else { return Ok(()) };
         if outcome == Outcome::Fail {

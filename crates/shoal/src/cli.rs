@@ -123,7 +123,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
     /// Continue the run in --dir, or the newest one below ./shoal-runs.
-    #[arg(long, conflicts_with_all = ["data", "tokenizer", "spec", "preset", "init", "epochs", "tokens", "stages", "seed", "champion", "arena"])]
+    #[arg(long, conflicts_with_all = ["data", "text_field", "tokenizer", "spec", "preset", "init", "epochs", "tokens", "stages", "seed", "champion", "champion_hash", "arena", "once"])]
     pub(crate) resume: bool,
     /// Threads of each miner. Default: the machine's cores divided by the miners, at least 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -178,7 +178,11 @@ fn refuse_used(folder: &Path) -> Result<()> {
         return Ok(());
     }
     let run = RunFolder::new(folder).spec().exists();
-    let next = if run { "continue it with --resume, or name another folder" } else { "name another folder" };
+    let next = if run {
+        format!("continue it with `shoal up --resume --dir {}`, or name another folder", folder.display())
+    } else {
+        "name another folder".to_owned()
+    };
     let what = if run { "already holds a run" } else { "is not empty" };
     Err(bad_input(format!("{} {what}: {next}", folder.display())))
 }

@@ -42,7 +42,7 @@ impl Show {
         if json {
             return Self::Json;
         }
-        if std::io::stderr().is_terminal() {
+        if std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") {
             return Self::Live(Box::default());
         }
         Self::Plain { view: Box::default(), told: None }
@@ -52,7 +52,10 @@ impl Show {
     pub(crate) fn event(&mut self, event: &Progress) -> Result<()> {
         match self {
             Self::Json => print(&serde_json::to_string(event)?),
-            Self::Live(live) => live.event(event),
+            Self::Live(live) => {
+                let drawn = live.event(event);
+                self.or_lines(drawn, plain::line(event).as_deref())
+            }
             Self::Plain { view, told } => {
                 view.apply(event);
                 let line = match event {
@@ -73,15 +76,30 @@ impl Show {
     /// Says something that is no event.
     pub(crate) fn say(&mut self, line: &str) -> Result<()> {
         match self {
-            Self::Live(live) => live.say(line),
+            Self::Live(live) => {
+                let drawn = live.say(line);
+                self.or_lines(drawn, Some(line))
+            }
             Self::Json | Self::Plain { .. } => note(line),
         }
+    }
+
+    /// Goes on with plain lines, from the one that was `missed`, where the terminal cannot be drawn on.
+    fn or_lines(&mut self, drawn: Result<()>, missed: Option<&str>) -> Result<()> {
+        let (Self::Live(live), Err(error)) = (&mut *self, drawn) else { return Ok(()) };
+        let view = Box::new(std::mem::take(&mut live.view));
+        *self = Self::Plain { view, told: None };
+        note(&format!("{error:#}: lines follow instead of a picture"))?;
+        missed.map_or(Ok(()), note)
     }
 
     /// Draws again, so that clocks go on.
     pub(crate) fn tick(&mut self) -> Result<()> {
         match self {
-            Self::Live(live) => live.draw(),
+            Self::Live(live) => {
+                let drawn = live.draw();
+                self.or_lines(drawn, None)
+            }
             Self::Json | Self::Plain { .. } => Ok(()),
         }
     }
@@ -89,7 +107,8 @@ impl Show {
     /// Ends the picture and prints the summary to stdout.
     pub(crate) fn finish(&mut self, summary: Option<&Summary>) -> Result<()> {
         if let Self::Live(live) = self {
-            live.close()?;
+            let closed = live.close();
+            self.or_lines(closed, None)?;
         }
         match (self, summary) {
             (Self::Json, Some(summary)) => {

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use wire::{Epoch, Hash, LeaseId, MicroBatch, Millis, NodeId, RunId, StageIndex, Step};
 
 pub use self::codec::{ActiveCodec, CodecEvent, CodecNews, Codecs};
-pub use self::merge::{MergeClock, MergeStep, SetUpload, ShardView, StageMerge, Standing};
+pub use self::merge::{Agreement, MergeClock, MergeStep, SetUpload, ShardView, StageMerge, Standing};
 pub use self::node::{Node, Presence, Ready, Verdicts};
 pub use self::summary::{CodecSummary, EpochSummary, HeldOutLoss, StageSummary, Totals};
 pub use self::work::{Cause, Cell, Coverage, EpochWork, Lease, MemberWork, Path};

@@ -1,6 +1,6 @@
 """Holds saved models against `transformers`: same logits both ways, same token ids.
 
-usage: check_hf.py PATH_TO_INTEROP_BINARY   (cargo build --release -p shoal-model --example interop)
+usage: check_hf.py PATH_TO_INTEROP_BINARY PATH_TO_SHOAL   (cargo build --release -p shoal-model --example interop)
 needs: torch, transformers, safetensors
 """
 
@@ -97,9 +97,26 @@ def theirs_in_ours(binary, home):
         compare(f"theirs, {name}", logits_of(again, tokens), folder)
 
 
+def trained_by_a_swarm(shoal, binary, home):
+    (home / "spec.toml").write_text('stages = 2\n[model]\npreset = "micro"\n[cut]\nkind = "plain"\nwire = "bf16"\n')
+    (home / "text.txt").write_text("".join(f"fish {i} follows {i * i % 97} others home\n" for i in range(3000)))
+    up = ["up", "--spec", "spec.toml", "--data", "text.txt", "--epochs", "2", "--replicas", "1", "--validators", "0"]
+    subprocess.run([shoal, *up, "--dir", "run"], check=True, cwd=home, stdout=subprocess.DEVNULL)
+    subprocess.run([shoal, "run", "export", "run", "out"], check=True, cwd=home)
+    folder = home / "out"
+    tokens = list("fish 7 follows 49 others home".encode())
+    (folder / "tokens.json").write_text(json.dumps(tokens))
+    subprocess.run([binary, "logits", folder], check=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    compare("trained by a swarm, exported", logits_of(model, tokens), folder)
+
+
 def main():
-    binary = Path(sys.argv[1]).resolve()
+    binary, shoal = (Path(path).resolve() for path in sys.argv[1:3])
     with tempfile.TemporaryDirectory() as home:
+        swarm = Path(home) / "swarm"
+        swarm.mkdir()
+        trained_by_a_swarm(shoal, binary, swarm)
         for name, check in [("ours", ours_in_transformers), ("theirs", theirs_in_ours)]:
             folder = Path(home) / name
             folder.mkdir()

@@ -3,7 +3,7 @@
 use super::common::{bits, evaluate, micro, plan, round_trip, stages, tokens};
 use shoal_model::config::{Cut, Dtype, Table};
 use shoal_model::optim::{AdamW, Muon, OptimiserConfig};
-use shoal_model::stage::{Clip, CpuStage, Stage, StepInput, model_scale};
+use shoal_model::stage::{Clip, CpuStage, Stage, StepInput, device_class, model_scale};
 
 const PLAIN: Cut = Cut::Plain { wire: Dtype::F32 };
 
@@ -64,6 +64,29 @@ fn the_number_of_threads_does_not_change_a_bit() {
     for threads in [2, 3, 7] {
         assert!(run(threads) == want, "{threads} threads");
     }
+    // FNV-1a.
+    let hash = want.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| {
+        (hash ^ u64::from(*word)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let class = device_class();
+    if let Some((_, known)) = KNOWN.iter().find(|(known, _)| *known == class) {
+        assert!(
+            hash == *known,
+            "{class} computes other bits now: raise KERNELS, and write down {hash:#018x}"
+        );
+    }
+}
+
+/// What is computed above, by device class. Nodes of one class hold each other to every bit, also nodes of different builds.
+const KNOWN: [(&str, u64); 1] = [("cpu-1 gemm-0.19.0 avx512", 0)];
+
+#[test]
+fn the_device_class_names_the_version_of_gemm_that_is_built_in() {
+    let class = device_class();
+    let version =
+        class.split_once("gemm-").and_then(|(_, rest)| rest.split(' ').next()).expect("it is named");
+    let locked = include_str!("../../../../Cargo.lock");
+    assert!(locked.contains(&format!("name = \"gemm\"\nversion = \"{version}\"")), "{class}");
 }
 
 #[test]

@@ -60,9 +60,9 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     };
     let mut endpoint = EndpointOptions { congestion, ..EndpointOptions::new(key) };
     endpoint.bind = if bind.is_empty() { last_ports(log.as_ref(), endpoint.bind).await? } else { bind };
-    if let Some(relay) = &relay {
-        endpoint.relays = vec![relay.url(&host(&public, &endpoint.bind))];
-    }
+    // A router need not let this machine reach itself by the address that others see: the orchestrator takes the near one.
+    let told = relay.as_ref().map(|relay| relay.url(&host(&public, &endpoint.bind)));
+    endpoint.relays = relay.iter().map(|relay| relay.url(&host(&[], &endpoint.bind))).collect();
     let link = QuicLink::bind(endpoint, orchestrator.handler()).await?;
     if relay.is_some() {
         link.reached_relay(limits::RELAY_START).await;
@@ -73,7 +73,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     let address = if public.is_empty() {
         link.address()
     } else {
-        net::PeerAddress::new(public, link.address().relay()).map_err(BindError::from)?
+        net::PeerAddress::new(public, told.as_deref()).map_err(BindError::from)?
     };
     let ticket = Ticket { run: orchestrator.leader.state().run(), node: link.id(), address };
     let listening = Listening {

@@ -15,6 +15,7 @@ pub(crate) fn options(folder: &RunFolder) -> Options {
         folder: folder.clone(),
         bind: loopback,
         public: Vec::new(),
+        congestion: None,
         relay: None,
         checkpoint_every: 0,
         progress,

@@ -1,6 +1,6 @@
 //! `shoal bench log`: how long each phase and each step of each merge took, and who did what, from a run's log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,7 +11,8 @@ use ledger::verify::Replay;
 use serde::Serialize;
 use swarm::State;
 use swarm::record::{Derived, Record, Statement, Traffic};
-use wire::{Millis, NodeId};
+use swarm::state::Agreement;
+use wire::{Millis, NodeId, StageIndex};
 
 use crate::cli::BenchLogArgs;
 use crate::verify::{header_of, read_run};
@@ -43,6 +44,58 @@ struct MergeTimes {
     manifest_s: Option<f64>,
     /// From closed commitments to the manifest.
     merge_s: Option<f64>,
+    /// The agreement matrix, by shard.
+    agreement: Vec<Cell>,
+}
+
+/// How the owners of a shard stand to each other, by short ids.
+#[derive(Clone, Debug, Serialize)]
+struct Cell {
+    shard: u16,
+    owners: Vec<String>,
+    /// Owners who claimed nothing.
+    missing: Vec<String>,
+    /// Owners whose claim is not what settled, or both if they differ and nothing did.
+    unequal: Vec<String>,
+    /// Others who were asked and claimed.
+    witnesses: Vec<String>,
+}
+
+impl From<Agreement> for Cell {
+    fn from(agreement: Agreement) -> Self {
+        let Agreement { shard, owners, missing, unequal, witnesses } = agreement;
+        let [owners, missing, unequal, witnesses] = [owners, missing, unequal, witnesses]
+            .map(|nodes| nodes.iter().map(NodeId::short).collect::<Vec<_>>());
+        Self { shard, owners, missing, unequal, witnesses }
+    }
+}
+
+impl Cell {
+    /// What stands in the row of `node`, in the column of the other owner.
+    fn sign(&self, node: &String) -> char {
+        match () {
+            () if self.missing.contains(node) => '?',
+            () if self.unequal.contains(node) => '≠',
+            () => '=',
+        }
+    }
+}
+
+/// The agreement matrix in lines: in the row of a node, how its claims of the shards that it shares with the column's stand.
+fn matrix(cells: &[Cell]) -> String {
+    let nodes: BTreeSet<&String> = cells.iter().flat_map(|cell| &cell.owners).collect();
+    let mut text = String::new();
+    for row in &nodes {
+        let _ = write!(text, "\n    {row} ");
+        for column in &nodes {
+            let shared = cells.iter().find(|cell| match &cell.owners[..] {
+                [alone] => row == column && alone == *row,
+                owners => row != column && owners.contains(row) && owners.contains(column),
+            });
+            let _ = write!(text, " {}", shared.map_or('·', |cell| cell.sign(row)));
+        }
+    }
+    text
 }
 
 /// What one miner reported in one epoch.
@@ -105,6 +158,9 @@ fn of_run(folder: &Path) -> Result<Times> {
             let spec = state.spec();
             for record in &records {
                 times.record(state.now(), spec.stages.len(), spec.tokens_per_micro_batch, record);
+                if let Record::Derived(Derived::Manifest { stage, .. }) = record {
+                    times.agree(*stage, state);
+                }
             }
         }
         Ok(true)
@@ -164,6 +220,13 @@ impl Times {
             }
             Record::Derived(derived) => self.merge(now, derived),
             Record::Control(_) => {}
+        }
+    }
+
+    fn agree(&mut self, stage: StageIndex, state: &State) {
+        let times = self.epochs.last_mut().and_then(|epoch| epoch.stages.get_mut(usize::from(stage.0)));
+        if let (Some(times), Some(merge)) = (times, state.merge(stage)) {
+            times.agreement = merge.agreement().into_iter().map(Cell::from).collect();
         }
     }
 
@@ -251,6 +314,14 @@ impl EpochTimes {
                 some(times.manifest_s),
                 some(times.merge_s)
             );
+            if !times.agreement.is_empty() {
+                let asked = times.agreement.iter().filter(|cell| !cell.witnesses.is_empty()).count();
+                let _ = write!(
+                    text,
+                    "\n    agreement of owners (= same bits, ≠ other bits, ? no claim; {asked} shards refereed)"
+                );
+                text.push_str(&matrix(&times.agreement));
+            }
         }
         text
     }

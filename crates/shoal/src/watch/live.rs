@@ -27,7 +27,7 @@ const CURVE_COLUMNS: usize = 60;
 /// A picture that is drawn on stderr.
 #[derive(Default)]
 pub(crate) struct Live {
-    view: View,
+    pub(super) view: View,
     terminal: Option<Terminal<CrosstermBackend<Stderr>>>,
     /// When the newest status came.
     at: Option<Instant>,
@@ -188,11 +188,12 @@ fn miners(status: &Status, room: usize, width: u16) -> Vec<Line<'static>> {
         .iter()
         .map(|miner| {
             let stage = miner.stage.map_or_else(|| "–".to_owned(), |stage| stage.to_string());
-            let (state, style) = match miner.state {
-                MinerState::Waiting => ("waiting", Style::new().yellow()),
-                MinerState::Training => ("training", Style::new().green()),
-                MinerState::Merging => ("merging", Style::new().cyan()),
-                MinerState::Gone => ("gone", Style::new().red()),
+            let state = plain::miner_state(miner.state);
+            let style = match miner.state {
+                MinerState::Waiting => Style::new().yellow(),
+                MinerState::Training => Style::new().green(),
+                MinerState::Merging => Style::new().cyan(),
+                MinerState::Gone => Style::new().red(),
             };
             let mut spans = vec![
                 Span::from(format!("  stage {stage:<2} {:<10}  ", miner.node)),

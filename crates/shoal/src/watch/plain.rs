@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use node::progress::{ChampionEpoch, PhaseName, Progress, Status, Summary};
+use node::progress::{ChampionEpoch, MinerState, PhaseName, Progress, Status, Summary};
 
 use crate::unit;
 
@@ -100,6 +100,26 @@ pub(super) fn where_it_is(status: &Status) -> String {
     }
 }
 
+/// A miner's state in a word.
+pub(super) fn miner_state(state: MinerState) -> &'static str {
+    match state {
+        MinerState::Waiting => "waiting",
+        MinerState::Training => "training",
+        MinerState::Merging => "merging",
+        MinerState::Gone => "gone",
+    }
+}
+
+/// How many miners are in which state.
+fn miners(status: &Status) -> String {
+    let states = [MinerState::Training, MinerState::Merging, MinerState::Waiting, MinerState::Gone];
+    let counted =
+        states.map(|state| (state, status.miners.iter().filter(|miner| miner.state == state).count()));
+    let words = counted.iter().filter(|(_, count)| *count > 0);
+    let words: Vec<String> = words.map(|(state, count)| format!("{count} {}", miner_state(*state))).collect();
+    if words.is_empty() { String::new() } else { format!(", miners: {}", words.join(", ")) }
+}
+
 /// A status in one line.
 pub(super) fn status(status: &Status) -> String {
     let mut line = where_it_is(status);
@@ -109,6 +129,7 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(left) = status.left_s {
         let _ = write!(line, " ({} left at most)", unit::seconds(left));
     }
+    line.push_str(&miners(status));
     if let Some(loss) = status.loss {
         let _ = write!(line, ", loss {loss:.4}");
     }

@@ -77,6 +77,34 @@ fn damaged_data_ends_a_run_with_its_reason() {
 }
 
 #[test]
+fn the_first_entry_that_does_not_follow_is_named() {
+    let place = Place::new();
+    place.write_text("a.txt", 60_000);
+    let up =
+        ["up", "--preset", "micro", "--data", "a.txt", "--stages", "1", "--replicas", "1", "--epochs", "2"];
+    place.run(&[&up[..], &["--dir", "run"]].concat()).good();
+    place.run(&["run", "log", "run", "run.log"]).good();
+    place.run(&["verify", "run.log"]).good();
+    let log = place.path("run.log");
+    let bytes = std::fs::read(&log).unwrap();
+    let verify = || {
+        let told = place.run(&["--json", "verify", "run.log"]);
+        assert_eq!(told.code, Some(4), "{}", told.err);
+        let told = told.objects().remove(0);
+        assert_eq!(told["follows"], false);
+        (told["wrong"].as_str().expect("what is wrong").to_owned(), told["blocks"].as_u64().expect("blocks"))
+    };
+    damage(&log, bytes.len() / 2..bytes.len() / 2 + 1);
+    let (wrong, blocks) = verify();
+    assert!(blocks > 0 && wrong.starts_with("block "), "{wrong}, after {blocks}");
+    let shown = place.run(&["verify", "run.log"]).out;
+    assert!(shown.starts_with(&format!("does not follow: {wrong}\n{blocks} blocks with ")), "{shown}");
+    std::fs::write(&log, &bytes[..bytes.len() - 1]).unwrap();
+    let (wrong, torn) = verify();
+    assert!(torn > blocks && wrong.starts_with("torn at byte "), "{wrong}, after {torn}");
+}
+
+#[test]
 fn a_damaged_log_is_one_line_and_not_tried_again() {
     let place = Place::new();
     place.write_text("a.txt", 60_000);

@@ -160,3 +160,32 @@ fn a_miner_gets_a_stage_that_fits_its_memory() {
         assert!(crew.end(member, |_| {}).success(), "{}", crew.tails());
     }
 }
+
+#[test]
+fn who_is_interrupted_leaves_in_good_order_and_is_heard() {
+    let (place, _) = new_run(&micro(1, "[phases]\nepochs = 100000\nminers_min = 1\n"));
+    let mut crew = Crew::new(place, "warn");
+    let (_, ticket) = open(&mut crew);
+    crew.start("stays", &[], &miner(&ticket, "stays", &["--threads", "1"]));
+    crew.until("a merge", |said| said.is("merged"));
+    for (role, count) in [("validator", 6), ("miner", 1)] {
+        for index in 0..count {
+            let dir = format!("{role}-{index}");
+            let args = ["--json", role, &ticket, "--dir", &dir, "--bind", "127.0.0.1:0", "--threads", "1"];
+            let member = crew.start(&dir, &[], &args);
+            let node = crew.until("it joined", |said| {
+                said.is("joined").and_then(|event| event["node"].as_str().map(str::to_owned))
+            });
+            crew.interrupt(member);
+            let mut gone = None;
+            let status = crew.end(member, |said| {
+                gone = gone.take().or_else(|| said.is("gone").filter(|event| event["node"] == *node));
+            });
+            assert!(status.success(), "{}", crew.tails());
+            let gone = gone.unwrap_or_else(|| {
+                crew.until("it is gone", |said| said.is("gone").filter(|event| event["node"] == *node))
+            });
+            assert_eq!(gone["lost"], false, "{dir}: {gone}");
+        }
+    }
+}

@@ -139,3 +139,23 @@ fn miners_that_reach_only_the_orchestrator_train_through_its_relay() {
     assert_eq!(audit.resumed, 1);
     assert!(audit.merged.len() > 2 * 12, "{} cells merged", audit.merged.len());
 }
+
+#[test]
+fn a_ticket_names_the_address_that_others_reach_it_at() {
+    let place = Place::new();
+    place.write_text("text/a.txt", 60_000);
+    place.run(&["run", "new", "run", "--data", "text", "--preset", "micro"]).good();
+    let mut crew = Crew::new(place, "warn");
+    let args = ["--json", "orchestrator", "run", "--bind", "127.0.0.1:0", "--public", "203.0.113.9:7000"];
+    crew.start("orchestrator", &[], &args);
+    let ticket = crew.until("a ticket", |said| {
+        said.is("listening").and_then(|event| event["ticket"].as_str().map(str::to_owned))
+    });
+    let ticket: net::Ticket = ticket.parse().expect("a ticket");
+    assert_eq!(
+        ticket.address.direct(),
+        ["203.0.113.9:7000".parse::<std::net::SocketAddr>().expect("an address")]
+    );
+    let relay = ticket.address.relay().expect("it embeds a relay");
+    assert!(relay.starts_with("http://203.0.113.9:"), "{relay}");
+}

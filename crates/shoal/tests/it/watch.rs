@@ -34,3 +34,22 @@ fn json_passes_through() {
     std::fs::write(place.path("broken.jsonl"), "{\"event\":\"swam\"}\n").unwrap();
     place.run(&["watch", "broken.jsonl"]).bad(3, &["line 1 is not an event"]);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_terminal_that_does_not_answer_gets_lines() {
+    let place = Place::new();
+    std::fs::write(place.path("events.jsonl"), EVENTS).unwrap();
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &format!("{} watch events.jsonl", env!("CARGO_BIN_EXE_shoal")), "/dev/null"]);
+    script.current_dir(place.path(".")).env("TERM", "xterm").stdin(std::process::Stdio::null());
+    let Ok(ran) = script.output() else {
+        _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: no `script` of util-linux here\n");
+        return;
+    };
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{said}");
+    for line in ["lines follow instead of a picture", "epoch 2 merged in 1.1 s", "held-out loss   5.6012"] {
+        assert!(said.contains(line), "{line:?} is missing: {said}");
+    }
+}

@@ -117,9 +117,14 @@ fn check_manifest(world: &World, epoch: Epoch, stage: StageIndex, outcomes: &[Sh
                 *mean = if at == 0 { product } else { *mean + product };
             }
         }
-        if state.spec().merge.wire == MergeWire::F32 {
-            assert_eq!(Hash::of(reduce::bytes_of(&mean)), *result, "mean of shard {shard}");
-        }
+        let expected = match state.spec().merge.wire {
+            MergeWire::F32 => Hash::of(reduce::bytes_of(&mean)),
+            MergeWire::Bf16 => {
+                let rounded = mean.iter().zip(range).map(|(value, k)| rounded(*value, &merge.seed, shard, k));
+                Hash::of(&rounded.flat_map(u16::to_le_bytes).collect::<Vec<_>>())
+            }
+        };
+        assert_eq!(expected, *result, "mean of shard {shard}");
     }
     let settled =
         outcomes.iter().zip(&merge.inputs).filter(|(o, _)| matches!(o, ShardOutcome::Settled { .. }));
@@ -133,6 +138,20 @@ fn check_manifest(world: &World, epoch: Epoch, stage: StageIndex, outcomes: &[Sh
         .sum();
     let cell = |cells: &[Cell]| matches!(cells[usize::from(stage.0)], Cell::Merged { .. });
     assert_eq!(state.paths().values().filter(|path| cell(&path.cells)).count(), expected);
+}
+
+/// Element `k` of a lossy result, one at a time (protocol §1.2): towards zero, or away from it where sixteen bits drawn for it
+/// reach what is cut off.
+fn rounded(value: f32, seed: &Hash, shard: u16, k: usize) -> u16 {
+    let key = Hash::of_parts("shoal 2026-11 merge dither", &[&seed.0, &shard.to_le_bytes()]);
+    let key = u64::from_le_bytes(key.0[..8].try_into().unwrap());
+    let mut drawn = key.wrapping_add((k as u64 / 4).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    drawn = (drawn ^ drawn >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    drawn = (drawn ^ drawn >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    drawn ^= drawn >> 31;
+    let drawn = (drawn >> (16 * (k % 4))) as u16;
+    let [low, high] = [value.to_bits() as u16, (value.to_bits() >> 16) as u16];
+    high + u16::from(u32::from(low) + u32::from(drawn) >= 1 << 16)
 }
 
 /// The first few seeds, or those from `SHOAL_SEEDS=FIRST..END`.
@@ -152,8 +171,9 @@ fn manifests(world: &World) -> impl Iterator<Item = &Vec<ShardOutcome>> {
 
 #[test]
 fn any_number_of_replicas_merges_to_the_exact_mean() {
-    for replicas in 1..=16 {
+    for (replicas, wire) in (1..=16).flat_map(|n| [(n, MergeWire::F32), (n, MergeWire::Bf16)]) {
         let mut spec = spec(1, 60_000);
+        spec.merge.wire = wire;
         spec.miners_min = replicas;
         spec.micro_batches_per_epoch = 4 * u32::from(replicas);
         spec.inner_steps = 2;
@@ -161,6 +181,15 @@ fn any_number_of_replicas_merges_to_the_exact_mean() {
         world.forward_ms = Some(4);
         world.run(END);
         assert_eq!(manifests(&world).count(), 3);
+        let cells = world.state.merge(StageIndex(0)).expect("the last merge").agreement();
+        let pairs: BTreeSet<_> = cells.iter().map(|cell| cell.owners.clone()).collect();
+        assert!(!cells.is_empty() && pairs.len() == cells.len(), "no pair has two shards: {cells:?}");
+        for cell in &cells {
+            assert!(
+                [&cell.missing, &cell.unequal, &cell.witnesses].iter().all(|none| none.is_empty()),
+                "{cell:?}"
+            );
+        }
         for outcome in manifests(&world).flatten() {
             let witnessed = matches!(outcome, ShardOutcome::Settled { witnessed: true, .. });
             let alone = replicas == 1 && matches!(outcome, ShardOutcome::Settled { witnessed: false, .. });

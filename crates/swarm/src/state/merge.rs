@@ -121,6 +121,22 @@ pub struct ShardView {
     pub holders: BTreeSet<NodeId>,
 }
 
+/// How the two owners of a shard stand to each other: a cell of the agreement matrix (protocol §1.2), which is shown and decides
+/// nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    /// Shard.
+    pub shard: u16,
+    /// Its owners, ascending by id; one alone if the set has no other.
+    pub owners: Vec<NodeId>,
+    /// Owners whose claim never came.
+    pub missing: Vec<NodeId>,
+    /// Owners who claimed something else than what settled; all who claimed, if they differ and nothing settled.
+    pub unequal: Vec<NodeId>,
+    /// Others who were asked and claimed.
+    pub witnesses: Vec<NodeId>,
+}
+
 /// What is known of a shard's result before the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -198,8 +214,96 @@ impl StageMerge {
         })
     }
 
+    /// The agreement matrix, shard by shard; empty before the manifest.
+    pub fn agreement(&self) -> Vec<Agreement> {
+        let outcomes = self.manifest.iter().flatten();
+        let cell = |((shard, view), outcome): ((u16, &ShardView), &ShardOutcome)| {
+            let mut owners: Vec<NodeId> = self.witness_order(shard).take(2).collect();
+            owners.sort_unstable();
+            let claim =
+                |node: &NodeId| view.claims.iter().find(|(other, _)| other == node).map(|(_, claim)| claim);
+            let claims: Vec<(NodeId, &ShardClaim)> =
+                owners.iter().filter_map(|owner| Some((*owner, claim(owner)?))).collect();
+            let unlike = |result: Hash, state: Hash| {
+                let others =
+                    claims.iter().filter(|(_, claim)| (claim.result, claim.state) != (result, state));
+                others.map(|(node, _)| *node).collect()
+            };
+            let unequal = match (outcome, &claims[..]) {
+                (ShardOutcome::Settled { result, state, .. }, _) => unlike(*result, *state),
+                (ShardOutcome::Kept, [(one, first), (other, _)]) => {
+                    let differ: Vec<NodeId> = unlike(first.result, first.state);
+                    if differ.is_empty() { differ } else { vec![*one, *other] }
+                }
+                (ShardOutcome::Kept, _) => Vec::new(),
+            };
+            Agreement {
+                shard,
+                missing: owners.iter().filter(|owner| claim(owner).is_none()).copied().collect(),
+                unequal,
+                witnesses: view
+                    .claims
+                    .iter()
+                    .map(|(node, _)| *node)
+                    .filter(|node| !owners.contains(node))
+                    .collect(),
+                owners,
+            }
+        };
+        (0..).zip(&self.shards).zip(outcomes).map(cell).collect()
+    }
+
     /// Number of shards K.
     pub fn shard_count(&self) -> u16 {
         self.partition.shards()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agreement_matrix_says_who_differs_and_who_is_missing() {
+        let node = |id: u8| NodeId([id; 32]);
+        let nodes = [node(1), node(2), node(3)];
+        let claim = |result: u8| ShardClaim { shard: 0, result: Hash([result; 32]), state: Hash([0; 32]) };
+        let settled =
+            ShardOutcome::Settled { result: claim(7).result, state: claim(7).state, witnessed: true };
+        let mut merge =
+            StageMerge::new(Epoch(0), StageIndex(0), MergeClock { closed: Millis(0), deadline: Millis(1) });
+        let upload = |node| SetUpload { node, micro_batches: 1, steps: 1, upload: Hash([0; 32]) };
+        merge.set = nodes.map(upload).to_vec();
+        merge.witnesses = Witnesses::new(&Hash([5; 32]), &nodes, 3);
+        merge.shards = vec![ShardView::default(); 3];
+        assert_eq!(merge.agreement(), [], "nothing counts before the manifest");
+
+        let order = |shard: u16| merge.witness_order(shard).collect::<Vec<_>>();
+        let orders = [order(0), order(1), order(2)];
+        let pair = |shard: usize| {
+            let mut pair = orders[shard][..2].to_vec();
+            pair.sort_unstable();
+            pair
+        };
+        // The first agrees, of the second one owner lies and a witness was asked, of the third one claim alone came.
+        merge.shards[0].claims = vec![(orders[0][1], claim(7)), (orders[0][0], claim(7))];
+        merge.shards[1].claims =
+            vec![(orders[1][0], claim(6)), (orders[1][1], claim(7)), (orders[1][2], claim(7))];
+        merge.shards[2].claims = vec![(orders[2][1], claim(7))];
+        merge.manifest = Some(vec![settled, settled, ShardOutcome::Kept]);
+        let cell = |shard: usize, missing: &[NodeId], unequal: &[NodeId], witnesses: &[NodeId]| Agreement {
+            shard: shard as u16,
+            owners: pair(shard),
+            missing: missing.to_vec(),
+            unequal: unequal.to_vec(),
+            witnesses: witnesses.to_vec(),
+        };
+        let third = cell(2, &orders[2][..1], &[], &[]);
+        let lied = cell(1, &[], &orders[1][..1], &orders[1][2..]);
+        assert_eq!(merge.agreement(), [cell(0, &[], &[], &[]), lied, third.clone()]);
+        // Two that differ, and nobody to tell who is right.
+        merge.shards[1].claims.pop();
+        merge.manifest = Some(vec![settled, ShardOutcome::Kept, ShardOutcome::Kept]);
+        assert_eq!(merge.agreement()[1..], [cell(1, &[], &pair(1), &[]), third]);
     }
 }
