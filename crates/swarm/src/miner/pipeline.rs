@@ -198,6 +198,7 @@ impl Pipeline {
                 Some(training) if waiting.frame.epoch == training.epoch() => {
                     training.consider(now, &mut self.out, &waiting.frame, state, draining, self.job.as_ref())
                 }
+                _ if !state.is_live_member(&self.settings.node) => Err(Refused::Member),
                 _ => Err(Refused::Epoch),
             };
             let answer = match answer {

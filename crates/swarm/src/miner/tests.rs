@@ -1,5 +1,6 @@
 //! Swarms of both machines and the fold, in virtual time: equal replicas, exact means, a ledger that adds up, no hang.
 
+mod frames;
 mod peer;
 mod world;
 

@@ -152,8 +152,13 @@ impl World {
 
     /// Runs until the run is finished; panics when nothing happens any more, or virtual time runs out.
     pub(super) fn run(&mut self, most: Millis) {
+        self.run_until(most, |state| matches!(state.phase(), Phase::Finished { .. }));
+    }
+
+    /// The same, until the state is as wanted.
+    pub(super) fn run_until(&mut self, most: Millis, wanted: impl Fn(&State) -> bool) {
         let end = self.now.plus(most);
-        while !matches!(self.state.phase(), Phase::Finished { .. }) {
+        while !wanted(&self.state) {
             let Some(((at, _), what)) = self.queue.pop_first() else {
                 panic!("nothing happens any more in phase {:?}", self.state.phase())
             };
