@@ -293,42 +293,4 @@ fn compare(
 }
 
 #[cfg(test)]
-mod tests {
-    use swarm::record::LossyBounds;
-
-    use super::*;
-    use crate::champion::tests::{sleeper_within, tensor};
-    use crate::miner::frames::tests::header;
-
-    #[test]
-    fn a_lossy_frame_holds_what_the_component_makes_and_nothing_else() {
-        let bounds = LossyBounds { similarity_ppm: 990_000, norm_ppm: 5_000, element_ppm: 100_000 };
-        let champion = sleeper_within('T', 1, Some(bounds));
-        let message = tensor(1);
-        let carried = champion.encode(Direction::Forward, &message, false).expect("within its bounds");
-        let back = carried.lossy.expect("what comes back");
-        assert_ne!(back, message);
-        let honest = FrameHeader {
-            codec: champion.name().to_owned(),
-            enc_hash: Hash::of(&carried.payload),
-            tensor_hash: tensor_hash(&back),
-            ..header()
-        };
-        let built_in =
-            FrameHeader { codec: "fast".to_owned(), tensor_hash: tensor_hash(&message), ..header() };
-        for good in [&honest, &built_in] {
-            assert_eq!(sent(&message, good, Some(&champion)), Some(true));
-        }
-        let steered = FrameHeader { tensor_hash: tensor_hash(&tensor(2)), ..honest.clone() };
-        let repacked = FrameHeader { enc_hash: Hash::of(b"other bytes"), ..honest.clone() };
-        let misnamed = FrameHeader { codec: "fast".to_owned(), ..honest.clone() };
-        for bad in [&steered, &repacked, &misnamed] {
-            assert_eq!(sent(&message, bad, Some(&champion)), Some(false));
-        }
-        assert_eq!(sent(&message, &honest, None), Some(false), "where no lossy codec may carry it");
-        // Out of its bounds the component may not be used at all.
-        let strict = sleeper_within('T', 1, Some(LossyBounds { similarity_ppm: 999_999, ..bounds }));
-        assert_eq!(sent(&message, &honest, Some(&strict)), Some(false));
-        assert_eq!(sent(&message, &built_in, Some(&strict)), Some(true));
-    }
-}
+mod tests;
