@@ -4,8 +4,10 @@
 mod it {
     mod alone;
     mod bad_input;
+    mod between;
     mod champion;
     mod equality;
+    mod frames;
     mod learning;
     mod lossy;
     mod miners;

@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wire::{Hash, SigningKey, StageIndex};
 
+use super::between::{Between, Inward, Nobody, Outward};
+
 /// Longest that one of these runs may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -54,6 +56,7 @@ pub(crate) struct Swarm {
 pub(crate) struct Running {
     pub(crate) task: JoinHandle<Result<End, MinerError>>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) address: PeerAddress,
 }
 
 impl Swarm {
@@ -127,6 +130,16 @@ impl Swarm {
 
     /// Starts miner `seed`; a second one of that seed has the same key, folder and disk, as after a restart.
     pub(crate) async fn miner(&self, seed: u8, stage: Option<u16>) -> Running {
+        self.miner_behind(seed, stage, Arc::new(Nobody)).await
+    }
+
+    /// The same, with somebody between it and the network.
+    pub(crate) async fn miner_behind(
+        &self,
+        seed: u8,
+        stage: Option<u16>,
+        between: Arc<dyn Between>,
+    ) -> Running {
         let folder = self.folder.path().join(format!("miner-{seed}"));
         tokio::fs::create_dir_all(&folder).await.unwrap();
         let blobs = store::FolderBlobs::open(folder.join("blobs"), store::Durability::Cached).await.unwrap();
@@ -144,12 +157,14 @@ impl Swarm {
             keep: self.keep,
             child: super::champion::child(),
         });
-        let link: Arc<dyn Link> = Arc::new(self.network.join(key(seed).node_id(), miner.handler()));
+        let handler = Arc::new(Inward { handler: miner.handler(), between: Arc::clone(&between) });
+        let link: Arc<dyn Link> = Arc::new(self.network.join(key(seed).node_id(), handler));
+        let link: Arc<dyn Link> = Arc::new(Outward { link, between });
         link.learn(key(1).node_id(), self.address.clone());
-        let shutdown = Shutdown::default();
+        let (shutdown, address) = (Shutdown::default(), link.address());
         let stops = shutdown.clone();
         let task = tokio::spawn(async move { miner.serve(link, |_| {}, &stops).await });
-        Running { task, shutdown }
+        Running { task, shutdown, address }
     }
 
     pub(crate) async fn miners(&mut self, replicas: usize) {
