@@ -12,6 +12,7 @@ mod it {
     mod lossy;
     mod miners;
     mod predicted;
+    mod replays;
     mod restarts;
     mod runs;
     mod script;
