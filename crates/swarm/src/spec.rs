@@ -1,7 +1,7 @@
 //! What the protocol must know of a run: numbers only, derived from the run spec by whoever can read models.
 
 use serde::{Deserialize, Serialize};
-use wire::Millis;
+use wire::{Epoch, Millis};
 
 use crate::limits;
 
@@ -97,9 +97,34 @@ pub enum Outer {
     Nesterov {
         /// Outer learning rate.
         learning_rate: f32,
-        /// Momentum μ.
+        /// Momentum μ, once any ramp is over.
         momentum: f32,
+        /// What μ is before.
+        ramp: Option<Ramp>,
     },
+}
+
+/// A momentum that changes linearly over the first merges of a run (IOTA, since 2026: 0.5 to 0.9 over 20 epochs).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ramp {
+    /// Momentum of epoch 0's merge, 0 to 1.
+    pub from: f32,
+    /// The first epoch whose merge has the full momentum, at least 1.
+    pub epochs: u32,
+}
+
+impl Outer {
+    /// Momentum μ of the merge that ends `epoch`: a function of the epoch alone, so a node that restarts or joins late
+    /// has the same bits. 0 where there is none.
+    pub fn momentum(self, epoch: Epoch) -> f32 {
+        match self {
+            Self::Identity => 0.0,
+            Self::Nesterov { momentum, ramp: Some(Ramp { from, epochs }), .. } if epoch.0 < epochs => {
+                from + (momentum - from) * (epoch.0 as f32 / epochs as f32)
+            }
+            Self::Nesterov { momentum, .. } => momentum,
+        }
+    }
 }
 
 /// Encoding of pseudo-gradients on the wire.
@@ -167,9 +192,13 @@ impl SwarmSpec {
         within("merge.deadline_min", self.merge.deadline_min.0, 1, 30 * day)?;
         within("merge.deadline_max", self.merge.deadline_max.0, self.merge.deadline_min.0, 30 * day)?;
         within("merge.first_norm_bound", self.merge.first_norm_bound, 0.0, f64::MAX)?;
-        if let Outer::Nesterov { learning_rate, momentum } = self.merge.outer {
+        if let Outer::Nesterov { learning_rate, momentum, ramp } = self.merge.outer {
             within("merge.outer.learning_rate", learning_rate, 0.0, f32::MAX)?;
             within("merge.outer.momentum", momentum, 0.0, 1.0)?;
+            if let Some(Ramp { from, epochs }) = ramp {
+                within("merge.outer.ramp.from", from, 0.0, 1.0)?;
+                within("merge.outer.ramp.epochs", epochs, 1, u32::MAX)?;
+            }
         }
         if let Pace::Lockstep { clip_norm } = self.pace {
             within("pace.clip_norm", clip_norm, f64::MIN_POSITIVE, f64::MAX)?;
@@ -197,6 +226,10 @@ impl SwarmSpec {
 mod tests {
     use super::*;
 
+    fn nesterov(learning_rate: f32, ramp: Option<Ramp>) -> Outer {
+        Outer::Nesterov { learning_rate, momentum: 0.9, ramp }
+    }
+
     fn good() -> SwarmSpec {
         SwarmSpec {
             seed: 1,
@@ -217,7 +250,7 @@ mod tests {
                 deadline_max: Millis(1),
                 unwitnessed: Unwitnessed::Keep,
                 first_norm_bound: 0.0,
-                outer: Outer::Nesterov { learning_rate: 0.7, momentum: 0.9 },
+                outer: nesterov(0.7, None),
                 wire: MergeWire::Bf16,
             },
             audit_rate_ppm: 0,
@@ -225,11 +258,24 @@ mod tests {
     }
 
     #[test]
+    fn momentum_rises_in_a_line_and_then_stays() {
+        let outer = nesterov(0.7, Some(Ramp { from: 0.5, epochs: 20 }));
+        let bits = |epoch| outer.momentum(Epoch(epoch)).to_bits();
+        // To the bit: every replica of a stage must have the same.
+        let epochs = [0, 1, 10, 19, 20, 21, u32::MAX];
+        assert_eq!(epochs.map(bits), [0.5, 0.52, 0.7, 0.88, 0.9, 0.9, 0.9].map(f32::to_bits));
+        assert!((1..=20).all(|epoch| bits(epoch - 1) < bits(epoch)));
+        assert_eq!(nesterov(0.7, None).momentum(Epoch(0)), 0.9);
+        let falls = nesterov(0.7, Some(Ramp { from: 0.95, epochs: 2 }));
+        assert!((falls.momentum(Epoch(1)) - 0.925).abs() < 1e-6);
+    }
+
+    #[test]
     fn an_impossible_value_is_named_with_what_is_allowed() {
         good().check().unwrap();
         assert_eq!(good().all_stages(), u64::MAX);
         type Case = (fn(&mut SwarmSpec), &'static str);
-        let cases: [Case; 16] = [
+        let cases: [Case; 18] = [
             (|s| s.stages.clear(), "stages"),
             (|s| s.stages.push(s.stages[0]), "stages"),
             (|s| s.stages[3].parameters = 0, "stages.parameters"),
@@ -243,9 +289,14 @@ mod tests {
             (|s| s.lease_ttl = Millis(0), "lease_ttl"),
             (|s| s.merge.deadline_max = Millis(0), "merge.deadline_max"),
             (|s| s.merge.first_norm_bound = f64::NAN, "merge.first_norm_bound"),
+            (|s| s.merge.outer = nesterov(f32::INFINITY, None), "merge.outer.learning_rate"),
             (
-                |s| s.merge.outer = Outer::Nesterov { learning_rate: f32::INFINITY, momentum: 0.9 },
-                "merge.outer.learning_rate",
+                |s| s.merge.outer = nesterov(0.7, Some(Ramp { from: 1.5, epochs: 20 })),
+                "merge.outer.ramp.from",
+            ),
+            (
+                |s| s.merge.outer = nesterov(0.7, Some(Ramp { from: 0.5, epochs: 0 })),
+                "merge.outer.ramp.epochs",
             ),
             (|s| s.pace = Pace::Lockstep { clip_norm: 0.0 }, "pace.clip_norm"),
             (|s| s.audit_rate_ppm = 1_000_001, "audit_rate_ppm"),

@@ -161,7 +161,7 @@ impl Merging {
         if !opening.momentum.is_empty() {
             momentum = opening.momentum.get(shard.range())?.to_vec();
         }
-        self.outer(&result, own.is_some(), &mut weights, &mut momentum);
+        self.outer(epoch, &result, own.is_some(), &mut weights, &mut momentum);
         let claim = ShardClaim {
             shard: shard.index,
             result: Hash::of(&result),
@@ -171,8 +171,8 @@ impl Merging {
         Some(Event::Reduced { epoch, claim })
     }
 
-    /// Takes the outer step on a range, or the result as it is.
-    fn outer(&self, result: &[u8], own: bool, weights: &mut [f32], momentum: &mut [f32]) {
+    /// Takes the outer step that ends `epoch` on a range, or the result as it is.
+    fn outer(&self, epoch: Epoch, result: &[u8], own: bool, weights: &mut [f32], momentum: &mut [f32]) {
         if own {
             reduce::decode(MergeWire::F32, result, weights);
             return;
@@ -181,13 +181,13 @@ impl Merging {
         let results = result.par_chunks(PART * width);
         self.pool.install(|| {
             if momentum.is_empty() {
-                results
-                    .zip(weights.par_chunks_mut(PART))
-                    .for_each(|(result, weights)| reduce::outer_step(wire, outer, result, weights, &mut []));
+                results.zip(weights.par_chunks_mut(PART)).for_each(|(result, weights)| {
+                    reduce::outer_step(wire, outer, epoch, result, weights, &mut []);
+                });
             } else {
                 results.zip(weights.par_chunks_mut(PART)).zip(momentum.par_chunks_mut(PART)).for_each(
                     |((result, weights), momentum)| {
-                        reduce::outer_step(wire, outer, result, weights, momentum);
+                        reduce::outer_step(wire, outer, epoch, result, weights, momentum);
                     },
                 );
             }
@@ -229,7 +229,7 @@ impl Merging {
             let weights = next.weights.get_mut(shard.range())?;
             let momentum: &mut [f32] =
                 if next.momentum.is_empty() { &mut [] } else { next.momentum.get_mut(shard.range())? };
-            self.outer(&result, taken, weights, momentum);
+            self.outer(epoch, &result, taken, weights, momentum);
         }
         let states = self.states(&next, report)?;
         Some((next, states))

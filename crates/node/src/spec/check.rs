@@ -64,10 +64,7 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
         &format!("must be at least inner.steps ({steps})"),
     )?;
     range("data.vocab", spec.data.vocab as usize, 1..=spec.model.vocab)?;
-    if let OuterSpec::Nesterov { learning_rate, momentum } = spec.outer {
-        float("outer.learning_rate", learning_rate, 0.0, 10.0)?;
-        rule("outer.momentum", &momentum, (0.0..1.0).contains(&momentum), "must be at least 0 and below 1")?;
-    }
+    outer(spec)?;
     phases(spec)?;
     inner(spec)?;
     predicted(spec)?;
@@ -82,6 +79,23 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
 
 fn float(key: &str, value: f64, least: f64, most: f64) -> Result<(), SpecError> {
     rule(key, &value, (least..=most).contains(&value), &format!("must be from {least} to {most}"))
+}
+
+fn outer(spec: &RunSpec) -> Result<(), SpecError> {
+    let OuterSpec::Nesterov { learning_rate, momentum, momentum_from, ramp_epochs } = spec.outer else {
+        return Ok(());
+    };
+    float("outer.learning_rate", learning_rate, 0.0, 10.0)?;
+    for (key, value) in [("outer.momentum", momentum), ("outer.momentum_from", momentum_from.unwrap_or(0.0))]
+    {
+        rule(key, &value, (0.0..1.0).contains(&value), "must be at least 0 and below 1")?;
+    }
+    range("outer.ramp_epochs", ramp_epochs.unwrap_or(1), 1..=EPOCHS_MAX)?;
+    match (momentum_from, ramp_epochs) {
+        (Some(_), None) => Err(SpecError::Missing { key: "outer.ramp_epochs", line: None }),
+        (None, Some(_)) => Err(SpecError::Missing { key: "outer.momentum_from", line: None }),
+        _ => Ok(()),
+    }
 }
 
 fn inner(spec: &RunSpec) -> Result<(), SpecError> {

@@ -6,7 +6,7 @@ use model::hash::BlobHash;
 use model::optim::{AdamW, Muon, OptimiserConfig, Schedule};
 use model::tokenizer::Tokenizer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use swarm::spec::{Outer, Unwitnessed};
+use swarm::spec::{Outer, Ramp, Unwitnessed};
 
 use super::SpecError;
 
@@ -326,8 +326,14 @@ pub enum OuterSpec {
     Nesterov {
         /// Outer learning rate.
         learning_rate: f64,
-        /// Momentum.
+        /// Momentum, at least 0 and below 1; with a ramp from epoch `ramp_epochs` on.
         momentum: f64,
+        /// Momentum of epoch 0's merge, at least 0 and below 1; from there it goes to `momentum` in a line. None: no ramp.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        momentum_from: Option<f64>,
+        /// Epochs that the line takes, 1 to 2²⁰; only beside `momentum_from`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ramp_epochs: Option<u32>,
     },
 }
 
@@ -335,9 +341,11 @@ impl From<OuterSpec> for Outer {
     fn from(spec: OuterSpec) -> Self {
         match spec {
             OuterSpec::Identity => Self::Identity,
-            OuterSpec::Nesterov { learning_rate, momentum } => {
-                Self::Nesterov { learning_rate: learning_rate as f32, momentum: momentum as f32 }
-            }
+            OuterSpec::Nesterov { learning_rate, momentum, momentum_from, ramp_epochs } => Self::Nesterov {
+                learning_rate: learning_rate as f32,
+                momentum: momentum as f32,
+                ramp: momentum_from.zip(ramp_epochs).map(|(from, epochs)| Ramp { from: from as f32, epochs }),
+            },
         }
     }
 }

@@ -161,6 +161,36 @@ fn an_impossible_value_is_named_with_its_range_and_line() {
 }
 
 #[test]
+fn the_outer_momentum_may_start_lower() {
+    let nesterov = "[outer]\nkind = \"nesterov\"\nlearning_rate = 0.7\nmomentum = 0.9\n";
+    let plain = RunSpec::parse(nesterov).expect("a spec");
+    assert!(!plain.canonical().contains("ramp"), "specs without a ramp stay as they were");
+    let ramped = |keys: &str| RunSpec::parse(&format!("{nesterov}{keys}"));
+    let spec = ramped("momentum_from = 0.5\nramp_epochs = 20").expect("a spec");
+    assert!(spec.canonical().contains("momentum_from = 0.5\nramp_epochs = 20\n"));
+    assert_eq!(RunSpec::parse(&spec.canonical()).expect("canonical"), spec);
+    let momenta =
+        |spec: &RunSpec| [0, 10, 20].map(|epoch| spec.swarm_spec().merge.outer.momentum(Epoch(epoch)));
+    assert_eq!((momenta(&plain), momenta(&spec)), ([0.9; 3], [0.5, 0.7, 0.9]));
+    for (keys, expected) in [
+        (
+            "momentum_from = 1\nramp_epochs = 20",
+            "line 5: outer.momentum_from = 1 is not possible: must be at least 0",
+        ),
+        (
+            "momentum_from = 0.5\nramp_epochs = 0",
+            "line 6: outer.ramp_epochs = 0 is not possible: must be from 1 to",
+        ),
+        ("momentum_from = 0.5", "line 1: outer.ramp_epochs is missing"),
+        ("ramp_epochs = 20", "line 1: outer.momentum_from is missing"),
+        ("momentum_form = 0.5", "line 5: unknown key outer.momentum_form (did you mean momentum_from?)"),
+    ] {
+        let words = ramped(keys).expect_err("not possible").to_string();
+        assert!(words.starts_with(expected), "{keys:?}\n  gave {words}\n  not  {expected}");
+    }
+}
+
+#[test]
 fn the_schedule_covers_the_whole_run() {
     let spec = RunSpec::parse("[inner]\nsteps = 10\n[phases]\nepochs = 10").expect("a spec");
     assert_eq!(spec.rate(Epoch(0), Step(0)), 0.2);

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use wire::{Hash, merkle};
+use wire::{Epoch, Hash, merkle};
 
 use crate::spec::{MergeWire, Outer};
 
@@ -215,10 +215,18 @@ fn encode_result(wire: MergeWire, dither: Dither, first: usize, sum: &[f32], out
     }
 }
 
-/// Decodes a result and takes the outer step on a range of weights and momentum, in place.
+/// Decodes a result of the merge that ends `epoch` and takes the outer step on a range of weights and momentum, in place.
 ///
 /// `momentum` is empty for [`Outer::Identity`], which has none.
-pub fn outer_step(wire: MergeWire, outer: Outer, result: &[u8], weights: &mut [f32], momentum: &mut [f32]) {
+pub fn outer_step(
+    wire: MergeWire,
+    outer: Outer,
+    epoch: Epoch,
+    result: &[u8],
+    weights: &mut [f32],
+    momentum: &mut [f32],
+) {
+    let mu = outer.momentum(epoch);
     let mut mean = [0.0f32; BLOCK];
     for (block, weights) in weights.chunks_mut(BLOCK).enumerate() {
         let start = block * BLOCK;
@@ -230,7 +238,7 @@ pub fn outer_step(wire: MergeWire, outer: Outer, result: &[u8], weights: &mut [f
                     *weight -= mean;
                 }
             }
-            Outer::Nesterov { learning_rate, momentum: mu } => {
+            Outer::Nesterov { learning_rate, .. } => {
                 let momentum = &mut momentum[start..start + weights.len()];
                 for ((weight, momentum), mean) in weights.iter_mut().zip(momentum).zip(&*mean) {
                     let carried = mu * *momentum;

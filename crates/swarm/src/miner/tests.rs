@@ -10,7 +10,7 @@ use wire::{Epoch, Hash, Millis, StageIndex};
 
 use crate::miner::reduce;
 use crate::record::{Derived, ShardOutcome};
-use crate::spec::{MergeSpec, MergeWire, Outer, Pace, StageFacts, SwarmSpec, Unwitnessed};
+use crate::spec::{MergeSpec, MergeWire, Outer, Pace, Ramp, StageFacts, SwarmSpec, Unwitnessed};
 use crate::state::Cell;
 use peer::Opening;
 use world::{Weather, World, same_bits};
@@ -40,7 +40,7 @@ fn spec(stages: usize, elements: u64) -> SwarmSpec {
             deadline_max: Millis(10_000),
             unwitnessed: Unwitnessed::Accept,
             first_norm_bound: 0.0,
-            outer: Outer::Nesterov { learning_rate: 0.7, momentum: 0.9 },
+            outer: Outer::Nesterov { learning_rate: 0.7, momentum: 0.9, ramp: None },
             wire: MergeWire::F32,
         },
         audit_rate_ppm: 0,
@@ -211,6 +211,47 @@ fn a_single_replica_with_the_identity_keeps_its_own_weights() {
     assert_eq!(world.state.summaries().back().unwrap().coverage.merged, 24);
     let peer = &world.peers[0];
     assert!(same_bits(&peer.disk[&Epoch(3)].weights, &peer.trained[&Epoch(2)]));
+}
+
+/// Momentum μ of the merge between two openings, by least squares from θ − θ' = lr (m' − μ m + μ m').
+fn momentum_between(before: &Opening, after: &Opening, learning_rate: f64) -> f64 {
+    let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
+    let (theta, m) = (wide(&before.weights), wide(&before.momentum));
+    let (theta_next, m_next) = (wide(&after.weights), wide(&after.momentum));
+    let (mut products, mut squares) = (0.0, 0.0);
+    for i in 0..m.len() {
+        let change = m_next[i] - m[i];
+        products += change * ((theta[i] - theta_next[i]) / learning_rate - m_next[i]);
+        squares += change * change;
+    }
+    products / squares
+}
+
+#[test]
+fn whoever_restarts_or_joins_within_a_momentum_ramp_takes_the_same_outer_steps() {
+    let mut spec = spec(1, 20_000);
+    (spec.epochs, spec.miners_min) = (8, 2);
+    let ramp = Some(Ramp { from: 0.5, epochs: 6 });
+    spec.merge.outer = Outer::Nesterov { learning_rate: 0.7, momentum: 0.9, ramp };
+    let mut world = World::new(4, spec, 4, CALM);
+    world.forward_ms = Some(40);
+    let start = world.now;
+    world.kill(start.plus(Millis(1)), 3, Some(Millis(1_500)));
+    world.kill(start.plus(Millis(2_500)), 0, Some(Millis(10)));
+    world.run(END);
+    let opening = |epoch| &world.keeper[&(StageIndex(0), Epoch(epoch))];
+    for (epoch, expected) in (0..).zip([0.5, 0.5667, 0.6333, 0.7, 0.7667, 0.8333, 0.9, 0.9]) {
+        let found = momentum_between(opening(epoch), opening(epoch + 1), 0.7);
+        assert!((found - expected).abs() < 1e-3, "epoch {epoch}: {found} instead of {expected}");
+    }
+    let members = |derived: &Derived| match derived {
+        Derived::Opened { members, .. } => Some(members.iter().filter(|m| m.stage == StageIndex(0)).count()),
+        _ => None,
+    };
+    let members: Vec<usize> = world.derived.iter().filter_map(members).collect();
+    println!("{members:?} {:?}", world.epochs);
+    // Both are back while the momentum still rises, and stay: what they hold after each merge is what the others hold.
+    assert!(members[..5].iter().any(|members| *members < 4) && members[5..] == [4; 3], "{members:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::spec::Ramp;
 
 fn bf16_reference(value: f32) -> f32 {
     half::bf16::from_f32(value).to_f32()
@@ -123,17 +124,21 @@ fn dithered_rounding_is_unbiased() {
 
 #[test]
 fn nesterov_is_the_published_formula_and_identity_a_subtraction() {
-    let outer = Outer::Nesterov { learning_rate: 0.7, momentum: 0.9 };
-    let (mut weights, mut momentum) = (vec![1.0f32, 2.0], vec![0.5f32, -0.25]);
-    outer_step(MergeWire::F32, outer, &encoded(MergeWire::F32, &[0.1, 0.2]), &mut weights, &mut momentum);
-    for (i, (mean, theta, m)) in [(0.1f32, 1.0f32, 0.5f32), (0.2, 2.0, -0.25)].into_iter().enumerate() {
-        let next = 0.9 * m + mean;
-        assert_eq!(momentum[i].to_bits(), next.to_bits());
-        assert_eq!(weights[i].to_bits(), (theta - 0.7 * (mean + 0.9 * next)).to_bits());
+    let ramp = Some(Ramp { from: 0.5, epochs: 20 });
+    let mean = encoded(MergeWire::F32, &[0.1, 0.2]);
+    for (epoch, ramp, mu) in [(0, None, 0.9f32), (0, ramp, 0.5), (10, ramp, 0.7), (20, ramp, 0.9)] {
+        let outer = Outer::Nesterov { learning_rate: 0.7, momentum: 0.9, ramp };
+        let (mut weights, mut momentum) = (vec![1.0f32, 2.0], vec![0.5f32, -0.25]);
+        outer_step(MergeWire::F32, outer, Epoch(epoch), &mean, &mut weights, &mut momentum);
+        for (i, (mean, theta, m)) in [(0.1f32, 1.0f32, 0.5f32), (0.2, 2.0, -0.25)].into_iter().enumerate() {
+            let next = mu * m + mean;
+            assert_eq!(momentum[i].to_bits(), next.to_bits());
+            assert_eq!(weights[i].to_bits(), (theta - 0.7 * (mean + mu * next)).to_bits());
+        }
     }
     let mut weights = vec![1.0f32; 5000];
     let mean = encoded(MergeWire::F32, &vec![0.25; 5000]);
-    outer_step(MergeWire::F32, Outer::Identity, &mean, &mut weights, &mut []);
+    outer_step(MergeWire::F32, Outer::Identity, Epoch(0), &mean, &mut weights, &mut []);
     assert_eq!(bits(&weights), bits(&vec![0.75; 5000]));
 }
 

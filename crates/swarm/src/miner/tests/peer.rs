@@ -299,7 +299,7 @@ impl Peer {
             out
         };
         let opening = &self.disk[&epoch];
-        let (weights, momentum) = stepped(state, opening, &shard, &bytes, own);
+        let (weights, momentum) = stepped(state, epoch, opening, &shard, &bytes, own);
         let elements = opening.weights.len();
         let claim = ShardClaim {
             shard: shard.index,
@@ -337,7 +337,7 @@ impl Peer {
             }
             if let Some(hash) = hash {
                 let bytes = &self.memory.results[&(epoch, shard.index, hash)];
-                let (weights, momentum) = stepped(state, &opening, shard, bytes, own);
+                let (weights, momentum) = stepped(state, epoch, &opening, shard, bytes, own);
                 opening.weights[shard.range()].copy_from_slice(&weights);
                 if !momentum.is_empty() {
                     opening.momentum[shard.range()].copy_from_slice(&momentum);
@@ -436,13 +436,20 @@ pub(super) fn whole_state(opening: &Opening, elements: usize, range: Range<usize
     reduce::state_of(elements, range.clone(), &opening.weights[range], momentum)
 }
 
-fn stepped(state: &State, opening: &Opening, shard: &Shard, bytes: &[u8], own: bool) -> (Vec<f32>, Vec<f32>) {
+fn stepped(
+    state: &State,
+    epoch: Epoch,
+    opening: &Opening,
+    shard: &Shard,
+    bytes: &[u8],
+    own: bool,
+) -> (Vec<f32>, Vec<f32>) {
     let spec = &state.spec().merge;
     let (mut weights, mut momentum) = part(opening, shard);
     if own {
         reduce::decode(crate::spec::MergeWire::F32, bytes, &mut weights);
     } else {
-        reduce::outer_step(spec.wire, spec.outer, bytes, &mut weights, &mut momentum);
+        reduce::outer_step(spec.wire, spec.outer, epoch, bytes, &mut weights, &mut momentum);
     }
     (weights, momentum)
 }

@@ -61,7 +61,8 @@ pub(super) struct World {
     inputs: Vec<(Option<Sender>, Input)>,
     commit_at: Option<Millis>,
     offers: Offers,
-    keeper: BTreeMap<(StageIndex, Epoch), Opening>,
+    /// State that each epoch of each stage opened with.
+    pub(super) keeper: BTreeMap<(StageIndex, Epoch), Opening>,
     pub(super) derived: Vec<Derived>,
     /// Uploads as they were committed, for the check of every mean.
     pub(super) uploads: BTreeMap<(Epoch, NodeId), Vec<u8>>,
