@@ -265,6 +265,7 @@ impl Miner {
             node: key.node_id(),
             in_flight: stages.len() * 2,
             queue: memory::queue(&spec),
+            stash: spec.inner.stash,
         };
         let needs = memory(&spec, threads, keep);
         need(&needs);

@@ -16,6 +16,7 @@ mod it {
     mod restarts;
     mod runs;
     mod script;
+    mod versions;
     mod world;
 
     /// Children of the sandbox are this binary: they are started with the name of this test, and never return from it.

@@ -12,7 +12,8 @@ pub struct MemoryNeed {
     pub gradient: u64,
     /// Optimiser's moments: 8 per parameter with AdamW; Muon's matrices need only 4.
     pub moments: u64,
-    /// A second version of the weights, while a graph of the old one is open: 4 per parameter.
+    /// A second version of the weights, while a graph of the old one is open: 4 per parameter. Whoever steps only when no
+    /// graph is open does without it.
     pub stash: u64,
     /// What backward needs, of all micro-batches in flight.
     pub activations: u64,

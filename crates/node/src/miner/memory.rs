@@ -96,9 +96,11 @@ pub fn memory(spec: &RunSpec, threads: usize, keep: Keep) -> Vec<MinerMemory> {
         let transit = transit
             + packed(spec.codec.pseudo_gradients, 2 * encoded)
             + packed(spec.codec.weights, 4 + momentum);
+        let mut training = stage.memory(spec.batch.sequences, graphs, threads);
+        training.stash *= u64::from(spec.inner.stash);
         MinerMemory {
             stage: index as u16,
-            training: stage.memory(spec.batch.sequences, graphs, threads),
+            training,
             merging: parameters * (states + transit),
             messages: if spec.stages() == 1 { 0 } else { flying + finished },
             process: limits::PROCESS_BYTES
@@ -215,6 +217,12 @@ mod tests {
         let (graphs, inputs) = (memory(&wide, 1, Keep::Graphs), memory(&wide, 1, Keep::Inputs));
         let peaks: Vec<_> = graphs.iter().zip(&inputs).map(|(a, b)| (a.peak(), b.peak())).collect();
         assert!(peaks.iter().all(|(graphs, inputs)| inputs * 3 < graphs * 2), "{peaks:?}");
+        // One version of the weights: 4 bytes per parameter less where training decides.
+        let mut drains = wide.clone();
+        drains.inner.stash = 0;
+        for ((two, one), stage) in graphs.iter().zip(memory(&drains, 1, Keep::Graphs)).zip(&stages) {
+            assert_eq!(two.peak() - one.peak(), 4 * stage.parameters() as u64);
+        }
         let line = needs[0].to_string();
         assert!(line.starts_with("stage 0: ") && line.contains("on disk"), "{line}");
     }

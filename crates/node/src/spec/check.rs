@@ -54,6 +54,7 @@ pub(super) fn spec(spec: &RunSpec) -> Result<(), SpecError> {
     range("batch.sequences", spec.batch.sequences, 1..=SEQUENCES_MAX)?;
     let steps = spec.inner.steps;
     range("inner.steps", steps, 1..=STEPS_MAX)?;
+    range("inner.stash", spec.inner.stash, 0..=1)?;
     let epoch = "batch.micro_batches_per_epoch";
     range(epoch, spec.batch.micro_batches_per_epoch, 1..=EPOCH_MICRO_BATCHES_MAX)?;
     let enough = spec.batch.micro_batches_per_epoch >= steps;

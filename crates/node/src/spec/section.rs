@@ -173,6 +173,14 @@ impl Default for BatchSpec {
     }
 }
 
+/// Older versions of the weights that a miner keeps.
+const STASH_DEFAULT: u32 = 1;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_default_stash(stash: &u32) -> bool {
+    *stash == STASH_DEFAULT
+}
+
 /// `[inner]`: the optimiser that every miner runs on its stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -181,6 +189,10 @@ pub struct InnerSpec {
     pub optimiser: OptimiserKind,
     /// Steps per epoch, the same for everybody.
     pub steps: u32,
+    /// Older versions of its weights that a miner keeps while gradients of their micro-batches are on the way: 1, or 0. With
+    /// 0 it ends what is under way before it steps: 4 bytes per parameter less while it trains, and pauses between steps.
+    #[serde(skip_serializing_if = "is_default_stash")]
+    pub stash: u32,
     /// AdamW's learning rate: all parameters, or with Muon those that are no matrices.
     pub learning_rate: f64,
     /// Muon's learning rate for matrices.
@@ -208,6 +220,7 @@ impl Default for InnerSpec {
         Self {
             optimiser: OptimiserKind::Muon,
             steps: 8,
+            stash: STASH_DEFAULT,
             learning_rate: 3e-3,
             muon_learning_rate: 0.02,
             muon_momentum: 0.95,

@@ -191,6 +191,18 @@ fn the_outer_momentum_may_start_lower() {
 }
 
 #[test]
+fn a_run_may_keep_one_version_of_the_weights() {
+    let plain = RunSpec::parse("").expect("a spec");
+    assert_eq!(plain.inner.stash, 1);
+    assert!(!plain.canonical().contains("stash"), "specs with two versions stay as they were");
+    let spec = RunSpec::parse("[inner]\nstash = 0").expect("a spec");
+    assert!(spec.canonical().contains("stash = 0"));
+    assert_eq!(RunSpec::parse(&spec.canonical()).expect("canonical"), spec);
+    let words = refused("[inner]\nstash = 2");
+    assert!(words.starts_with("line 2: inner.stash = 2 is not possible: must be from 0 to 1"), "{words}");
+}
+
+#[test]
 fn the_schedule_covers_the_whole_run() {
     let spec = RunSpec::parse("[inner]\nsteps = 10\n[phases]\nepochs = 10").expect("a spec");
     assert_eq!(spec.rate(Epoch(0), Step(0)), 0.2);

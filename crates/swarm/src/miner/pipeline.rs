@@ -18,7 +18,7 @@ use crate::record::Member;
 use crate::state::{Phase, State};
 use training::Training;
 
-/// What a miner decides for itself.
+/// What a miner decides for itself, or its run does without the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// This node.
@@ -27,6 +27,9 @@ pub struct Settings {
     pub in_flight: usize,
     /// Micro-batches that the node holds at a time before it answers "busy".
     pub queue: usize,
+    /// Older versions of the weights that graphs may still need when it steps (protocol §2.2 "Versions"): 1, or 0, where
+    /// it ends what is under way first.
+    pub stash: u32,
 }
 
 /// The training machine of one miner.

@@ -116,9 +116,14 @@ impl Items {
         waiting.min_by_key(|(_, entry)| entry.order).map(|(item, _)| *item)
     }
 
+    /// Items that wait for their gradient.
+    pub(super) fn graphs(&self) -> impl Iterator<Item = &Entry> {
+        self.open.values().filter(|entry| entry.has_graph())
+    }
+
     /// Lowest version whose forward still waits for its backward.
     pub(super) fn oldest_version(&self) -> Option<u32> {
-        self.open.values().filter(|entry| entry.has_graph()).map(|entry| entry.version).min()
+        self.graphs().map(|entry| entry.version).min()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Millis> {

@@ -147,6 +147,13 @@ impl World {
         }
     }
 
+    /// Every peer keeps one version of its weights.
+    pub(super) fn drains_before_steps(&mut self) {
+        for peer in &mut self.peers {
+            peer.stash = 0;
+        }
+    }
+
     pub(super) fn drain(&mut self, at: Millis, node: usize) {
         self.at(at, Happening::Drain { node });
     }

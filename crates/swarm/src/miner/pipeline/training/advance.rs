@@ -133,6 +133,9 @@ impl Training {
             Closing::Reporting | Closing::Done => return None,
         }
         if self.step_is_full() {
+            if self.settings.stash == 0 && self.items.oldest_version().is_some() {
+                return self.backward_job(now);
+            }
             let job = self.step_job(state, false);
             if job.is_some() || self.order.is_some() {
                 return job;
@@ -184,9 +187,14 @@ impl Training {
         Some(Job::Backward { item, accumulate: self.accumulates(grad_mask) })
     }
 
-    /// At most two versions are open: none is run under v + 1 while one of v − 1 waits for its gradient.
+    /// With a stash at most two versions are open: none is run under v + 1 while one of v − 1 waits for its gradient.
+    /// Without one no more are begun than the step takes: it waits for them all.
     fn forward_job(&mut self) -> Option<Job> {
-        if self.items.oldest_version().is_some_and(|oldest| oldest + 1 < self.steps) {
+        let stash = self.settings.stash;
+        let open = || self.items.graphs().filter(|entry| self.accumulates(entry.grad_mask)).count();
+        if self.items.oldest_version().is_some_and(|oldest| oldest + stash < self.steps)
+            || stash == 0 && self.accumulated.len() + open() >= self.member.accumulate as usize
+        {
             return None;
         }
         let (steps, accumulate) = (self.steps, self.member.accumulate);
