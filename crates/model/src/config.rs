@@ -9,6 +9,7 @@ pub use memory::MemoryNeed;
 pub use message::{Dtype, Message, MessageError};
 pub use plan::{Parameter, ParameterKind, StageSpec, Unit};
 
+use crate::cut::boundary;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 
@@ -38,7 +39,11 @@ pub enum ConfigError {
     },
 }
 
-fn range(key: &'static str, value: usize, allowed: RangeInclusive<usize>) -> Result<(), ConfigError> {
+pub(crate) fn range(
+    key: &'static str,
+    value: usize,
+    allowed: RangeInclusive<usize>,
+) -> Result<(), ConfigError> {
     if allowed.contains(&value) {
         return Ok(());
     }
@@ -245,63 +250,23 @@ impl Cut {
 
     /// Refuses a cut that does not fit the model.
     pub fn check(&self, model: &ModelConfig) -> Result<(), ConfigError> {
-        let float = |wire: Dtype| {
-            let allowed = "must be \"f32\" or \"bf16\"";
-            rule("cut.wire", &wire.name(), matches!(wire, Dtype::F32 | Dtype::Bf16), allowed)
-        };
-        match *self {
-            Cut::Plain { wire } => float(wire),
-            Cut::Tabled { wire, table } => {
-                rule("cut.table", "none", table != Table::None, "must be full or factorised")?;
-                float(wire)?;
-                table.check(model)
-            }
-            Cut::Bottleneck { width, wire } => {
-                range("cut.width", width, 1..=model.d_model)?;
-                float(wire)
-            }
-            Cut::Anchored { width, bits, table } => {
-                range("cut.width", width, 1..=model.d_model)?;
-                let known = matches!(bits, 1 | 2 | 3 | 4 | 8 | 16);
-                rule("cut.bits", &bits, known, "must be 1, 2, 3, 4, 8 or 16")?;
-                table.check(model)
-            }
-            Cut::Nothing { table } => {
-                rule("cut.table", "none", table != Table::None, "must be full or factorised")?;
-                table.check(model)
-            }
-        }
+        boundary(*self).check(model)
     }
 
     /// Whether the receiving stage needs the tokens of the micro-batch.
     pub fn needs_tokens(&self) -> bool {
-        matches!(self, Cut::Anchored { table, .. } | Cut::Tabled { table, .. } | Cut::Nothing { table } if *table != Table::None)
+        boundary(*self).table() != Table::None
+    }
+
+    /// Type of the numbers that cross and how many there are per token; none where they cross packed, so that no lossless
+    /// codec makes them fewer, or where nothing crosses.
+    pub fn numbers(&self, model: &ModelConfig) -> Option<(Dtype, usize)> {
+        boundary(*self).numbers(model)
     }
 
     /// Bytes of one message over `rows` tokens: forward, backward (side data included).
     pub fn message_bytes(&self, model: &ModelConfig, rows: usize) -> (usize, usize) {
-        let of = |width: usize, wire: Dtype| rows * width * wire.bytes();
-        match *self {
-            Cut::Plain { wire } | Cut::Tabled { wire, .. } => {
-                (of(model.d_model, wire), of(model.d_model, wire))
-            }
-            Cut::Bottleneck { width, wire } => (of(width, wire), of(width, wire)),
-            Cut::Anchored { width, bits, .. } => {
-                let packed = (rows * width * usize::from(bits)).div_ceil(8);
-                let scales = if bits == 16 { 0 } else { 2 * width };
-                (packed, packed + scales)
-            }
-            Cut::Nothing { .. } => (0, 0),
-        }
-    }
-}
-
-impl Table {
-    fn check(self, model: &ModelConfig) -> Result<(), ConfigError> {
-        match self {
-            Table::Factorised { rank } => range("cut.table.rank", rank, 1..=model.d_model),
-            Table::None | Table::Full => Ok(()),
-        }
+        boundary(*self).message_bytes(model, rows)
     }
 }
 

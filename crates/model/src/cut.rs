@@ -8,7 +8,9 @@ mod quantise;
 mod table;
 mod tabled;
 
-use crate::config::{Cut, Message, MessageError, ModelConfig, ParameterKind};
+use crate::config::{
+    ConfigError, Cut, Dtype, Message, MessageError, ModelConfig, ParameterKind, Table, rule,
+};
 use crate::kernels::norm::Gradient;
 use crate::stage::Arena;
 use std::fmt::Debug;
@@ -57,6 +59,29 @@ pub(crate) struct Received {
 /// Both halves of a cut. Weights and gradients are those of the half's own unit. `Gradient` is none where only the
 /// input's gradient is asked for.
 pub(crate) trait Boundary: Debug + Send + Sync {
+    /// Refuses what does not fit the model.
+    fn check(&self, model: &ModelConfig) -> Result<(), ConfigError>;
+    /// What the receiver puts back from the tokens.
+    fn table(&self) -> Table {
+        Table::None
+    }
+    /// Type of the numbers that cross, and how many per token; none where they cross packed.
+    fn numbers(&self, _: &ModelConfig) -> Option<(Dtype, usize)> {
+        None
+    }
+    /// Bytes of one message over `rows` tokens: forward, backward (side data included).
+    fn message_bytes(&self, model: &ModelConfig, rows: usize) -> (usize, usize) {
+        let bytes = self.numbers(model).map_or(0, |(wire, width)| rows * width * wire.bytes());
+        (bytes, bytes)
+    }
+    /// Parameters of the sending half of cut `i`.
+    fn sender_parameters(&self, _: &ModelConfig, _i: usize) -> Vec<Shape> {
+        Vec::new()
+    }
+    /// Parameters of the receiving half of cut `i`.
+    fn receiver_parameters(&self, model: &ModelConfig, i: usize) -> Vec<Shape> {
+        table::parameters(model, self.table(), i)
+    }
     /// Whether the sender's last block hands residual and update over apart.
     fn apart(&self) -> bool {
         false
@@ -109,29 +134,16 @@ pub(crate) fn boundary(cut: Cut) -> Box<dyn Boundary> {
     }
 }
 
-/// Parameters of the sending half of cut `i`.
-pub(crate) fn sender_parameters(cut: Cut, model: &ModelConfig, i: usize) -> Vec<Shape> {
-    match cut {
-        Cut::Plain { .. } | Cut::Tabled { .. } | Cut::Nothing { .. } => Vec::new(),
-        Cut::Bottleneck { width, .. } => bottleneck::sender_parameters(model, width, i),
-        Cut::Anchored { width, .. } => anchored::sender_parameters(model, width, i),
-    }
-}
-
-/// Parameters of the receiving half of cut `i`.
-pub(crate) fn receiver_parameters(cut: Cut, model: &ModelConfig, i: usize) -> Vec<Shape> {
-    match cut {
-        Cut::Plain { .. } => Vec::new(),
-        Cut::Tabled { table, .. } | Cut::Nothing { table } => table::parameters(model, table, i),
-        Cut::Bottleneck { width, .. } => bottleneck::receiver_parameters(model, width, i),
-        Cut::Anchored { width, table, .. } => anchored::receiver_parameters(model, width, table, i),
-    }
+/// Refuses what is no type of numbers to send.
+fn check_wire(wire: Dtype) -> Result<(), ConfigError> {
+    let allowed = "must be \"f32\" or \"bf16\"";
+    rule("cut.wire", &wire.name(), matches!(wire, Dtype::F32 | Dtype::Bf16), allowed)
 }
 
 /// Parses numbers of a float wire.
 fn read_numbers(
     site: Site<'_>,
-    wire: crate::config::Dtype,
+    wire: Dtype,
     width: usize,
     message: &Message,
 ) -> Result<Vec<f32>, MessageError> {

@@ -9,7 +9,7 @@ mod cut;
 mod place;
 mod section;
 
-pub use self::codec::{CodecSpec, FrameCodec, LossySpec, MergeCodec, TensorCodec, numbers_on_wire};
+pub use self::codec::{CodecSpec, FrameCodec, LossySpec, MergeCodec, TensorCodec};
 pub use place::SpecError;
 pub use section::{
     AuditSpec, BatchSpec, ClipScope, DataSpec, InnerSpec, OptimiserKind, OuterSpec, PRESET_DEFAULT,

@@ -170,7 +170,7 @@ impl StageSpec {
         let mut units = Vec::new();
         if !self.is_head() {
             let i = self.index - 1;
-            units.push((Unit::Receive(i), cut::receiver_parameters(self.cut, &self.model, i)));
+            units.push((Unit::Receive(i), cut::boundary(self.cut).receiver_parameters(&self.model, i)));
         }
         if self.is_head() {
             let name = "model.embed_tokens.weight".to_owned();
@@ -185,7 +185,8 @@ impl StageSpec {
             units.push((Unit::Output, vec![norm, head]));
         }
         if !self.is_tail() {
-            units.push((Unit::Send(self.index), cut::sender_parameters(self.cut, &self.model, self.index)));
+            let i = self.index;
+            units.push((Unit::Send(i), cut::boundary(self.cut).sender_parameters(&self.model, i)));
         }
         units.retain(|(_, parameters)| !parameters.is_empty());
         units

@@ -4,26 +4,13 @@
 //! straight through the quantiser; the gradient's code is unbiased (see [`quantise`](super::quantise)).
 
 use super::{Boundary, Kept, Received, Sent, Shape, Site, quantise, table};
-use crate::config::{Message, MessageError, ModelConfig, ParameterKind, Table};
+use crate::config::{ConfigError, Message, MessageError, ModelConfig, ParameterKind, Table, range, rule};
 use crate::kernels::linear;
 use crate::kernels::matrix::{Matrix, MatrixMut};
 use crate::kernels::norm::{self, Gradient};
 
 /// Keeps a row of zeros from dividing by zero.
 const UNIT_EPS: f32 = 1e-8;
-
-pub(super) fn sender_parameters(model: &ModelConfig, width: usize, i: usize) -> Vec<Shape> {
-    vec![
-        (format!("cut.{i}.norm.weight"), vec![model.d_model], ParameterKind::Vector),
-        (format!("cut.{i}.down.weight"), vec![width, model.d_model], ParameterKind::Matrix),
-    ]
-}
-
-pub(super) fn receiver_parameters(model: &ModelConfig, width: usize, table: Table, i: usize) -> Vec<Shape> {
-    let mut shapes = vec![(format!("cut.{i}.up.weight"), vec![model.d_model, width], ParameterKind::Matrix)];
-    shapes.extend(table::parameters(model, table, i));
-    shapes
-}
 
 #[derive(Debug)]
 pub(super) struct Anchored {
@@ -39,6 +26,37 @@ impl Anchored {
 }
 
 impl Boundary for Anchored {
+    fn check(&self, model: &ModelConfig) -> Result<(), ConfigError> {
+        range("cut.width", self.width, 1..=model.d_model)?;
+        let known = matches!(self.bits, 1 | 2 | 3 | 4 | 8 | 16);
+        rule("cut.bits", &self.bits, known, "must be 1, 2, 3, 4, 8 or 16")?;
+        table::check(self.table, model)
+    }
+
+    fn table(&self) -> Table {
+        self.table
+    }
+
+    fn message_bytes(&self, _: &ModelConfig, rows: usize) -> (usize, usize) {
+        let packed = (rows * self.width * usize::from(self.bits)).div_ceil(8);
+        let scales = if self.bits == 16 { 0 } else { 2 * self.width };
+        (packed, packed + scales)
+    }
+
+    fn sender_parameters(&self, model: &ModelConfig, i: usize) -> Vec<Shape> {
+        vec![
+            (format!("cut.{i}.norm.weight"), vec![model.d_model], ParameterKind::Vector),
+            (format!("cut.{i}.down.weight"), vec![self.width, model.d_model], ParameterKind::Matrix),
+        ]
+    }
+
+    fn receiver_parameters(&self, model: &ModelConfig, i: usize) -> Vec<Shape> {
+        let up = (format!("cut.{i}.up.weight"), vec![model.d_model, self.width], ParameterKind::Matrix);
+        let mut shapes = vec![up];
+        shapes.extend(table::parameters(model, self.table, i));
+        shapes
+    }
+
     fn kept_per_row(&self, model: &ModelConfig) -> (usize, usize) {
         (model.d_model + self.width + 2, self.width)
     }

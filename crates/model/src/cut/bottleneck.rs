@@ -1,19 +1,11 @@
 //! IOTA's bottleneck block with uninterrupted residual (<https://arxiv.org/abs/2507.17766>):
 //! `z = W silu(u) + h[..c]` at the sender, `y = relu(D z)` into the next block and z itself as its residual.
 
-use super::{Boundary, Kept, Received, Sent, Shape, Site, read_numbers};
-use crate::config::{Dtype, Message, MessageError, ModelConfig, ParameterKind};
+use super::{Boundary, Kept, Received, Sent, Shape, Site, check_wire, read_numbers};
+use crate::config::{ConfigError, Dtype, Message, MessageError, ModelConfig, ParameterKind, range};
 use crate::kernels::matrix::{Matrix, MatrixMut};
 use crate::kernels::norm::Gradient;
 use crate::kernels::{linear, simd};
-
-pub(super) fn sender_parameters(model: &ModelConfig, width: usize, i: usize) -> Vec<Shape> {
-    vec![(format!("cut.{i}.encoder.weight"), vec![width, model.d_model], ParameterKind::Matrix)]
-}
-
-pub(super) fn receiver_parameters(model: &ModelConfig, width: usize, i: usize) -> Vec<Shape> {
-    vec![(format!("cut.{i}.decoder.weight"), vec![model.d_model, width], ParameterKind::Matrix)]
-}
 
 #[derive(Debug)]
 pub(super) struct Bottleneck {
@@ -22,6 +14,23 @@ pub(super) struct Bottleneck {
 }
 
 impl Boundary for Bottleneck {
+    fn check(&self, model: &ModelConfig) -> Result<(), ConfigError> {
+        range("cut.width", self.width, 1..=model.d_model)?;
+        check_wire(self.wire)
+    }
+
+    fn numbers(&self, _: &ModelConfig) -> Option<(Dtype, usize)> {
+        Some((self.wire, self.width))
+    }
+
+    fn sender_parameters(&self, model: &ModelConfig, i: usize) -> Vec<Shape> {
+        vec![(format!("cut.{i}.encoder.weight"), vec![self.width, model.d_model], ParameterKind::Matrix)]
+    }
+
+    fn receiver_parameters(&self, model: &ModelConfig, i: usize) -> Vec<Shape> {
+        vec![(format!("cut.{i}.decoder.weight"), vec![model.d_model, self.width], ParameterKind::Matrix)]
+    }
+
     fn apart(&self) -> bool {
         true
     }

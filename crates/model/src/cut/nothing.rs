@@ -1,7 +1,7 @@
 //! The control: nothing is sent, the later stage starts from its own token table.
 
 use super::{Boundary, Kept, Received, Sent, Site, table};
-use crate::config::{Dtype, Message, MessageError, ModelConfig, Table};
+use crate::config::{ConfigError, Dtype, Message, MessageError, ModelConfig, Table};
 use crate::kernels::norm::Gradient;
 
 #[derive(Debug)]
@@ -14,6 +14,14 @@ fn empty() -> Message {
 }
 
 impl Boundary for Nothing {
+    fn check(&self, model: &ModelConfig) -> Result<(), ConfigError> {
+        table::check_given(self.table, model)
+    }
+
+    fn table(&self) -> Table {
+        self.table
+    }
+
     fn kept_per_row(&self, _: &ModelConfig) -> (usize, usize) {
         (0, 0)
     }

@@ -1,7 +1,7 @@
 //! The residual stream itself, `d_model` wide.
 
-use super::{Boundary, Kept, Received, Sent, Site, read_numbers};
-use crate::config::{Dtype, Message, MessageError, ModelConfig};
+use super::{Boundary, Kept, Received, Sent, Site, check_wire, read_numbers};
+use crate::config::{ConfigError, Dtype, Message, MessageError, ModelConfig};
 use crate::kernels::norm::Gradient;
 
 #[derive(Debug)]
@@ -18,6 +18,14 @@ impl Plain {
 }
 
 impl Boundary for Plain {
+    fn check(&self, _: &ModelConfig) -> Result<(), ConfigError> {
+        check_wire(self.wire)
+    }
+
+    fn numbers(&self, model: &ModelConfig) -> Option<(Dtype, usize)> {
+        Some((self.wire, model.d_model))
+    }
+
     fn kept_per_row(&self, _: &ModelConfig) -> (usize, usize) {
         (0, 0)
     }

@@ -1,10 +1,24 @@
 //! The receiving stage's token table, full or factorised: what the wire need not carry.
 
 use super::{Shape, Site};
-use crate::config::{ModelConfig, ParameterKind, Table};
+use crate::config::{ConfigError, ModelConfig, ParameterKind, Table, range, rule};
 use crate::kernels::matrix::{Matrix, MatrixMut};
 use crate::kernels::norm::Gradient;
 use crate::kernels::{embedding, linear};
+
+/// Refuses a table that does not fit the model.
+pub(super) fn check(table: Table, model: &ModelConfig) -> Result<(), ConfigError> {
+    match table {
+        Table::Factorised { rank } => range("cut.table.rank", rank, 1..=model.d_model),
+        Table::None | Table::Full => Ok(()),
+    }
+}
+
+/// The same, and there must be one.
+pub(super) fn check_given(table: Table, model: &ModelConfig) -> Result<(), ConfigError> {
+    rule("cut.table", "none", table != Table::None, "must be full or factorised")?;
+    check(table, model)
+}
 
 pub(super) fn parameters(model: &ModelConfig, table: Table, i: usize) -> Vec<Shape> {
     let (d, vocab) = (model.d_model, model.vocab);

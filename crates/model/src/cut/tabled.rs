@@ -2,7 +2,7 @@
 
 use super::plain::Plain;
 use super::{Boundary, Kept, Received, Sent, Site, table};
-use crate::config::{Message, MessageError, ModelConfig, Table};
+use crate::config::{ConfigError, Dtype, Message, MessageError, ModelConfig, Table};
 use crate::kernels::norm::Gradient;
 
 #[derive(Debug)]
@@ -12,6 +12,19 @@ pub(super) struct Tabled {
 }
 
 impl Boundary for Tabled {
+    fn check(&self, model: &ModelConfig) -> Result<(), ConfigError> {
+        table::check_given(self.table, model)?;
+        self.plain.check(model)
+    }
+
+    fn table(&self) -> Table {
+        self.table
+    }
+
+    fn numbers(&self, model: &ModelConfig) -> Option<(Dtype, usize)> {
+        self.plain.numbers(model)
+    }
+
     fn kept_per_row(&self, model: &ModelConfig) -> (usize, usize) {
         self.plain.kept_per_row(model)
     }

@@ -7,7 +7,7 @@ use swarm::record::CodecPin;
 use wire::{Direction, Epoch, Hash};
 
 use super::carry::{Carried, Champion, Fell};
-use crate::spec::{LossySpec, RunSpec, numbers_on_wire};
+use crate::spec::{LossySpec, RunSpec};
 
 /// Why a component is not put to work.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +139,7 @@ pub fn pin(runtime: &Runtime, component: &[u8], spec: &RunSpec, source: &str) ->
 
 /// Type of the numbers that cross a run's cuts, if they cross as numbers.
 pub(crate) fn numbers(spec: &RunSpec) -> Option<DType> {
-    match numbers_on_wire(spec.cut)? {
+    match spec.cut.numbers(&spec.model)?.0 {
         Dtype::F32 => Some(DType::F32),
         Dtype::Bf16 => Some(DType::Bf16),
         Dtype::U8 => None,

@@ -148,7 +148,7 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
 /// What can be predicted: tensors with columns.
 fn predicted(spec: &RunSpec) -> Result<(), SpecError> {
     let codec = &spec.codec;
-    let can = super::codec::predictable_columns(spec.cut, spec.model.d_model).is_some();
+    let can = super::codec::predictable_columns(spec.cut, &spec.model).is_some();
     for (key, direction) in
         [("codec.activations", Direction::Forward), ("codec.gradients", Direction::Backward)]
     {
@@ -188,7 +188,7 @@ fn champion(spec: &RunSpec) -> Result<(), SpecError> {
     )?;
     let words = "a champion needs a cut that sends numbers: plain, tabled or bottleneck; what an anchored cut sends is \
                  packed and becomes no shorter";
-    rule("codec.activations", &format!("\"arena:{name}\""), super::numbers_on_wire(spec.cut).is_some(), words)
+    rule("codec.activations", &format!("\"arena:{name}\""), spec.cut.numbers(&spec.model).is_some(), words)
 }
 
 fn phases(spec: &RunSpec) -> Result<(), SpecError> {

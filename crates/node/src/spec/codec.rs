@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use codec::CodecId;
-use model::config::{Cut, Dtype};
+use model::config::{Cut, Dtype, ModelConfig};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -283,13 +283,9 @@ impl From<MergeCodec> for MergeWire {
 }
 
 /// Columns of the tensors of a cut that can be predicted: bf16, and not too many; none if they cannot.
-pub(super) fn predictable_columns(cut: Cut, d_model: usize) -> Option<usize> {
-    let columns = match cut {
-        Cut::Bottleneck { width, .. } => width,
-        _ => d_model,
-    };
-    let fits = numbers_on_wire(cut) == Some(Dtype::Bf16) && columns <= limits::PREDICTOR_COLUMNS;
-    fits.then_some(columns)
+pub(super) fn predictable_columns(cut: Cut, model: &ModelConfig) -> Option<usize> {
+    let (numbers, columns) = cut.numbers(model)?;
+    (numbers == Dtype::Bf16 && columns <= limits::PREDICTOR_COLUMNS).then_some(columns)
 }
 
 impl RunSpec {
@@ -298,15 +294,7 @@ impl RunSpec {
         let predicts =
             |direction| matches!(self.codec.built_in(direction), TensorCodec::Predictive | TensorCodec::Auto);
         let asked = self.stages() > 1 && (predicts(Direction::Forward) || predicts(Direction::Backward));
-        predictable_columns(self.cut, self.model.d_model).filter(|_| asked)
-    }
-}
-
-/// Type of the numbers that cross this cut; none where they cross packed, so that no lossless codec makes them fewer.
-pub fn numbers_on_wire(cut: Cut) -> Option<Dtype> {
-    match cut {
-        Cut::Plain { wire } | Cut::Tabled { wire, .. } | Cut::Bottleneck { wire, .. } => Some(wire),
-        _ => None,
+        predictable_columns(self.cut, &self.model).filter(|_| asked)
     }
 }
 

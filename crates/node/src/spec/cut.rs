@@ -16,20 +16,34 @@ pub(super) struct CutDraft {
     table: Option<toml::Value>,
 }
 
-/// Kinds of cuts with the keys that each needs.
-const CUTS: [(&str, &[&str]); 5] = [
-    ("plain", &["cut.wire"]),
-    ("tabled", &["cut.wire", "cut.table"]),
-    ("bottleneck", &["cut.width", "cut.wire"]),
-    ("anchored", &["cut.width", "cut.bits", "cut.table"]),
-    ("nothing", &["cut.table"]),
+/// Values of all keys; anything where a kind has none.
+struct Keys {
+    wire: Dtype,
+    width: usize,
+    bits: u8,
+    table: Table,
+}
+
+/// A kind of cut, the keys that it needs, and what it is made of.
+type Kind = (&'static str, &'static [&'static str], fn(Keys) -> Cut);
+
+const CUTS: [Kind; 5] = [
+    ("plain", &["cut.wire"], |Keys { wire, .. }| Cut::Plain { wire }),
+    ("tabled", &["cut.wire", "cut.table"], |Keys { wire, table, .. }| Cut::Tabled { wire, table }),
+    ("bottleneck", &["cut.width", "cut.wire"], |Keys { width, wire, .. }| Cut::Bottleneck { width, wire }),
+    ("anchored", &["cut.width", "cut.bits", "cut.table"], |Keys { width, bits, table, .. }| Cut::Anchored {
+        width,
+        bits,
+        table,
+    }),
+    ("nothing", &["cut.table"], |Keys { table, .. }| Cut::Nothing { table }),
 ];
 
 impl CutDraft {
     pub(super) fn complete(self) -> Result<Cut, SpecError> {
         let quoted = |text: &str| format!("\"{text}\"");
-        let Some((_, needed)) = CUTS.iter().find(|(kind, _)| *kind == self.kind) else {
-            let kinds = CUTS.map(|(kind, _)| kind).join(", ");
+        let Some((_, needed, make)) = CUTS.iter().find(|(kind, ..)| *kind == self.kind) else {
+            let kinds = CUTS.map(|(kind, ..)| kind).join(", ");
             return Err(SpecError::value("cut.kind", &quoted(&self.kind), format!("must be one of {kinds}")));
         };
         let given = [
@@ -57,13 +71,7 @@ impl CutDraft {
         };
         let table = self.table.map_or(Ok(Table::None), |table| read_table(&table))?;
         let (width, bits) = (self.width.unwrap_or_default(), self.bits.unwrap_or_default());
-        Ok(match self.kind.as_str() {
-            "plain" => Cut::Plain { wire },
-            "tabled" => Cut::Tabled { wire, table },
-            "bottleneck" => Cut::Bottleneck { width, wire },
-            "anchored" => Cut::Anchored { width, bits, table },
-            _ => Cut::Nothing { table },
-        })
+        Ok(make(Keys { wire, width, bits, table }))
     }
 }
 

@@ -63,7 +63,7 @@ impl Scene {
     }
 
     fn miner(&self, node: NodeId) -> Miner<'_> {
-        let mut pipeline = Pipeline::new(Settings { node, in_flight: 4, queue: 1 });
+        let mut pipeline = Pipeline::new(Settings { node, in_flight: 4, queue: 1, stash: 1 });
         pipeline.on_log(NOW, HEAD, &self.state);
         Miner { scene: self, pipeline, actions: Vec::new() }
     }
