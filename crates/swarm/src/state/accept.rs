@@ -197,12 +197,14 @@ impl State {
         self.nodes.insert(sender, node);
     }
 
-    /// Whether another stage has nobody while `stage` has somebody.
+    /// Whether another stage has nobody while `stage` has somebody, or too few for an opening while `stage` has enough.
     fn needed_elsewhere(&self, stage: StageIndex) -> bool {
-        let anyone = |stage: StageIndex| {
-            self.nodes.values().any(|node| node.present_miner() && node.stage == Some(stage))
+        let count = |stage: StageIndex| {
+            self.nodes.values().filter(|node| node.present_miner() && node.stage == Some(stage)).count()
         };
-        anyone(stage) && self.spec.stage_indices().any(|other| !anyone(other))
+        let (here, enough) = (count(stage), usize::from(self.spec.miners_min));
+        let others = self.spec.stage_indices().map(count).min().unwrap_or(0);
+        here > 0 && others == 0 || here >= enough && others < enough
     }
 }
 
