@@ -65,6 +65,17 @@ pub struct RunSpec {
     pub audit: AuditSpec,
 }
 
+/// What a run that starts from a checkpoint takes from it where its spec says nothing.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Its model, with the sequence to train at.
+    pub model: ModelConfig,
+    /// What crosses a cut.
+    pub cut: Cut,
+    /// Where it is cut, if it has weights that belong to its cuts.
+    pub cuts: Option<Vec<usize>>,
+}
+
 /// What a person writes: everything may be left out but the model's size.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,12 +120,23 @@ impl RunSpec {
     /// # Errors
     /// Names the key, the value, what is allowed and the line.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
+        Self::read(text, None)
+    }
+
+    /// Reads the spec of a run that starts from a checkpoint.
+    ///
+    /// # Errors
+    /// As of [`RunSpec::parse`]; also where `[model]` asks for another model than the checkpoint's.
+    pub fn parse_on(text: &str, base: &Base) -> Result<Self, SpecError> {
+        Self::read(text, Some(base))
+    }
+
+    fn read(text: &str, base: Option<&Base>) -> Result<Self, SpecError> {
         if text.len() > section::SPEC_BYTES_MAX {
             return Err(SpecError::TooLong { bytes: text.len(), allowed: section::SPEC_BYTES_MAX });
         }
         let draft: Draft = toml::from_str(text).map_err(|error| place::explain(text, &error))?;
-        let spec = draft.complete().and_then(|spec| spec.check().map(|()| spec));
-        spec.map_err(|error| error.at_line_of(text))
+        draft.checked(base).map_err(|error| error.at_line_of(text))
     }
 
     /// Reads canonical bytes, as the genesis record of a log holds them, and checks that they are this run's.
@@ -132,19 +154,11 @@ impl RunSpec {
 
     /// The spec of a preset with every default; data is still missing.
     pub fn preset(name: &str) -> Option<Self> {
-        let mut spec = Self::of_model(&ModelConfig::preset(name)?).ok()?;
+        let draft: Draft = toml::from_str("").expect("every key has a default");
+        let model = section::ModelDraft::of(&ModelConfig::preset(name)?);
+        let mut spec = Draft { model, ..draft }.checked(None).ok()?;
         name.clone_into(&mut spec.name);
         Some(spec)
-    }
-
-    /// The spec of a model with every default; data is still missing.
-    ///
-    /// # Errors
-    /// The model is impossible.
-    pub fn of_model(model: &ModelConfig) -> Result<Self, SpecError> {
-        let draft: Draft = toml::from_str("").expect("every key has a default");
-        let spec = Draft { model: section::ModelDraft::of(model), ..draft }.complete()?;
-        spec.check().map(|()| spec)
     }
 
     /// The TOML text with every value written out.
@@ -284,10 +298,19 @@ impl RunSpec {
 }
 
 impl Draft {
-    fn complete(self) -> Result<RunSpec, SpecError> {
-        let model = self.model.complete()?;
+    fn checked(self, base: Option<&Base>) -> Result<RunSpec, SpecError> {
+        let spec = self.complete(base)?;
+        spec.check().map(|()| spec)
+    }
+
+    fn complete(self, base: Option<&Base>) -> Result<RunSpec, SpecError> {
+        let model = match base {
+            Some(base) => self.model.of_checkpoint(&base.model)?,
+            None => self.model.complete()?,
+        };
         model.check()?;
-        let cut = self.cut.map_or_else(|| Ok(Cut::anchored(model.d_model)), cut::CutDraft::complete)?;
+        let default = || base.map_or_else(|| Cut::anchored(model.d_model), |base| base.cut);
+        let cut = self.cut.map_or_else(|| Ok(default()), cut::CutDraft::complete)?;
         cut.check(&model)?;
         let cuts = match (self.cuts, self.stages) {
             (Some(cuts), None) => cuts,
@@ -300,8 +323,13 @@ impl Draft {
                 ));
             }
             (None, stages) => {
-                let stages = stages.unwrap_or_else(|| section::STAGES_DEFAULT.min(model.blocks));
-                plan_cuts(&model, cut, stages)?
+                let own = base.filter(|base| base.cut == cut).and_then(|base| base.cuts.clone());
+                let fits = |cuts: &Vec<usize>| stages.is_none_or(|stages| stages == cuts.len() + 1);
+                let planned = || {
+                    let stages = stages.unwrap_or_else(|| section::STAGES_DEFAULT.min(model.blocks));
+                    plan_cuts(&model, cut, stages)
+                };
+                own.filter(fits).map_or_else(planned, Ok)?
             }
         };
         StageSpec::plan_at(&model, cut, &cuts, [0; 32])?;

@@ -88,7 +88,8 @@ pub(crate) struct ShapeArgs {
     /// A model size by name (see `shoal run show --presets`).
     #[arg(long, value_name = "NAME", conflicts_with_all = ["spec", "init"])]
     pub(crate) preset: Option<String>,
-    /// Start from the weights of a Hugging Face Llama folder.
+    /// Start from the weights of a checkpoint or Hugging Face Llama folder. Model and tokenizer are its own, and so are cuts
+    /// that it has weights for; else the default is the plain bf16 cut, which keeps all that the model knows.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) init: Option<PathBuf>,
     /// Merges until the run ends.

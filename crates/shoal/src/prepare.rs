@@ -75,6 +75,12 @@ pub(crate) fn prepare(
     // The shape is checked before minutes go into data.
     let mut spec = shape(shape_args, &tokenizer)?;
     adjust(&mut spec)?;
+    let init = shape_args.init.as_deref().map(Checkpoint::open).transpose()?;
+    if let Some(init) = &init
+        && let Some(line) = shape::cut_anew(init, &spec)?
+    {
+        say(&line);
+    }
     let champion = crate::champion::find(&shape_args.champion, &spec)?;
     if let Some(found) = &champion {
         say(&found.line());
@@ -134,7 +140,7 @@ pub(crate) fn prepare(
         train: manifest.train,
         held_out: manifest.held_out,
     };
-    if let Some(init) = &shape_args.init {
+    if let Some(init) = &init {
         spec.init = initial_weights(init, &spec, |bytes| Ok(runtime.block_on(blobs.put(bytes))?))?;
     }
     spec.check_data()?;
@@ -154,11 +160,10 @@ pub(crate) fn prepare(
 
 /// Stores the weights of a checkpoint, stage by stage, and returns their hashes.
 fn initial_weights(
-    folder: &Path,
+    checkpoint: &Checkpoint,
     spec: &RunSpec,
     mut put: impl FnMut(Bytes) -> Result<Hash>,
 ) -> Result<Vec<BlobHash>> {
-    let checkpoint = Checkpoint::open(folder)?;
     let stages = spec.stage_specs();
     let blobs = stages.iter().map(|stage| {
         let weights = checkpoint.weights(stage)?;

@@ -14,6 +14,7 @@ mod it {
     mod codec;
     mod crew;
     mod damage;
+    mod init;
     mod kills;
     mod lending;
     mod memory;

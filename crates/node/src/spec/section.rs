@@ -63,6 +63,39 @@ impl ModelDraft {
         }
     }
 
+    /// The model of a checkpoint: a spec sets its sequence, and repeats other sizes at most.
+    pub(super) fn of_checkpoint(self, given: &ModelConfig) -> Result<ModelConfig, SpecError> {
+        let asked = if self.preset.is_some() { Self::of(&self.complete()?) } else { self };
+        let words = |given: &dyn std::fmt::Display| {
+            format!("must be {given}, as in the checkpoint: leave [model] out, but for sequence")
+        };
+        for (key, asked, given) in [
+            ("model.vocab", asked.vocab, given.vocab),
+            ("model.d_model", asked.d_model, given.d_model),
+            ("model.blocks", asked.blocks, given.blocks),
+            ("model.heads", asked.heads, given.heads),
+            ("model.kv_heads", asked.kv_heads, given.kv_heads),
+            ("model.ffn", asked.ffn, given.ffn),
+        ] {
+            if let Some(asked) = asked.filter(|asked| *asked != given) {
+                return Err(SpecError::value(key, &asked, words(&given)));
+            }
+        }
+        for (key, asked, given) in [
+            ("model.norm_eps", asked.norm_eps, given.norm_eps),
+            ("model.rope_theta", asked.rope_theta, given.rope_theta),
+        ] {
+            if let Some(asked) = asked.filter(|asked| *asked != given) {
+                return Err(SpecError::value(key, &asked, words(&given)));
+            }
+        }
+        if let Some(scaling) = asked.rope_scaling.filter(|scaling| Some(*scaling) != given.rope_scaling) {
+            let given = given.rope_scaling.map_or("none".to_owned(), |given| format!("{given:?}"));
+            return Err(SpecError::value("model.rope_scaling", &format!("{scaling:?}"), words(&given)));
+        }
+        Ok(ModelConfig { sequence: asked.sequence.unwrap_or(given.sequence), ..given.clone() })
+    }
+
     pub(super) fn complete(self) -> Result<ModelConfig, SpecError> {
         let sized = [self.vocab, self.d_model, self.blocks, self.heads, self.ffn, self.sequence];
         let base = match &self.preset {
