@@ -135,8 +135,12 @@ impl RunSpec {
         if text.len() > section::SPEC_BYTES_MAX {
             return Err(SpecError::TooLong { bytes: text.len(), allowed: section::SPEC_BYTES_MAX });
         }
-        let draft: Draft = toml::from_str(text).map_err(|error| place::explain(text, &error))?;
-        draft.checked(base).map_err(|error| error.at_line_of(text))
+        match toml::from_str::<Draft>(text) {
+            Ok(draft) => draft.checked(base).map_err(|error| error.at_line_of(text)),
+            Err(error) => Err(place::explain(text, &error, |other| {
+                toml::from_str::<Draft>(other).ok()?.checked(base).err()
+            })),
+        }
     }
 
     /// Reads canonical bytes, as the genesis record of a log holds them, and checks that they are this run's.

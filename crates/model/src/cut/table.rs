@@ -9,7 +9,7 @@ use crate::kernels::{embedding, linear};
 /// Refuses a table that does not fit the model.
 pub(super) fn check(table: Table, model: &ModelConfig) -> Result<(), ConfigError> {
     match table {
-        Table::Factorised { rank } => range("cut.table.rank", rank, 1..=model.d_model),
+        Table::Factorised { rank } => range("cut.table.factorised.rank", rank, 1..=model.d_model),
         Table::None | Table::Full => Ok(()),
     }
 }

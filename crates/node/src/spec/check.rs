@@ -93,8 +93,8 @@ fn outer(spec: &RunSpec) -> Result<(), SpecError> {
     }
     range("outer.ramp_epochs", ramp_epochs.unwrap_or(1), 1..=EPOCHS_MAX)?;
     match (momentum_from, ramp_epochs) {
-        (Some(_), None) => Err(SpecError::Missing { key: "outer.ramp_epochs", line: None }),
-        (None, Some(_)) => Err(SpecError::Missing { key: "outer.momentum_from", line: None }),
+        (Some(_), None) => Err(SpecError::missing("outer.ramp_epochs")),
+        (None, Some(_)) => Err(SpecError::missing("outer.momentum_from")),
         _ => Ok(()),
     }
 }
@@ -130,7 +130,7 @@ fn inner(spec: &RunSpec) -> Result<(), SpecError> {
         )?;
     }
     match inner.schedule {
-        ScheduleSpec::Constant => {}
+        ScheduleSpec::Constant {} => {}
         ScheduleSpec::Cosine { warmup, floor } => {
             float("inner.schedule.warmup", warmup, 0.0, 1.0)?;
             float("inner.schedule.floor", floor, 0.0, 1.0)?;

@@ -54,7 +54,7 @@ impl CutDraft {
         ];
         for (key, value) in given {
             match (needed.contains(&key), value) {
-                (true, None) => return Err(SpecError::Missing { key, line: None }),
+                (true, None) => return Err(SpecError::missing(key)),
                 (false, Some(value)) => {
                     let words = format!("a cut of kind \"{}\" has none: leave it out", self.kind);
                     return Err(SpecError::value(key, &value, words));
@@ -76,13 +76,30 @@ impl CutDraft {
 }
 
 fn read_table(value: &toml::Value) -> Result<Table, SpecError> {
-    let rank = || usize::try_from(value.get("factorised")?.get("rank")?.as_integer()?).ok();
+    let refused = || {
+        let allowed = "must be \"full\", \"none\" or { factorised = { rank = 16 } }";
+        SpecError::value("cut.table", value, allowed)
+    };
     match value.as_str() {
-        Some("none") => Ok(Table::None),
-        Some("full") => Ok(Table::Full),
-        _ => rank().map(|rank| Table::Factorised { rank }).ok_or_else(|| {
-            let allowed = "must be \"full\", \"none\" or { factorised = { rank = 16 } }";
-            SpecError::value("cut.table", value, allowed)
-        }),
+        Some("none") => return Ok(Table::None),
+        Some("full") => return Ok(Table::Full),
+        Some(_) => return Err(refused()),
+        None => {}
+    }
+    let factorised = only(value, "cut.table", "factorised")?.ok_or_else(refused)?;
+    let rank = only(factorised, "cut.table.factorised", "rank")?;
+    let rank = rank.and_then(toml::Value::as_integer).ok_or_else(refused)?;
+    let rank = usize::try_from(rank).map_err(|_| {
+        SpecError::value("cut.table.factorised.rank", &rank, "must be from 1 to model.d_model")
+    })?;
+    Ok(Table::Factorised { rank })
+}
+
+/// The value of the only key that a table may have.
+fn only<'a>(table: &'a toml::Value, section: &str, key: &str) -> Result<Option<&'a toml::Value>, SpecError> {
+    let Some(table) = table.as_table() else { return Ok(None) };
+    match table.keys().find(|name| *name != key) {
+        Some(name) => Err(SpecError::unknown(format!("{section}.{name}"), &[key.to_owned()])),
+        None => Ok(table.get(key)),
     }
 }

@@ -1,7 +1,9 @@
 //! Errors of a spec that say where: key, value, what is allowed, line.
 
 use model::config::ConfigError;
-use toml::de::DeTable;
+use serde::de::Unexpected;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 use wire::RunId;
 
 /// Why a text is not a run spec.
@@ -16,7 +18,7 @@ pub enum SpecError {
         message: String,
     },
     /// A key that no section has.
-    #[error("line {line}: unknown key {key}{}; known here: {known}", near.as_ref().map(|n| format!(" (did you mean {n}?)")).unwrap_or_default())]
+    #[error("{}unknown key {key}{}; known here: {known}", line_prefix(*line), near.as_ref().map(|n| format!(" (did you mean {n}?)")).unwrap_or_default())]
     UnknownKey {
         /// Full key.
         key: String,
@@ -24,8 +26,8 @@ pub enum SpecError {
         near: Option<String>,
         /// All keys of its section.
         known: String,
-        /// Line from 1.
-        line: usize,
+        /// Line from 1, if it stands in a text.
+        line: Option<usize>,
     },
     /// A value of the wrong type or with an unknown name.
     #[error("line {line}: {key} = {value} is not possible: {message}")]
@@ -43,7 +45,7 @@ pub enum SpecError {
     #[error("{}{key} is missing", line_prefix(*line))]
     Missing {
         /// Full key.
-        key: &'static str,
+        key: String,
         /// Line of its section, from 1.
         line: Option<usize>,
     },
@@ -114,6 +116,17 @@ impl SpecError {
         Self::Value { key: key.into(), value: value.to_string(), allowed: allowed.into(), line: None }
     }
 
+    pub(super) fn missing(key: impl Into<String>) -> Self {
+        Self::Missing { key: key.into(), line: None }
+    }
+
+    /// A key that its section, the part before the last dot, does not have.
+    pub(super) fn unknown(key: String, known: &[String]) -> Self {
+        let name = key.rsplit('.').next().unwrap_or_default();
+        let near = known.iter().find(|known| alike(known, name)).cloned();
+        Self::UnknownKey { near, known: known.join(", "), line: None, key }
+    }
+
     /// Without the line: for a spec that nobody wrote by hand.
     #[must_use]
     pub fn without_line(self) -> Self {
@@ -132,8 +145,12 @@ impl SpecError {
                 let line = key_offset(root.get_ref(), &key).map(|offset| line_of(text, offset));
                 Self::Value { key, value, allowed, line }
             }
+            Self::UnknownKey { key, near, known, line: None } => {
+                let line = key_offset(root.get_ref(), &key).map(|offset| line_of(text, offset));
+                Self::UnknownKey { key, near, known, line }
+            }
             Self::Missing { key, line: None } => {
-                let line = key_offset(root.get_ref(), key).map(|offset| line_of(text, offset));
+                let line = key_offset(root.get_ref(), &key).map(|offset| line_of(text, offset));
                 Self::Missing { key, line }
             }
             other => other,
@@ -142,37 +159,143 @@ impl SpecError {
 }
 
 /// Turns what the TOML reader says into an error that names key, value and line.
-pub(super) fn explain(text: &str, error: &toml::de::Error) -> SpecError {
-    let message = error.message().trim().to_owned();
-    let span = error.span().unwrap_or(0..0);
-    let line = line_of(text, span.start);
-    let Ok(root) = DeTable::parse(text) else { return SpecError::Syntax { line, message } };
-    let path = path_at(root.get_ref(), span.start);
-    if let Some((unknown, known)) = unknown_field(&message) {
+///
+/// `check` says what is wrong with another text: where a whole number does not fit its type, it is asked about the
+/// nearest that does.
+pub(super) fn explain(
+    text: &str,
+    error: &toml::de::Error,
+    check: impl Fn(&str) -> Option<SpecError>,
+) -> SpecError {
+    let message = error.message().trim();
+    let mut span = error.span().unwrap_or(0..0);
+    let syntax = || SpecError::Syntax { line: line_of(text, span.start), message: message.to_owned() };
+    let Ok(root) = DeTable::parse(text) else { return syntax() };
+    let Some((mut path, found)) = at(root.get_ref(), span.start) else { return syntax() };
+    if let Some((unknown, mut known)) = unknown_field(message) {
         // The span is the key itself, or, inside a tagged table, the whole table.
-        let mut section = path;
-        if section.last().is_some_and(|last| *last == unknown) {
-            section.pop();
+        if path.last().is_some_and(|last| *last == unknown) {
+            path.pop();
+        } else if found.get_ref().as_table().is_some_and(|table| table.contains_key(TAG)) {
+            known.insert(0, TAG.to_owned());
+            let key = found.get_ref().as_table().and_then(|table| table.get_key_value(unknown.as_str()));
+            span = key.map_or(span, |(name, _)| name.span());
         }
-        let key = section.into_iter().chain([unknown.clone()]).collect::<Vec<_>>().join(".");
-        let line = key_offset(root.get_ref(), &key).map_or(line, |offset| line_of(text, offset));
-        let near = known.iter().find(|name| alike(name, &unknown)).cloned();
-        return SpecError::UnknownKey { key, near, known: known.join(", "), line };
+        path.push(unknown);
+        return match SpecError::unknown(path.join("."), &known) {
+            SpecError::UnknownKey { key, near, known, .. } => {
+                SpecError::UnknownKey { key, near, known, line: Some(line_of(text, span.start)) }
+            }
+            other => other,
+        };
     }
-    if path.is_empty() {
-        return SpecError::Syntax { line, message };
+    if let Some(rest) = message.strip_prefix("missing field `") {
+        path.push(rest.trim_end_matches('`').to_owned());
+        return SpecError::Missing { key: path.join("."), line: Some(line_of(text, span.start)) };
     }
-    let value = text.get(span).unwrap_or_default().lines().next().unwrap_or_default().trim();
-    let value = if value.chars().count() > VALUE_CHARS {
+    // Inside a tagged table the value tells which key is meant.
+    let table = found.get_ref().as_table().into_iter().flatten();
+    if let Some((name, value)) = table.into_iter().find(|(_, value)| is_named(message, value.get_ref())) {
+        path.push(name.get_ref().to_string());
+        span = value.span();
+    }
+    let line = line_of(text, span.start);
+    let key = path.join(".");
+    let value = shown(text.get(span.clone()).unwrap_or_default());
+    let Some((negative, most)) = out_of_type(message) else {
+        return SpecError::Type { key, value, message: plain(message), line };
+    };
+    let mut nearest = [0, most];
+    if !negative {
+        nearest.reverse();
+    }
+    let said = nearest.into_iter().find_map(|number| {
+        let (before, after) = (text.get(..span.start)?, text.get(span.end..)?);
+        match check(&format!("{before}{number}{after}")) {
+            Some(SpecError::Value { key: of, allowed, .. }) if key == of || is_item(&key, &of) => {
+                Some(allowed)
+            }
+            _ => None,
+        }
+    });
+    let allowed = said.unwrap_or_else(|| format!("must be from 0 to {most}"));
+    SpecError::Value { key, value, allowed, line: Some(line) }
+}
+
+/// The key that tells which kind a table is of.
+const TAG: &str = "kind";
+/// Most characters of a value in an error.
+const VALUE_CHARS: usize = 60;
+
+/// The first line of a value, shortened.
+fn shown(value: &str) -> String {
+    let value = value.lines().next().unwrap_or_default().trim();
+    if value.chars().count() > VALUE_CHARS {
         value.chars().take(VALUE_CHARS).chain(['…']).collect()
     } else {
         value.to_owned()
-    };
-    SpecError::Type { key: path.join("."), value, message, line }
+    }
 }
 
-/// Most characters of a value in an error.
-const VALUE_CHARS: usize = 60;
+/// Whether a key names an item of a list: `cuts[0]` of `cuts`.
+fn is_item(key: &str, list: &str) -> bool {
+    key.strip_prefix(list).is_some_and(|rest| rest.starts_with('['))
+}
+
+/// Whether a complaint of serde is about this value.
+fn is_named(message: &str, value: &DeValue<'_>) -> bool {
+    let unexpected = match value {
+        DeValue::String(text) => {
+            if message.starts_with(&format!("unknown variant `{text}`")) {
+                return true;
+            }
+            Unexpected::Str(text)
+        }
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Unexpected::Signed(number),
+            Err(_) => return false,
+        },
+        DeValue::Float(number) => match number.as_str().parse() {
+            Ok(number) => Unexpected::Float(number),
+            Err(_) => return false,
+        },
+        DeValue::Boolean(value) => Unexpected::Bool(*value),
+        DeValue::Array(_) => Unexpected::Seq,
+        DeValue::Table(_) => Unexpected::Map,
+        DeValue::Datetime(_) => return false,
+    };
+    complaint(message).is_some_and(|rest| rest.starts_with(&format!("{unexpected}, ")))
+}
+
+/// What serde says after "invalid type" or "invalid value".
+fn complaint(message: &str) -> Option<&str> {
+    message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))
+}
+
+/// Whether a whole number is negative, and the largest of the type it does not fit, where that is the complaint.
+fn out_of_type(message: &str) -> Option<(bool, u64)> {
+    let (number, expected) = complaint(message)?.strip_prefix("integer `")?.split_once('`')?;
+    let most = match expected.rsplit(' ').next()? {
+        "u8" => u64::from(u8::MAX),
+        "u16" => u64::from(u16::MAX),
+        "u32" => u64::from(u32::MAX),
+        // TOML's own limit.
+        "u64" | "usize" => i64::MAX as u64,
+        _ => return None,
+    };
+    Some((number.starts_with('-'), most))
+}
+
+/// A complaint of serde without names of Rust's types.
+fn plain(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "f32" | "f64" => "a number",
+        other => other,
+    };
+    format!("{found}expected {expected}")
+}
 
 fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
     let rest = message.strip_prefix("unknown field `")?;
@@ -217,32 +340,34 @@ fn key_offset(root: &DeTable<'_>, key: &str) -> Option<usize> {
     offset
 }
 
-/// Keys that lead to the value or key at an offset of the text.
-fn path_at(root: &DeTable<'_>, offset: usize) -> Vec<String> {
-    let mut path = Vec::new();
-    let mut table = root;
-    'down: loop {
-        for (name, value) in table {
-            let inner = value.get_ref().as_table();
+/// The value at an offset of the text, or whose key is there, and the keys that lead to it.
+fn at<'a>(table: &'a DeTable<'a>, offset: usize) -> Option<(Vec<String>, &'a Spanned<DeValue<'a>>)> {
+    table.iter().find_map(|(name, value)| {
+        let key = name.get_ref().to_string();
+        below(&key, value, offset).or_else(|| {
             let here = name.span().contains(&offset) || value.span().contains(&offset);
-            let below = inner.is_some_and(|inner| holds(inner, offset));
-            if here || below {
-                path.push(name.get_ref().to_string());
-                if let Some(inner) = inner {
-                    table = inner;
-                    continue 'down;
-                }
-                return path;
-            }
-        }
-        return path;
-    }
+            here.then(|| (vec![key], value))
+        })
+    })
 }
 
-fn holds(table: &DeTable<'_>, offset: usize) -> bool {
-    table.iter().any(|(name, value)| {
-        name.span().contains(&offset)
-            || value.span().contains(&offset)
-            || value.get_ref().as_table().is_some_and(|inner| holds(inner, offset))
-    })
+/// The same among what stands in the value of `key`.
+fn below<'a>(
+    key: &str,
+    value: &'a Spanned<DeValue<'a>>,
+    offset: usize,
+) -> Option<(Vec<String>, &'a Spanned<DeValue<'a>>)> {
+    match value.get_ref() {
+        DeValue::Table(table) => {
+            let (mut path, value) = at(table, offset)?;
+            path.insert(0, key.to_owned());
+            Some((path, value))
+        }
+        DeValue::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+            let key = format!("{key}[{index}]");
+            let here = || item.span().contains(&offset).then(|| (vec![key.clone()], item));
+            below(&key, item, offset).or_else(here)
+        }),
+        _ => None,
+    }
 }

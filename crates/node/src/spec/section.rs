@@ -120,8 +120,7 @@ impl ModelDraft {
             model.rope_scaling = self.rope_scaling.or(model.rope_scaling);
             return Ok(model);
         }
-        let need =
-            |key: &'static str, value: Option<usize>| value.ok_or(SpecError::Missing { key, line: None });
+        let need = |key: &'static str, value: Option<usize>| value.ok_or_else(|| SpecError::missing(key));
         let heads = need("model.heads", self.heads)?;
         Ok(ModelConfig {
             vocab: need("model.vocab", self.vocab)?,
@@ -311,11 +310,13 @@ pub enum ClipScope {
 }
 
 /// How the learning rates change over the run.
+///
+/// Kinds without keys have braces: serde lets any key pass beside a unit variant's tag.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ScheduleSpec {
     /// Always the full rate.
-    Constant,
+    Constant {},
     /// Linear warm-up, then half a cosine down to `floor`.
     Cosine {
         /// Share of all steps.
@@ -342,7 +343,7 @@ impl ScheduleSpec {
     /// As the model crate takes it, for a run of `total` steps.
     pub(super) fn over(self, total: u64) -> Schedule {
         match self {
-            Self::Constant => Schedule::Constant,
+            Self::Constant {} => Schedule::Constant,
             Self::Cosine { warmup, floor } => {
                 let warmup = (warmup * total as f64).ceil() as u64;
                 Schedule::Cosine { warmup: warmup.min(total), total, floor: floor as f32 }
@@ -360,14 +361,12 @@ impl Default for ScheduleSpec {
     }
 }
 
-/// `[outer]`: what every replica does with the merged pseudo-gradient.
+/// `[outer]`: what every replica does with the merged pseudo-gradient. Braces as in [`ScheduleSpec`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-#[derive(Default)]
 pub enum OuterSpec {
     /// The mean of the replicas.
-    #[default]
-    Identity,
+    Identity {},
     /// Nesterov momentum (DiLoCo, arXiv 2311.08105).
     Nesterov {
         /// Outer learning rate.
@@ -383,10 +382,16 @@ pub enum OuterSpec {
     },
 }
 
+impl Default for OuterSpec {
+    fn default() -> Self {
+        Self::Identity {}
+    }
+}
+
 impl From<OuterSpec> for Outer {
     fn from(spec: OuterSpec) -> Self {
         match spec {
-            OuterSpec::Identity => Self::Identity,
+            OuterSpec::Identity {} => Self::Identity,
             OuterSpec::Nesterov { learning_rate, momentum, momentum_from, ramp_epochs } => Self::Nesterov {
                 learning_rate: learning_rate as f32,
                 momentum: momentum as f32,

@@ -73,7 +73,7 @@ pub(crate) fn plain(spec: &mut RunSpec, epochs: u32, codec: TensorCodec) {
     spec.set_stages(2).expect("enough blocks");
     spec.inner.clip_scope = ClipScope::Model;
     spec.inner.clip_norm = 0.5;
-    spec.outer = OuterSpec::Identity;
+    spec.outer = OuterSpec::Identity {};
     spec.phases.miners_min = 1;
     spec.phases.epochs = epochs;
     spec.codec.activations = codec.into();

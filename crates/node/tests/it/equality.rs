@@ -28,7 +28,7 @@ fn lockstep(spec: &mut RunSpec, stages: usize, optimiser: OptimiserKind) {
     spec.inner.clip_norm = 0.5;
     spec.inner.steps = STEPS;
     spec.batch.micro_batches_per_epoch = STEPS * PER_STEP;
-    spec.outer = OuterSpec::Identity;
+    spec.outer = OuterSpec::Identity {};
     spec.codec.merge = MergeCodec::F32;
     spec.phases.epochs = EPOCHS;
     spec.phases.miners_min = 1;

@@ -283,7 +283,7 @@ async fn a_miner_that_drains_leaves_after_the_merge() {
 async fn in_lock_step_one_miner_per_stage_trains_every_micro_batch() {
     let mut swarm = Swarm::start(3, |spec| {
         spec.inner.clip_scope = ClipScope::Model;
-        spec.outer = OuterSpec::Identity;
+        spec.outer = OuterSpec::Identity {};
         spec.phases.miners_min = 1;
     })
     .await;

@@ -30,7 +30,7 @@ fn predictive(spec: &mut RunSpec) {
     spec.cut = Cut::Plain { wire: Dtype::Bf16 };
     spec.set_stages(2).expect("enough blocks");
     spec.inner.clip_scope = ClipScope::Model;
-    spec.outer = OuterSpec::Identity;
+    spec.outer = OuterSpec::Identity {};
     spec.batch.sequences = 4;
     spec.phases.miners_min = 1;
     spec.phases.epochs = 4;
