@@ -367,4 +367,6 @@ fn id_of(canonical: &[u8]) -> RunId {
 }
 
 #[cfg(test)]
+mod document;
+#[cfg(test)]
 mod tests;

@@ -313,13 +313,13 @@ pub(crate) enum RunCommand {
     },
     /// Show what a spec means: sizes, stages, memory, bytes on the wire.
     Show {
-        /// A run folder or a spec in TOML.
-        #[arg(required_unless_present = "presets")]
+        /// A run folder or a spec in TOML. With --toml it may be left out: the defaults.
+        #[arg(required_unless_present_any = ["presets", "toml"])]
         path: Option<PathBuf>,
         /// List the presets instead.
         #[arg(long)]
         presets: bool,
-        /// Print the complete spec as TOML instead.
+        /// Print the complete spec as TOML instead (docs/spec.md explains every key).
         #[arg(long, conflicts_with = "presets")]
         toml: bool,
     },

@@ -43,11 +43,10 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
         }
         RunCommand::Show { presets: true, .. } => presets(json)?,
         RunCommand::Show { path, toml, .. } => {
-            let path = path.ok_or_else(|| bad_input("name a run folder or a spec"))?;
-            let spec = read(&path)?;
+            let spec = path.as_deref().map_or_else(|| Ok(RunSpec::parse("")?), read)?;
             if toml {
                 print(spec.canonical().trim_end())?;
-            } else {
+            } else if let Some(path) = path {
                 let folder = Some(RunFolder::new(&path)).filter(|_| path.is_dir());
                 let followed = folder.as_ref().map(Followed::read).transpose()?.flatten();
                 show(&spec, champions(&path)?.as_ref(), followed.as_ref(), json)?;

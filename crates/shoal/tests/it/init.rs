@@ -78,3 +78,14 @@ fn a_checkpoint_with_cuts_of_its_own_keeps_them() {
     let toml = place.run(&["run", "show", "--toml", "shoal-runs/run-1"]).good().out;
     assert!(toml.contains("kind = \"anchored\""), "{toml}");
 }
+
+#[test]
+fn the_defaults_are_shown_without_a_file() {
+    let place = Place::new();
+    std::fs::write(place.path("empty.toml"), "").unwrap();
+    let shown = place.run(&["run", "show", "--toml"]).good().out;
+    assert_eq!(shown, place.run(&["run", "show", "--toml", "empty.toml"]).good().out);
+    std::fs::write(place.path("shown.toml"), &shown).unwrap();
+    assert_eq!(place.run(&["run", "show", "--toml", "shown.toml"]).good().out, shown);
+    assert_eq!(place.run(&["run", "show"]).code, Some(2));
+}
