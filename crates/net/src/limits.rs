@@ -1,5 +1,6 @@
 //! Every bound on what comes from outside, in one place.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Longest control part of a message, bytes: an envelope with the longest body, and room for the messages around it.
@@ -52,3 +53,9 @@ pub const MEASURED_BYTES: usize = 256 << 10;
 pub const COUNTED_PEERS: usize = 65_536;
 /// Bytes that one connection may have delivered without anyone reading them yet.
 pub const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
+/// How long a node that does not belong may keep its place in the relay when another one wants it.
+pub const RELAY_NEWCOMER_STAY: Duration = Duration::from_mins(1);
+/// Connections of the relay that are being ended; more end by silence.
+pub const RELAY_LEAVING: usize = 1024;
+/// Least rate that the relay can be limited to, bytes per second: below it a node could not even keep a connection.
+pub const RELAY_RATE_MIN: NonZeroU32 = NonZeroU32::new(16 << 10).unwrap();

@@ -3,17 +3,24 @@
 //! It speaks plain HTTP and WebSocket on one TCP port. That gives nothing away: what it passes on is QUIC, encrypted
 //! between the nodes, and a node proves its key to the relay by a signed challenge.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use iroh::EndpointId;
 use iroh_relay::server::{
-    Access, AccessControl, ClientRateLimit, ClientRequest, RelayConfig, Server, ServerConfig,
+    Access, AccessControl, ClientRateLimit, ClientRequest, ConnectionId, RelayConfig, Server, ServerConfig,
 };
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use wire::NodeId;
 
-/// Decides whether a node may use the relay.
+use crate::limits;
+
+/// Decides whether a node belongs to those that the relay is for.
 pub type Admit = Arc<dyn Fn(&NodeId) -> bool + Send + Sync>;
 
 /// How a relay is set up.
@@ -21,9 +28,11 @@ pub type Admit = Arc<dyn Fn(&NodeId) -> bool + Send + Sync>;
 pub struct RelayOptions {
     /// Where to listen; port 0 takes a free one.
     pub bind: SocketAddr,
-    /// Who may use it; none lets everyone.
+    /// Who belongs, asked again as time goes on; none: everyone.
     pub admit: Option<Admit>,
-    /// Most bytes per second that are taken from one node.
+    /// Others that are let in at a time all the same, so that they can come to belong.
+    pub newcomers: usize,
+    /// Most bytes per second that are taken from one node, at least [`limits::RELAY_RATE_MIN`]; none: no limit.
     pub node_limit: Option<NonZeroU32>,
 }
 
@@ -38,6 +47,7 @@ impl fmt::Debug for RelayOptions {
 pub struct Relay {
     server: Server,
     socket: SocketAddr,
+    _sent_away: AbortOnDropHandle<()>,
 }
 
 /// Why a relay did not start or stop.
@@ -64,10 +74,11 @@ impl Relay {
     pub async fn start(options: RelayOptions) -> Result<Self, RelayError> {
         let bind = options.bind;
         let mut relay = RelayConfig::new(bind);
-        if let Some(admit) = options.admit {
-            relay.access = Arc::new(Members(admit));
-        }
-        relay.limits.client_rx = options.node_limit.map(ClientRateLimit::new);
+        let (away, mut leaving) = mpsc::channel(limits::RELAY_LEAVING);
+        let RelayOptions { admit, newcomers, .. } = options;
+        relay.access = Arc::new(Door { admit, newcomers, inside: Mutex::default(), away });
+        let limit = options.node_limit.map(|limit| limit.max(limits::RELAY_RATE_MIN));
+        relay.limits.client_rx = limit.map(ClientRateLimit::new);
         let mut config = ServerConfig::default();
         config.relay = Some(relay);
         let server = Server::spawn(config).await.map_err(|error| {
@@ -81,7 +92,14 @@ impl Relay {
         let socket = server
             .http_addr()
             .ok_or_else(|| RelayError::Failed("it has no address after it started".to_owned()))?;
-        Ok(Self { server, socket })
+        let clients = server.relay_service().map(|service| service.clients().clone());
+        // Apart from the door, which the clients hold: it must not hold them.
+        let sent_away = tokio::spawn(async move {
+            while let (Some(clients), Some((node, connection))) = (&clients, leaving.recv().await) {
+                clients.disconnect(node, Some(connection));
+            }
+        });
+        Ok(Self { server, socket, _sent_away: AbortOnDropHandle::new(sent_away) })
     }
 
     /// Where it listens.
@@ -101,22 +119,85 @@ impl Relay {
     }
 }
 
-struct Members(Admit);
+/// Who is let in: whoever belongs, some others, and each once.
+struct Door {
+    admit: Option<Admit>,
+    newcomers: usize,
+    inside: Mutex<BTreeMap<NodeId, Inside>>,
+    /// Connections that are to end.
+    away: mpsc::Sender<(EndpointId, ConnectionId)>,
+}
 
-impl fmt::Debug for Members {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Members")
+/// The connection of one node.
+#[derive(Clone, Copy, Debug)]
+struct Inside {
+    node: EndpointId,
+    connection: ConnectionId,
+    since: Instant,
+    /// It did not belong when it was last asked about.
+    newcomer: bool,
+}
+
+impl Door {
+    fn belongs(&self, node: &NodeId) -> bool {
+        self.admit.as_ref().is_none_or(|admit| admit(node))
+    }
+
+    fn send_away(&self, inside: Inside) {
+        if self.away.try_send((inside.node, inside.connection)).is_err() {
+            tracing::debug!("a connection of the relay is left to end by silence");
+        }
+    }
+
+    /// Whether there is room for one more newcomer, if need be in place of one that had its time.
+    fn has_room(&self, inside: &mut BTreeMap<NodeId, Inside>) -> bool {
+        for (node, one) in inside.iter_mut().filter(|(_, one)| one.newcomer) {
+            one.newcomer = !self.belongs(node);
+        }
+        let newcomers = || inside.iter().filter(|(_, one)| one.newcomer);
+        if newcomers().count() < self.newcomers {
+            return true;
+        }
+        let oldest = newcomers().min_by_key(|(_, one)| one.since).map(|(node, one)| (*node, *one));
+        let oldest = oldest.filter(|(_, one)| one.since.elapsed() >= limits::RELAY_NEWCOMER_STAY);
+        if let Some((node, one)) = oldest {
+            inside.remove(&node);
+            self.send_away(one);
+        }
+        oldest.is_some()
     }
 }
 
-impl AccessControl for Members {
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("newcomers", &self.newcomers).finish_non_exhaustive()
+    }
+}
+
+impl AccessControl for Door {
     async fn on_connect(&self, request: &ClientRequest) -> Access {
-        let node = NodeId(*request.endpoint_id().as_bytes());
-        if (self.0)(&node) {
-            Access::Allow
-        } else {
+        let (endpoint, connection) = (request.endpoint_id(), request.connection_id());
+        let node = NodeId(*endpoint.as_bytes());
+        let newcomer = !self.belongs(&node);
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        // The limit is one of connections: a node has one, the newest.
+        if let Some(before) = inside.remove(&node) {
+            self.send_away(before);
+        }
+        if newcomer && !self.has_room(&mut inside) {
             tracing::debug!(node = node.short(), "the relay refuses a node that is no member");
-            Access::Deny { reason: Some("not a member of this run".to_owned()) }
+            let reason = "not a member of this run, and too many others are here: come again later";
+            return Access::Deny { reason: Some(reason.to_owned()) };
+        }
+        inside.insert(node, Inside { node: endpoint, connection, since: Instant::now(), newcomer });
+        Access::Allow
+    }
+
+    fn on_disconnect(&self, endpoint: EndpointId, connection: ConnectionId) {
+        let node = NodeId(*endpoint.as_bytes());
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if inside.get(&node).is_some_and(|one| one.connection == connection) {
+            inside.remove(&node);
         }
     }
 }

@@ -83,6 +83,10 @@ pub const FAREWELL_LOOK: Duration = Duration::from_millis(50);
 pub const CLOSE: Duration = Duration::from_secs(5);
 /// Time for the orchestrator to reach its own relay.
 pub const RELAY_START: Duration = Duration::from_secs(5);
+/// What the orchestrator's relay takes from one node, bytes per second, unless its owner says otherwise: a home's 100 Mbit/s.
+pub const RELAY_BYTES_PER_S: NonZeroU32 = NonZeroU32::new(12_500_000).unwrap();
+/// Nodes that are not in the run yet and use the relay: whoever joins takes seconds.
+pub const RELAY_NEWCOMERS: usize = 64;
 /// Blocks whose records wait for the validator to draw among; more are passed over.
 pub const TAPPED_BLOCKS: usize = 1024;
 /// How long a node waits for the first block of a log.

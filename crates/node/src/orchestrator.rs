@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leader::{Leader, LeaderError};
+use net::relay::Admit;
 use net::{BindError, Handler, Link, RelayError};
 use store::{BlobError, Blobs, LogError, LogStore};
 use swarm::record::{Control, Input, Role};
@@ -32,7 +33,7 @@ use crate::progress::{Listening, Progress, Summary};
 use crate::spec::{RunSpec, SpecError};
 use desk::Desk;
 pub use pins::{Granted, Wish};
-pub use process::{Options, run};
+pub use process::{Options, RelayFor, run};
 use shared::{Inputs, Pending, Shared, Shows};
 
 /// Why an orchestrator did not start, or stopped.
@@ -178,6 +179,12 @@ impl Orchestrator {
     /// What its link must answer with.
     pub fn handler(&self) -> Arc<dyn Handler> {
         Arc::clone(&self.desk) as Arc<dyn Handler>
+    }
+
+    /// Whom the run's relay is for: nodes that joined at some time, whether they are there or not, and this one.
+    fn members(&self) -> Admit {
+        let (me, shared) = (self.parts.key.node_id(), Arc::clone(&self.shared));
+        Arc::new(move |node| *node == me || shared.state().node(node).is_some())
     }
 
     /// Serves until the run is over or it is told to stop.

@@ -1,6 +1,7 @@
 //! The command line: every subcommand with its options, nothing else.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -200,12 +201,24 @@ pub(crate) struct OrchestratorArgs {
     /// Port of the embedded relay, for miners that nobody can reach directly; 0: any free port.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) relay_port: u16,
+    /// Most that the relay takes from each node, this one too, per second (`2MB/s`, `16Mbit/s`). Default: 100Mbit/s.
+    #[arg(long, value_name = "RATE", value_parser = parse_relay_rate, conflicts_with = "no_relay")]
+    pub(crate) relay_rate: Option<NonZeroU32>,
     /// Epochs between checkpoints; 0: only at the end.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) checkpoint_every: u32,
     /// Run without the embedded relay.
     #[arg(long)]
     pub(crate) no_relay: bool,
+}
+
+/// What the relay may be limited to.
+fn parse_relay_rate(text: &str) -> Result<NonZeroU32, String> {
+    let rate = u32::try_from(parse_rate(text)?).ok().and_then(NonZeroU32::new);
+    let least = net::limits::RELAY_RATE_MIN;
+    rate.filter(|rate| *rate >= least).ok_or_else(|| {
+        format!("{text:?} is out of range; from {} kB/s to 4 GB/s", least.get().div_ceil(1000))
+    })
 }
 
 /// How a node joins.

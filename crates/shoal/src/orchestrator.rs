@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use node::folder::RunFolder;
 use node::limits::PROGRESS_QUEUE;
-use node::orchestrator::{self, Options, Shutdown};
+use node::orchestrator::{self, Options, RelayFor, Shutdown};
 use node::progress::Progress;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,7 +38,10 @@ async fn serve(args: OrchestratorArgs, json: bool) -> Result<ExitCode> {
         bind: args.bind.into_iter().collect(),
         public: args.public,
         congestion: args.congestion.map(Into::into),
-        relay: (!args.no_relay).then(|| SocketAddr::new(relay_at, args.relay_port)),
+        relay: (!args.no_relay).then(|| {
+            let usual = RelayFor::new(SocketAddr::new(relay_at, args.relay_port));
+            RelayFor { node_rate: args.relay_rate.unwrap_or(usual.node_rate), ..usual }
+        }),
         checkpoint_every: args.checkpoint_every,
         progress,
     };

@@ -1,10 +1,14 @@
 //! The embedded relay: within one process, and between two networks that reach only the orchestrator's address.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use shoal_net::relay::Admit;
 use shoal_net::{EndpointOptions, Link, Message, PeerAddress, QuicLink, Relay, RelayOptions, Ticket};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -13,7 +17,7 @@ use wire::{NodeId, RunId};
 use super::nodes::{Mirror, SOON, WhoAmI, key};
 
 fn anywhere() -> RelayOptions {
-    RelayOptions { bind: "127.0.0.1:0".parse().unwrap(), admit: None, node_limit: None }
+    RelayOptions { bind: "127.0.0.1:0".parse().unwrap(), admit: None, newcomers: 0, node_limit: None }
 }
 
 async fn join(seed: u8, relay: &Relay) -> QuicLink {
@@ -46,6 +50,84 @@ async fn a_relay_serves_members_only() {
     let (inside, outside) = (join(1, &relay).await, join(2, &relay).await);
     assert!(inside.reached_relay(SOON).await);
     assert!(!outside.reached_relay(Duration::from_millis(500)).await);
+}
+
+/// Who belongs to a relay; more may come to.
+#[derive(Clone, Default)]
+struct Members(Arc<Mutex<BTreeSet<NodeId>>>);
+
+impl Members {
+    fn add(&self, link: &QuicLink) {
+        self.0.lock().unwrap().insert(link.id());
+    }
+
+    async fn relay(&self, newcomers: usize) -> Relay {
+        let members = Arc::clone(&self.0);
+        let admit = Some(Arc::new(move |node: &NodeId| members.lock().unwrap().contains(node)) as Admit);
+        Relay::start(RelayOptions { admit, newcomers, ..anywhere() }).await.unwrap()
+    }
+}
+
+/// Long enough for a connection on loopback to be there, if it comes at all.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_lets_few_strangers_in_and_members_always() {
+    let members = Members::default();
+    let relay = members.relay(1).await;
+    let first = join(1, &relay).await;
+    assert!(first.reached_relay(SOON).await);
+    let second = join(2, &relay).await;
+    assert!(!second.reached_relay(AT_ONCE).await, "one stranger too many");
+    // Who has come to belong takes no stranger's place: the next one, which tries again, gets in.
+    members.add(&first);
+    assert!(second.reached_relay(SOON).await);
+    let third = join(3, &relay).await;
+    assert!(!third.reached_relay(AT_ONCE).await, "one stranger too many");
+    // Members go on, and come in, whoever waits outside.
+    first.learn(second.id(), PeerAddress::new(Vec::new(), second.address().relay()).unwrap());
+    let answer = first.call(&second.id(), Message::new([1]), SOON).await.unwrap();
+    assert_eq!(answer.control, first.id().0);
+    members.0.lock().unwrap().insert(key(4).node_id());
+    let fourth = join(4, &relay).await;
+    assert!(fourth.reached_relay(SOON).await);
+    assert!(!third.reached_relay(AT_ONCE).await, "still too many");
+    // A stranger that goes makes room.
+    second.close().await;
+    assert!(third.reached_relay(SOON).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_again_leaves_its_place() {
+    let members = Members::default();
+    let relay = members.relay(1).await;
+    let (before, again) = (join(1, &relay).await, join(1, &relay).await);
+    assert!(before.reached_relay(SOON).await || again.reached_relay(SOON).await);
+    assert!(again.reached_relay(SOON).await, "its own old place is not held against it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_takes_no_more_from_a_node_than_it_may() {
+    const RATE: u32 = 1 << 20;
+    const BYTES: usize = 3 << 20;
+    let relay = Relay::start(RelayOptions { node_limit: NonZeroU32::new(RATE), ..anywhere() }).await.unwrap();
+    let a = join(1, &relay).await;
+    // Nothing but the relay connects an address of IPv4 with one of IPv6.
+    let relays = vec![relay.url("127.0.0.1")];
+    let bind = vec![(Ipv6Addr::LOCALHOST, 0).into()];
+    let options = EndpointOptions { relays, bind, ..EndpointOptions::loopback(key(2)) };
+    let b = QuicLink::bind(options, Arc::new(WhoAmI)).await.unwrap();
+    assert!(a.reached_relay(SOON).await && b.reached_relay(SOON).await);
+    a.learn(b.id(), PeerAddress::new(Vec::new(), b.address().relay()).unwrap());
+    a.call(&b.id(), Message::new([1]), SOON).await.unwrap();
+    let begun = Instant::now();
+    a.call(&b.id(), Message::with_payload([1], vec![7; BYTES]), 3 * SOON).await.unwrap();
+    let seconds = begun.elapsed().as_secs_f64();
+    assert_eq!(a.is_relayed(&b.id()), Some(true));
+    // A tenth of a second's worth may pass at once.
+    let least = BYTES as f64 / f64::from(RATE) - 0.2;
+    println!("{BYTES} bytes at {RATE} bytes/s in {seconds:.2} s, {least:.2} s at least");
+    assert!(seconds > least, "{BYTES} bytes in {seconds} s");
 }
 
 #[tokio::test]

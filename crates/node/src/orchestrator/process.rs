@@ -1,8 +1,10 @@
 //! The orchestrator as a process: a run's folder, a QUIC endpoint, an embedded relay.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use net::relay::Admit;
 use net::{BindError, Congestion, EndpointOptions, Link, QuicLink, Relay, RelayError, RelayOptions, Ticket};
 use store::{Blobs, Durability, FolderBlobs, LogError, LogStore, SqliteLog};
 use tokio::sync::mpsc;
@@ -24,12 +26,30 @@ pub struct Options {
     pub public: Vec<SocketAddr>,
     /// How sending adapts to the path; none: by the sockets.
     pub congestion: Option<Congestion>,
-    /// Where the embedded relay listens; none: no relay.
-    pub relay: Option<SocketAddr>,
+    /// The embedded relay, for this run's nodes; none: no relay.
+    pub relay: Option<RelayFor>,
     /// Epochs between checkpoints; 0: only at the end.
     pub checkpoint_every: u32,
     /// Where events go; a slow reader misses statuses, nothing else waits for it.
     pub progress: mpsc::Sender<Progress>,
+}
+
+/// How the embedded relay is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct RelayFor {
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// Most bytes per second that it takes from one node.
+    pub node_rate: NonZeroU32,
+    /// Nodes that it serves at a time beside those of the run.
+    pub newcomers: usize,
+}
+
+impl RelayFor {
+    /// With the usual limits.
+    pub fn new(bind: SocketAddr) -> Self {
+        Self { bind, node_rate: limits::RELAY_BYTES_PER_S, newcomers: limits::RELAY_NEWCOMERS }
+    }
 }
 
 /// Runs the orchestrator of a folder until the run is over or it is told to stop.
@@ -55,7 +75,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Summary, Orches
     };
     let orchestrator = Orchestrator::open(parts).await?;
     let relay = match relay {
-        Some(bind) => Some(start_relay(log.as_ref(), bind).await?),
+        Some(relay) => Some(start_relay(log.as_ref(), relay, orchestrator.members()).await?),
         None => None,
     };
     let mut endpoint = EndpointOptions { congestion, ..EndpointOptions::new(key) };
@@ -107,8 +127,18 @@ async fn remember_port(log: &dyn LogStore, key: &str, port: u16) -> Result<(), L
 }
 
 /// Starts the relay at the port of last time if none is asked for: tickets and nodes name it.
-async fn start_relay(log: &dyn LogStore, bind: SocketAddr) -> Result<Relay, OrchestratorError> {
-    let options = |bind| RelayOptions { bind, admit: None, node_limit: None };
+async fn start_relay(
+    log: &dyn LogStore,
+    relay: RelayFor,
+    members: Admit,
+) -> Result<Relay, OrchestratorError> {
+    let RelayFor { bind, node_rate, newcomers } = relay;
+    let options = |bind| RelayOptions {
+        bind,
+        admit: Some(Arc::clone(&members)),
+        newcomers,
+        node_limit: Some(node_rate),
+    };
     let relay = match last_port(log, RELAY_PORT).await? {
         port if port != 0 && bind.port() == 0 => {
             match Relay::start(options(SocketAddr::new(bind.ip(), port))).await {

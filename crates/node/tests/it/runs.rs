@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ledger::fold::Signatures;
 use ledger::verify::Replay;
 use net::{EndpointOptions, Link, QuicLink};
-use shoal_node::orchestrator::{self, Shutdown};
+use shoal_node::orchestrator::{self, RelayFor, Shutdown};
 use shoal_node::progress::Progress;
 use store::LogStore;
 use swarm::state::{Phase, State};
@@ -141,7 +141,7 @@ async fn the_same_over_quic_from_a_folder_and_a_ticket() {
     let (progress, mut events) = tokio::sync::mpsc::channel(4096);
     let mut options = super::bad_input::options(&folder);
     options.progress = progress;
-    options.relay = Some((std::net::Ipv4Addr::LOCALHOST, 0).into());
+    options.relay = Some(RelayFor::new((std::net::Ipv4Addr::LOCALHOST, 0).into()));
     let task = tokio::spawn(orchestrator::run(options, Shutdown::default()));
     let Some(Progress::Listening(listening)) = soon("a ticket", events.recv()).await else {
         panic!("the ticket comes first: {:?}", task.await);
@@ -163,4 +163,45 @@ async fn the_same_over_quic_from_a_folder_and_a_ticket() {
     let summary = soon("the orchestrator", task).await.unwrap().expect("a clean end");
     assert_eq!((summary.epochs, summary.coverage), (2, Some(1.0)));
     assert!(summary.checkpoint.is_some_and(|path| std::path::Path::new(&path).exists()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_relay_is_for_the_nodes_of_the_run_and_few_others() {
+    let mut world = World::new();
+    let folder = super::bad_input::prepared(&world);
+    let (progress, mut events) = tokio::sync::mpsc::channel(4096);
+    let mut options = super::bad_input::options(&folder);
+    options.progress = progress;
+    options.relay =
+        Some(RelayFor { newcomers: 1, ..RelayFor::new((std::net::Ipv4Addr::LOCALHOST, 0).into()) });
+    let shutdown = Shutdown::default();
+    let task = tokio::spawn(orchestrator::run(options, shutdown.clone()));
+    let Some(Progress::Listening(listening)) = soon("a ticket", events.recv()).await else {
+        panic!("the ticket comes first: {:?}", task.await);
+    };
+    let ticket: net::Ticket = listening.ticket.parse().expect("a ticket");
+    // The orchestrator itself is no stranger there.
+    let relays: Vec<String> = ticket.address.relay().map(str::to_owned).into_iter().collect();
+    assert_eq!(relays.len(), 1);
+    let shelf = Shelf::new(&world.spec, wire::StageIndex(0));
+    let join = async |seed: u8| {
+        let options =
+            EndpointOptions { relays: relays.clone(), ..EndpointOptions::loopback(super::world::key(seed)) };
+        let link = QuicLink::bind(options, Arc::clone(&shelf) as Arc<dyn net::Handler>).await.unwrap();
+        link.learn(ticket.node, ticket.address.clone());
+        Arc::new(link)
+    };
+    let miner = join(10).await;
+    assert!(miner.reached_relay(PATIENCE).await);
+    let stranger = join(11).await;
+    let at_once = std::time::Duration::from_millis(500);
+    assert!(!stranger.reached_relay(at_once).await, "one stranger too many");
+    // Once the miner is in the run, there is room for the next that comes.
+    let (key, stop) = (super::world::key(10), world.stop.clone());
+    let script = Script::start(key, &shelf, miner, ticket.node, &mut world.tasks, &stop).await;
+    let script = tokio::spawn(script.run());
+    assert!(stranger.reached_relay(PATIENCE).await);
+    script.abort();
+    shutdown.stop.cancel();
+    soon("the orchestrator", task).await.unwrap().expect("a clean end");
 }
