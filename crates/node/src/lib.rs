@@ -13,6 +13,7 @@ pub mod follow;
 pub mod keeper;
 pub mod key;
 pub mod limits;
+pub mod machine;
 pub mod miner;
 pub mod network;
 pub mod observe;

@@ -92,7 +92,7 @@ pub enum MinerError {
     },
     /// Too little memory.
     #[error(
-        "stage {stage} needs {} MiB and this miner may use {} (--memory, or a limit of its process): allow more, keep \
+        "stage {stage} needs {} MiB and this miner may use {} (--memory, or a limit of its process or control group): allow more, keep \
          less (--keep inputs), or join a run with more stages",
         needed.div_ceil(1 << 20), allowed >> 20
     )]

@@ -9,6 +9,8 @@ use wire::NodeId;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Progress {
+    /// What a run needs of the machine that is to run all of it; told before anything starts.
+    Needs(Needs),
     /// The log is open and nodes can join.
     Listening(Listening),
     /// A miner or validator is in the run.
@@ -127,6 +129,25 @@ pub struct ChampionEpoch {
     pub previous_seconds: Option<f64>,
     /// Tensors in the sample.
     pub compared: u64,
+}
+
+/// What all nodes of a run on one machine need at most, and what the machine has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Miners of all stages.
+    pub miners: usize,
+    /// Validators.
+    pub validators: usize,
+    /// Memory of all of them together, bytes.
+    pub memory_bytes: u64,
+    /// Memory of the largest miner, bytes.
+    pub miner_bytes: u64,
+    /// Disk for the states that miners keep, bytes.
+    pub disk_bytes: u64,
+    /// Memory that can be had: the least of what is free and what control groups leave; none where the system does not tell.
+    pub memory_free_bytes: Option<u64>,
+    /// Disk that is free where the run lies; none where the system does not tell.
+    pub disk_free_bytes: Option<u64>,
 }
 
 /// What others need to join.

@@ -4,6 +4,7 @@
 
 mod draw;
 mod effect;
+mod memory;
 mod process;
 mod replay;
 mod weights;
@@ -31,6 +32,7 @@ use crate::spec::{RunSpec, SpecError};
 use crate::tokens::{TokenSource, TokensError};
 use draw::{Draw, Item};
 use effect::{Measured, Step};
+pub use memory::memory;
 pub use process::{Options, run};
 use replay::Bench;
 use weights::Opening;

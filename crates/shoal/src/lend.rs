@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use net::Ticket;
 use node::folder::RunFolder;
+use node::machine::Memory;
 use node::miner::{self, End};
 use node::network::Network;
 use node::orchestrator::Shutdown;
@@ -72,10 +73,16 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// Memory that the system lets this process have, bytes; none: no limit. Of a limit on addresses (`ulimit -v`) only
-/// what is not mapped yet counts: program, libraries and stacks have their share of it already.
+/// Memory that the system lets a miner have at most, bytes; none: no limit. Of a control group all of its limit: a miner that
+/// is started again must not be refused because of those beside it.
+pub(crate) fn own_limit() -> Option<u64> {
+    process_limit().into_iter().chain(Memory::now().limit).min()
+}
+
+/// Limits of the process. Of one on addresses (`ulimit -v`) only what is not mapped yet counts: program, libraries and
+/// stacks have their share of it already.
 #[cfg(unix)]
-fn own_limit() -> Option<u64> {
+fn process_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit};
     let addresses = getrlimit(Resource::As).current.map(|limit| limit.saturating_sub(mapped()));
     getrlimit(Resource::Data).current.into_iter().chain(addresses).min()
@@ -83,7 +90,7 @@ fn own_limit() -> Option<u64> {
 
 /// None that is known.
 #[cfg(not(unix))]
-fn own_limit() -> Option<u64> {
+fn process_limit() -> Option<u64> {
     None
 }
 

@@ -1,7 +1,9 @@
 //! `shoal up`: a whole swarm on this machine, as child processes over QUIC on loopback.
 
 mod children;
+mod needs;
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::UdpSocket;
@@ -14,12 +16,13 @@ use node::folder::RunFolder;
 use node::progress::{Listening, PhaseName, Progress, Summary};
 use node::spec::RunSpec;
 
-use crate::cli::{KeepArg, UpArgs};
+use crate::cli::UpArgs;
 use crate::failure::{INTERRUPTED, bad_input};
 use crate::interrupt;
 use crate::prepare::{self, Place};
 use crate::watch::Show;
 use children::{ChildSpec, Children, News};
+use needs::Nodes;
 
 /// Where runs go without `--dir`.
 const RUNS: &str = "shoal-runs";
@@ -33,12 +36,10 @@ pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
     // Its children also end by signals, and take champions.
     sandbox::contained().context("`shoal up` cannot run here")?;
     let mut show = Show::new(json);
-    let (folder, spec) = if args.resume { resume(args)? } else { begin(args, &mut show)? };
+    let (folder, spec) = if args.resume { resume(args, &mut show)? } else { begin(args, &mut show)? };
     let lock = lock(&folder)?;
-    let replicas = args.replicas.unwrap_or(spec.phases.miners_min);
-    let validators = args.validators.unwrap_or(spec.phases.validators_min);
-    let miners = spec.stages() * usize::from(replicas);
-    let threads = args.threads.map_or_else(|| (cores() / miners).max(1), usize::from);
+    let nodes = nodes(args, &spec);
+    let Nodes { replicas, validators, .. } = nodes;
     show.say(&format!(
         "run {} in {}: {} parameters in {} stages, {replicas} miners each, {validators} validators",
         spec.run_id().short(),
@@ -49,8 +50,7 @@ pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
     // One thread only: the kernel ties a child's life to the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let keep_frames = args.keep_frames.as_deref().map(std::path::absolute).transpose()?;
-    let swarm =
-        Swarm { folder, stages: spec.stages(), replicas, validators, threads, keep: args.keep, keep_frames };
+    let swarm = Swarm { folder, stages: spec.stages(), nodes, keep_frames };
     let ended = runtime.block_on(swarm.drive(&mut show));
     drop(lock);
     let (summary, code) = match ended {
@@ -68,8 +68,17 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+fn nodes(args: &UpArgs, spec: &RunSpec) -> Nodes {
+    let replicas = args.replicas.unwrap_or(spec.phases.miners_min);
+    let validators = args.validators.unwrap_or(spec.phases.validators_min);
+    let miners = spec.stages() * usize::from(replicas);
+    let threads = args.threads.map_or_else(|| (cores() / miners).max(1), usize::from);
+    Nodes { replicas, validators, threads, keep: args.keep }
+}
+
 fn begin(args: &UpArgs, show: &mut Show) -> Result<(RunFolder, RunSpec)> {
     let place = args.dir.clone().map_or_else(|| Place::Below(PathBuf::from(RUNS)), Place::At);
+    let show = RefCell::new(show);
     let adjust = |spec: &mut RunSpec| {
         let given = args.shape.spec.is_some();
         match args.replicas {
@@ -82,9 +91,10 @@ fn begin(args: &UpArgs, show: &mut Show) -> Result<(RunFolder, RunSpec)> {
             None if !given => spec.phases.validators_min = VALIDATORS,
             None => {}
         }
-        Ok(())
+        let (Place::At(folder) | Place::Below(folder)) = &place;
+        nodes(args, spec).check(spec, folder, false, &mut show.borrow_mut())
     };
-    let say = |line: &str| drop(show.say(line));
+    let say = |line: &str| drop(show.borrow_mut().say(line));
     let made = prepare::prepare(&place, &args.data, &args.shape, adjust, say)?;
     Ok((made.folder, made.spec))
 }
@@ -94,7 +104,7 @@ const REPLICAS: u16 = 2;
 /// Validators without `--validators` and `--spec`.
 const VALIDATORS: u16 = 1;
 
-fn resume(args: &UpArgs) -> Result<(RunFolder, RunSpec)> {
+fn resume(args: &UpArgs, show: &mut Show) -> Result<(RunFolder, RunSpec)> {
     let root = match &args.dir {
         Some(folder) => folder.clone(),
         None => newest(Path::new(RUNS)).ok_or_else(|| {
@@ -103,6 +113,7 @@ fn resume(args: &UpArgs) -> Result<(RunFolder, RunSpec)> {
     };
     let folder = RunFolder::new(root);
     let spec = read_spec(&folder)?;
+    nodes(args, &spec).check(&spec, folder.root(), true, show)?;
     Ok((folder, spec))
 }
 
@@ -162,10 +173,7 @@ fn ended(
 struct Swarm {
     folder: RunFolder,
     stages: usize,
-    replicas: u16,
-    validators: u16,
-    threads: usize,
-    keep: KeepArg,
+    nodes: Nodes,
     keep_frames: Option<PathBuf>,
 }
 
@@ -281,18 +289,18 @@ impl Swarm {
             let dir = self.folder.node(name);
             let args = ["--child", role, &listening.ticket, "--bind", "127.0.0.1:0", "--threads"];
             let mut args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
-            args.extend([self.threads.to_string().into(), "--dir".into(), dir.into()]);
+            args.extend([self.nodes.threads.to_string().into(), "--dir".into(), dir.into()]);
             args
         };
         for stage in 0..self.stages {
-            for replica in 0..self.replicas {
+            for replica in 0..self.nodes.replicas {
                 let name = format!("miner-{stage}-{replica}");
                 let mut args = join("miner", &name);
                 args.extend([
                     "--stage".into(),
                     stage.to_string().into(),
                     "--keep".into(),
-                    self.keep.name().into(),
+                    self.nodes.keep.name().into(),
                 ]);
                 if let Some(folder) = &self.keep_frames {
                     args.extend(["--keep-frames".into(), folder.into()]);
@@ -300,7 +308,7 @@ impl Swarm {
                 children.start(ChildSpec { name, args, events: false });
             }
         }
-        for number in 0..self.validators {
+        for number in 0..self.nodes.validators {
             let name = format!("validator-{number}");
             let args = join("validator", &name);
             children.start(ChildSpec { name, args, events: false });

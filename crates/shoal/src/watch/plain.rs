@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use node::progress::{ChampionEpoch, MinerState, PhaseName, Progress, Status, Summary};
+use node::progress::{ChampionEpoch, MinerState, Needs, PhaseName, Progress, Status, Summary};
 
 use crate::unit;
 
@@ -23,6 +23,7 @@ fn phase(phase: PhaseName) -> &'static str {
 /// An event in one line; a status has its own.
 pub(super) fn line(event: &Progress) -> Option<String> {
     let line = match event {
+        Progress::Needs(needs) => needed(needs),
         Progress::Listening(listening) => {
             format!("run {} in {}", listening.run.get(..10).unwrap_or_default(), listening.folder)
         }
@@ -73,6 +74,18 @@ pub(super) fn line(event: &Progress) -> Option<String> {
         Progress::Status(_) | Progress::Summary(_) => return None,
     };
     Some(line)
+}
+
+fn needed(needs: &Needs) -> String {
+    let Needs { miners, validators, memory_bytes, disk_bytes, .. } = needs;
+    let free = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), unit::bytes);
+    format!(
+        "needs up to {} of memory ({} free) and {} of disk ({} free) for {miners} miners, {validators} validators",
+        unit::bytes(*memory_bytes),
+        free(needs.memory_free_bytes),
+        unit::bytes(*disk_bytes),
+        free(needs.disk_free_bytes),
+    )
 }
 
 /// A champion's epoch against the codec before.

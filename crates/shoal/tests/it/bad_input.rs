@@ -78,3 +78,35 @@ fn what_is_no_run_or_checkpoint_is_refused() {
     let error: serde_json::Value = serde_json::from_str(json.err.trim()).expect("an object");
     assert_eq!((json.code, &error["code"]), (Some(3), &serde_json::json!(3)));
 }
+
+/// 192 miners of a third of 15 billion parameters each: no machine that runs these tests has room for them.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_run_that_this_machine_has_no_room_for_is_refused_before_anything_is_made() {
+    let place = Place::new();
+    place.write_text("a.txt", 60_000);
+    let up = ["up", "--preset", "15b", "--stages", "3", "--replicas", "64", "--data", "a.txt"];
+    let ran = place.run(&up);
+    let words =
+        ["192 miners and ", " validators need up to", "this machine has", "(--keep inputs)", "--replicas"];
+    ran.bad(3, &words);
+    let told: Vec<&str> = ran.err.lines().collect();
+    assert!(told.len() == 2 && told[0].starts_with("needs up to "), "{}", ran.err);
+    assert_eq!(entries(&place.path(".")), ["a.txt"]);
+    // What is kept already is not recommended.
+    let ran = place.run(&[&up[..], &["--keep", "inputs", "--json"]].concat());
+    assert!(ran.code == Some(3) && !ran.err.contains("--keep"), "{}", ran.err);
+    let needs = ran.objects().pop().expect("what it needs");
+    let number = |key: &str| needs[key].as_u64().unwrap_or_else(|| panic!("{key} in {needs}"));
+    assert_eq!((needs["event"].as_str(), number("miners"), number("validators")), (Some("needs"), 192, 1));
+    assert!(number("memory_bytes") > 2 * number("memory_free_bytes"), "{needs}");
+    assert!(number("memory_bytes") > 60 * number("miner_bytes"), "{needs}");
+    assert!(number("disk_bytes") > 0 && number("disk_free_bytes") > 0, "{needs}");
+    // A run that was made elsewhere, or for many machines, is not gone on with here either.
+    let new =
+        ["run", "new", "big", "--preset", "15b", "--stages", "3", "--data", "a.txt", "--miners-min", "64"];
+    place.run(&new).good();
+    let made = entries(&place.path("big"));
+    place.run(&["up", "--resume", "--dir", "big"]).bad(3, &words);
+    assert_eq!(entries(&place.path("big")), made);
+}
