@@ -136,6 +136,9 @@ pub(crate) struct UpArgs {
     /// What miners keep of a micro-batch between forward and backward.
     #[arg(long, value_enum, default_value_t = KeepArg::Graphs)]
     pub(crate) keep: KeepArg,
+    /// Epochs between checkpoints; 0: only at the end.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) checkpoint_every: u32,
 }
 
 /// What stays of a micro-batch between forward and backward; the numbers are the same either way.

@@ -83,6 +83,9 @@ pub(crate) fn checkpoint_of(path: &Path) -> Result<PathBuf> {
     let entries = std::fs::read_dir(run.checkpoints()).into_iter().flatten().filter_map(Result::ok);
     let newest = entries.map(|entry| entry.path()).filter(|path| path.join("shoal.json").exists()).max();
     newest.ok_or_else(|| {
-        bad_input(format!("{} has no checkpoint yet: let the run finish an epoch and end", path.display()))
+        bad_input(format!(
+            "{} has no checkpoint yet: let the run end, or write some on the way (--checkpoint-every)",
+            path.display()
+        ))
     })
 }

@@ -50,7 +50,8 @@ pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
     // One thread only: the kernel ties a child's life to the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let keep_frames = args.keep_frames.as_deref().map(std::path::absolute).transpose()?;
-    let swarm = Swarm { folder, stages: spec.stages(), nodes, keep_frames };
+    let swarm =
+        Swarm { folder, stages: spec.stages(), nodes, keep_frames, checkpoint_every: args.checkpoint_every };
     let ended = runtime.block_on(swarm.drive(&mut show));
     drop(lock);
     let (summary, code) = match ended {
@@ -175,6 +176,7 @@ struct Swarm {
     stages: usize,
     nodes: Nodes,
     keep_frames: Option<PathBuf>,
+    checkpoint_every: u32,
 }
 
 impl Swarm {
@@ -279,6 +281,8 @@ impl Swarm {
             "--bind".into(),
             format!("127.0.0.1:{port}").into(),
             "--no-relay".into(),
+            "--checkpoint-every".into(),
+            self.checkpoint_every.to_string().into(),
         ]
         .into();
         Ok(ChildSpec { name: ORCHESTRATOR.to_owned(), args, events: true })

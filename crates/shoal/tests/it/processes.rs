@@ -3,16 +3,24 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use super::binary::{Place, Ran, alive, children_of, until};
+use super::binary::{Place, Ran, alive, children_of, entries, until};
 
 const ARGS: [&str; 10] =
     ["--json", "up", "--preset", "micro", "--data", "a.txt", "--stages", "2", "--epochs", "1000000"];
 
 /// Starts a run that would last for days and waits until it trains.
 fn start(place: &Place) -> (Child, Vec<u32>, BufReader<std::process::ChildStdout>) {
+    start_with(place, &[])
+}
+
+fn start_with(place: &Place, more: &[&str]) -> (Child, Vec<u32>, BufReader<std::process::ChildStdout>) {
     place.write_text("a.txt", 60_000);
-    let mut up =
-        place.command(&ARGS).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts");
+    let mut up = place
+        .command(&[&ARGS[..], more].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("shoal starts");
     let mut out = BufReader::new(up.stdout.take().expect("piped"));
     wait_for(&mut out, "merged");
     // An orchestrator, two stages of two miners, a validator.
@@ -80,4 +88,18 @@ fn a_second_interrupt_ends_at_once() {
     let code = Ran::wait(up).code;
     rest.join().expect("read");
     assert!(matches!(code, Some(130 | 0)), "{code:?}");
+}
+
+#[test]
+fn a_run_that_goes_on_can_be_exported() {
+    let place = Place::new();
+    let (mut up, _, mut out) = start_with(&place, &["--checkpoint-every", "1"]);
+    wait_for(&mut out, "checkpoint");
+    place.run(&["run", "export", "shoal-runs/run-1", "alive"]).good();
+    signal(up.id(), "-9");
+    up.wait().expect("it is dead");
+    place.run(&["run", "export", "shoal-runs/run-1", "dead"]).good();
+    for out in ["alive", "dead"] {
+        place.run(&["sample", out, "--tokens", "5"]).good();
+    }
 }
