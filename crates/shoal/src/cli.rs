@@ -15,7 +15,7 @@ const EXIT_CODES: &str = "Exit codes:
   2    wrong usage
   3    input that cannot be used: spec, data, tokenizer, checkpoint, key, folder
   4    verify: an entry of the log does not follow from those before
-  130  stopped at once by a second Ctrl-C
+  130  stopped at once by a second Ctrl-C, or by the first before a run began
 
 Results go to stdout, logs and the live view to stderr.";
 

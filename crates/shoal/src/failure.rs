@@ -12,7 +12,7 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const BAD_INPUT: u8 = 3;
 /// `verify` found an entry that does not follow.
 pub(crate) const DOES_NOT_FOLLOW: u8 = 4;
-/// Stopped at once by a second Ctrl-C.
+/// Stopped at once: by a second Ctrl-C, or by the first before anything began.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Input that cannot be used, with the reason and the next step.

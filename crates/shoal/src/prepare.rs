@@ -1,5 +1,6 @@
 //! From files and options to a run folder: tokenizer, token shards, spec, key. Nothing half-made is left behind.
 
+mod draft;
 mod shape;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use wire::Hash;
 
 use crate::cli::{DataArgs, ShapeArgs};
 use crate::failure::bad_input;
+use crate::interrupt::Making;
+pub(crate) use draft::Draft;
 pub(crate) use shape::{shape, vocab_of};
 
 /// What was made.
@@ -35,6 +38,17 @@ pub(crate) enum Place {
     At(PathBuf),
     /// Below this folder, under the first free name.
     Below(PathBuf),
+}
+
+/// What Ctrl-C says while a run is being made.
+const NOT_MADE: &str = "stopped before the run was made; nothing is left of it";
+/// What it says from then on.
+const MADE: &str =
+    "stopped before the run began; it is made: continue with `shoal up --resume` or `shoal orchestrator`";
+
+/// Hears Ctrl-C while a run is being made, of which nothing is left then.
+pub(crate) fn making() -> Result<Making<Draft>> {
+    Making::new(NOT_MADE)
 }
 
 /// Collects text as `--data` says.
@@ -62,6 +76,7 @@ pub(crate) fn tokenizer(args: &DataArgs, shape: &ShapeArgs) -> Result<Tokenizer>
 
 /// Makes a run folder from data and shape; `adjust` sees the spec before anything is written.
 pub(crate) fn prepare(
+    making: &Making<Draft>,
     place: &Place,
     data_args: &DataArgs,
     shape_args: &ShapeArgs,
@@ -94,6 +109,69 @@ pub(crate) fn prepare(
     let corpus = corpus(data_args, vec![runs.clone()])?;
     say(&format!("data: {}", corpus.summary));
     let split = data::split(corpus)?;
+    let parent = parent_of(place)?;
+    draft::clear(&parent);
+    let runtime = making.runtime();
+    let (folder, blobs) = {
+        let mut held = making.hold();
+        let draft =
+            Draft::make(&parent).with_context(|| format!("cannot write below {}", parent.display()))?;
+        let folder = RunFolder::new(held.thing.insert(draft).path());
+        let blobs = runtime.block_on(store::FolderBlobs::open(folder.blobs(), store::Durability::Synced))?;
+        (folder, blobs)
+    };
+    let keep = |hash: BlobHash, bytes: Vec<u8>| {
+        let _held = making.hold();
+        runtime.block_on(blobs.put_at(Hash(hash.0), Bytes::from(bytes))).map_err(std::io::Error::other)
+    };
+    let manifest = data::build(&split, &tokenizer, keep, |_, _| {})?;
+    let (train, held_out) = manifest.tokens();
+    say(&format!(
+        "data: {} tokens to train on, {} held out ({})",
+        crate::unit::count(train),
+        crate::unit::count(held_out),
+        match split.note.method {
+            data::SplitMethod::Files => "whole files",
+            data::SplitMethod::Tail => "the end of the text",
+        }
+    ));
+    let put = |bytes| {
+        let _held = making.hold();
+        runtime.block_on(blobs.put(bytes))
+    };
+    put(Bytes::copy_from_slice(tokenizer.to_bytes()))?;
+    spec.data = DataSpec {
+        tokenizer: match &tokenizer {
+            Tokenizer::Bytes => TokenizerSpec::Bytes,
+            Tokenizer::Json(_) => TokenizerSpec::Blob(tokenizer.hash()),
+        },
+        vocab: manifest.vocab,
+        train: manifest.train,
+        held_out: manifest.held_out,
+    };
+    if let Some(init) = &init {
+        spec.init = initial_weights(init, &spec, |bytes| Ok(put(bytes)?))?;
+    }
+    spec.check_data()?;
+    let text = spec.canonical();
+    // What is read back must be the same run.
+    let spec = RunSpec::from_canonical(text.as_bytes(), spec.run_id())?;
+    let mut held = making.hold();
+    std::fs::write(folder.spec(), text).context("cannot write the run's spec")?;
+    node::key::create(&folder.key())?;
+    if let Some(found) = &champion {
+        runtime.block_on(found.leave(&folder))?;
+    }
+    drop(blobs);
+    let draft = held.thing.take().context("the folder is gone")?;
+    let path = settle(draft.finish().context("cannot unlock the new folder")?, place)?;
+    held.words = MADE;
+    drop(held);
+    Ok(Prepared { folder: RunFolder::new(path), spec })
+}
+
+/// The folder around a place; made if it is not there.
+fn parent_of(place: &Place) -> Result<PathBuf> {
     let parent = match place {
         Place::At(folder) => folder
             .parent()
@@ -109,53 +187,7 @@ pub(crate) fn prepare(
         std::fs::write(parent.join(".gitignore"), "*\n")
             .with_context(|| format!("cannot write below {}", parent.display()))?;
     }
-    let draft = tempfile::Builder::new()
-        .prefix(".new-run-")
-        .tempdir_in(&parent)
-        .with_context(|| format!("cannot write below {}", parent.display()))?;
-    let folder = RunFolder::new(draft.path());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let blobs = runtime.block_on(store::FolderBlobs::open(folder.blobs(), store::Durability::Synced))?;
-    let keep = |hash: BlobHash, bytes: Vec<u8>| {
-        runtime.block_on(blobs.put_at(Hash(hash.0), Bytes::from(bytes))).map_err(std::io::Error::other)
-    };
-    let manifest = data::build(&split, &tokenizer, keep, |_, _| {})?;
-    let (train, held_out) = manifest.tokens();
-    say(&format!(
-        "data: {} tokens to train on, {} held out ({})",
-        crate::unit::count(train),
-        crate::unit::count(held_out),
-        match split.note.method {
-            data::SplitMethod::Files => "whole files",
-            data::SplitMethod::Tail => "the end of the text",
-        }
-    ));
-    runtime.block_on(blobs.put(Bytes::copy_from_slice(tokenizer.to_bytes())))?;
-    spec.data = DataSpec {
-        tokenizer: match &tokenizer {
-            Tokenizer::Bytes => TokenizerSpec::Bytes,
-            Tokenizer::Json(_) => TokenizerSpec::Blob(tokenizer.hash()),
-        },
-        vocab: manifest.vocab,
-        train: manifest.train,
-        held_out: manifest.held_out,
-    };
-    if let Some(init) = &init {
-        spec.init = initial_weights(init, &spec, |bytes| Ok(runtime.block_on(blobs.put(bytes))?))?;
-    }
-    spec.check_data()?;
-    let text = spec.canonical();
-    // What is read back must be the same run.
-    let spec = RunSpec::from_canonical(text.as_bytes(), spec.run_id())?;
-    std::fs::write(folder.spec(), text).context("cannot write the run's spec")?;
-    node::key::create(&folder.key())?;
-    if let Some(found) = &champion {
-        runtime.block_on(found.leave(&folder))?;
-    }
-    drop(blobs);
-    drop(runtime);
-    let path = settle(draft, place)?;
-    Ok(Prepared { folder: RunFolder::new(path), spec })
+    Ok(parent)
 }
 
 /// Stores the weights of a checkpoint, stage by stage, and returns their hashes.

@@ -32,8 +32,9 @@ pub(crate) fn run(args: RunArgs, json: bool) -> Result<ExitCode> {
                 spec.phases.miners_min = miners_min.unwrap_or(spec.phases.miners_min);
                 Ok(())
             };
-            let made =
-                prepare::prepare(&Place::At(folder), &data, &shape, adjust, |line| drop(show.say(line)))?;
+            let making = prepare::making()?;
+            let say = |line: &str| drop(show.say(line));
+            let made = prepare::prepare(&making, &Place::At(folder), &data, &shape, adjust, say)?;
             let (run, folder) = (made.spec.run_id().to_string(), made.folder.root());
             if json {
                 print(&json!({ "run": run, "folder": folder }).to_string())?;

@@ -18,8 +18,8 @@ use node::spec::RunSpec;
 
 use crate::cli::UpArgs;
 use crate::failure::{INTERRUPTED, bad_input};
-use crate::interrupt;
-use crate::prepare::{self, Place};
+use crate::interrupt::{self, Making, Signals};
+use crate::prepare::{self, Draft, Place};
 use crate::watch::Show;
 use children::{ChildSpec, Children, News};
 use needs::Nodes;
@@ -36,7 +36,11 @@ pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
     // Its children also end by signals, and take champions.
     sandbox::contained().context("`shoal up` cannot run here")?;
     let mut show = Show::new(json);
-    let (folder, spec) = if args.resume { resume(args, &mut show)? } else { begin(args, &mut show)? };
+    let making = if args.resume { None } else { Some(prepare::making()?) };
+    let (folder, spec) = match &making {
+        None => resume(args, &mut show)?,
+        Some(making) => begin(args, making, &mut show)?,
+    };
     let lock = lock(&folder)?;
     let nodes = nodes(args, &spec);
     let Nodes { replicas, validators, .. } = nodes;
@@ -52,7 +56,10 @@ pub(crate) fn run(args: &UpArgs, json: bool) -> Result<ExitCode> {
     let keep_frames = args.keep_frames.as_deref().map(std::path::absolute).transpose()?;
     let swarm =
         Swarm { folder, stages: spec.stages(), nodes, keep_frames, checkpoint_every: args.checkpoint_every };
-    let ended = runtime.block_on(swarm.drive(&mut show));
+    // No moment between the two in which nobody listens.
+    let signals = interrupt::signals_of(&runtime)?;
+    drop(making);
+    let ended = runtime.block_on(swarm.drive(signals, &mut show));
     drop(lock);
     let (summary, code) = match ended {
         Ok(ended) => ended,
@@ -77,7 +84,7 @@ fn nodes(args: &UpArgs, spec: &RunSpec) -> Nodes {
     Nodes { replicas, validators, threads, keep: args.keep }
 }
 
-fn begin(args: &UpArgs, show: &mut Show) -> Result<(RunFolder, RunSpec)> {
+fn begin(args: &UpArgs, making: &Making<Draft>, show: &mut Show) -> Result<(RunFolder, RunSpec)> {
     let place = args.dir.clone().map_or_else(|| Place::Below(PathBuf::from(RUNS)), Place::At);
     let show = RefCell::new(show);
     let adjust = |spec: &mut RunSpec| {
@@ -96,7 +103,7 @@ fn begin(args: &UpArgs, show: &mut Show) -> Result<(RunFolder, RunSpec)> {
         nodes(args, spec).check(spec, folder, false, &mut show.borrow_mut())
     };
     let say = |line: &str| drop(show.borrow_mut().say(line));
-    let made = prepare::prepare(&place, &args.data, &args.shape, adjust, say)?;
+    let made = prepare::prepare(making, &place, &args.data, &args.shape, adjust, say)?;
     Ok((made.folder, made.spec))
 }
 
@@ -181,9 +188,12 @@ struct Swarm {
 
 impl Swarm {
     /// Runs until the orchestrator has ended, or somebody asked twice to stop.
-    async fn drive(&self, show: &mut Show) -> Result<(Option<Box<Summary>>, ExitCode)> {
+    async fn drive(
+        &self,
+        (mut interrupts, mut terminations): Signals,
+        show: &mut Show,
+    ) -> Result<(Option<Box<Summary>>, ExitCode)> {
         let mut children = Children::new(self.folder.root().join("logs"))?;
-        let (mut interrupts, mut terminations) = interrupt::signals()?;
         let mut ticks = tokio::time::interval(TICK);
         children.start(self.orchestrator()?);
         let mut summary = None;

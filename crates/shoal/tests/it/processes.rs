@@ -103,3 +103,65 @@ fn a_run_that_goes_on_can_be_exported() {
         place.run(&["sample", out, "--tokens", "5"]).good();
     }
 }
+
+/// Folders of runs that are being made, or were.
+fn drafts(place: &Place) -> Vec<String> {
+    let mut names = entries(&place.path("."));
+    names.retain(|name| name.starts_with(".new-run-"));
+    names
+}
+
+/// Starts to make a run of much text, and stops the process as soon as its folder is there.
+fn half_made(place: &Place) -> (Child, String) {
+    let before = drafts(place);
+    let args = ["run", "new", "slow", "--data", "much", "--tokenizer", "t.json", "--preset", "micro"];
+    let child =
+        place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts");
+    let begun = |draft: &String| !before.contains(draft) && place.path(draft).join("blobs").exists();
+    let draft = until("its folder", || drafts(place).into_iter().find(begun));
+    signal(child.id(), "-STOP");
+    assert!(drafts(place).contains(&draft), "it was too fast");
+    (child, draft)
+}
+
+#[test]
+fn of_a_run_that_is_not_made_to_the_end_nothing_stays() {
+    let place = Place::new();
+    place.write_text("little.txt", 60_000);
+    place.run(&["tokenizer", "train", "little.txt", "--vocab", "300", "--out", "t.json"]).good();
+    for part in 0..4 {
+        place.write_text(&format!("much/{part}{}.txt", "x".repeat(part)), 6_000_000);
+    }
+    // Killed: nobody could take it away.
+    let (mut killed, left) = half_made(&place);
+    signal(killed.id(), "-9");
+    killed.wait().expect("it is dead");
+    assert_eq!(drafts(&place), std::slice::from_ref(&left));
+    // The next one does, but lets be what another process makes.
+    let (making, draft) = half_made(&place);
+    assert!(
+        draft != left && drafts(&place) == std::slice::from_ref(&draft),
+        "{draft} of {:?}",
+        drafts(&place)
+    );
+    place.run(&["run", "new", "quick", "--data", "little.txt", "--preset", "micro"]).good();
+    assert_eq!(drafts(&place), [draft]);
+    // Ctrl-C: it takes away its own, and says so.
+    signal(making.id(), "-INT");
+    signal(making.id(), "-CONT");
+    let ran = Ran::wait(making);
+    assert_eq!(ran.code, Some(130), "{}\n{}", ran.out, ran.err);
+    assert_eq!(ran.err.lines().last(), Some("stopped before the run was made; nothing is left of it"));
+    assert_eq!(entries(&place.path(".")), ["little.txt", "much", "quick", "t.json"]);
+    assert_eq!(entries(&place.path("quick")), ["blobs", "orchestrator.key", "run.toml"]);
+    // So does `up`.
+    let up = ["up", "--data", "much", "--tokenizer", "t.json", "--preset", "micro"];
+    let up = place.command(&up).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("shoal starts");
+    let runs = place.path("shoal-runs");
+    until("its folder", || entries(&runs).iter().any(|name| name.starts_with(".new-run-")).then_some(()));
+    signal(up.id(), "-TERM");
+    let ran = Ran::wait(up);
+    assert_eq!(ran.code, Some(130), "{}\n{}", ran.out, ran.err);
+    assert!(ran.err.ends_with("nothing is left of it\n"), "{}", ran.err);
+    assert_eq!(entries(&runs), [".gitignore"]);
+}
