@@ -61,7 +61,6 @@ pub(super) struct World {
     inputs: Vec<(Option<Sender>, Input)>,
     commit_at: Option<Millis>,
     offers: Offers,
-    /// State that each epoch of each stage opened with.
     pub(super) keeper: BTreeMap<(StageIndex, Epoch), Opening>,
     pub(super) derived: Vec<Derived>,
     /// Uploads as they were committed, for the check of every mean.
@@ -149,9 +148,7 @@ impl World {
 
     /// Every peer keeps one version of its weights.
     pub(super) fn drains_before_steps(&mut self) {
-        for peer in &mut self.peers {
-            peer.stash = 0;
-        }
+        self.peers.iter_mut().for_each(|peer| peer.stash = 0);
     }
 
     pub(super) fn drain(&mut self, at: Millis, node: usize) {
