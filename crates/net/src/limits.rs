@@ -55,6 +55,12 @@ pub const COUNTED_PEERS: usize = 65_536;
 pub const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
 /// How long a node that does not belong may keep its place in the relay when another one wants it.
 pub const RELAY_NEWCOMER_STAY: Duration = Duration::from_mins(1);
+/// Connections that a member may have with the relay.
+pub const RELAY_CONNECTIONS: usize = 2;
+/// How often the end of a connection is tried that is not there yet, and the pause between.
+pub const RELAY_LEAVING_TRIES: u32 = 50;
+/// See [`RELAY_LEAVING_TRIES`].
+pub const RELAY_LEAVING_PAUSE: Duration = Duration::from_millis(100);
 /// Connections of the relay that are being ended; more end by silence.
 pub const RELAY_LEAVING: usize = 1024;
 /// Least rate that the relay can be limited to, bytes per second: below it a node could not even keep a connection.

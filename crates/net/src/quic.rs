@@ -46,11 +46,11 @@ pub struct EndpointOptions {
     pub datagram_bytes: u16,
 }
 
-/// Congestion control.
 /// Congestion control. Figures: `bench/net/run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Congestion {
-    /// Cubic (RFC 9438): backs off at every loss. Of a path of 100 Mbit/s and 50 ms that loses 1 packet in 1,000 it uses a tenth.
+    /// Cubic (RFC 9438): backs off at every loss. Of a path of 100 Mbit/s and 50 ms that loses 1 packet in 1,000 it uses a
+    /// twelfth.
     Cubic,
     /// BBR version 3 (draft-ietf-ccwg-bbr): follows the measured rate, so that lost packets hardly slow it. On loopback, where
     /// nothing is lost and nothing has a rate, it is several times slower.
@@ -122,6 +122,8 @@ struct Shared {
     /// Tells this link from one that the same node had before: when it was opened, ns.
     life: u64,
     endpoint: Endpoint,
+    /// The first of its relays.
+    relay: Option<iroh::RelayUrl>,
     handler: Arc<dyn Handler>,
     peers: Peers,
     meter: Arc<Meter>,
@@ -147,11 +149,13 @@ impl QuicLink {
     /// Opens the sockets and starts to serve `handler`.
     pub async fn bind(options: EndpointOptions, handler: Arc<dyn Handler>) -> Result<Self, BindError> {
         let relays = options.relays.iter().map(|url| parse_relay_url(url)).collect::<Result<Vec<_>, _>>()?;
+        let relay = relays.first().cloned();
         let endpoint = transport::bind(&options, relays).await?;
         let shared = Arc::new(Shared {
             id: options.key.node_id(),
             life: UNIX_EPOCH.elapsed().map_or(0, |now| now.as_nanos() as u64),
             endpoint,
+            relay,
             handler,
             peers: Peers::default(),
             meter: Arc::default(),
@@ -232,7 +236,9 @@ impl Link for QuicLink {
                 direct.push(socket);
             }
         }
-        PeerAddress::from_parts(direct, address.relay_urls().next().cloned())
+        // A relay that has not let it in yet will: peers must know where.
+        let relay = address.relay_urls().next().or(self.shared.relay.as_ref()).cloned();
+        PeerAddress::from_parts(direct, relay)
     }
 
     fn traffic(&self) -> Traffic {

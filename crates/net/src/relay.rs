@@ -3,7 +3,6 @@
 //! It speaks plain HTTP and WebSocket on one TCP port. That gives nothing away: what it passes on is QUIC, encrypted
 //! between the nodes, and a node proves its key to the relay by a signed challenge.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -95,8 +94,21 @@ impl Relay {
         let clients = server.relay_service().map(|service| service.clients().clone());
         // Apart from the door, which the clients hold: it must not hold them.
         let sent_away = tokio::spawn(async move {
-            while let (Some(clients), Some((node, connection))) = (&clients, leaving.recv().await) {
-                clients.disconnect(node, Some(connection));
+            let Some(clients) = clients else { return };
+            let mut going: Vec<(EndpointId, ConnectionId, u32)> = Vec::new();
+            loop {
+                tokio::select! {
+                    next = leaving.recv() => match next {
+                        Some((node, connection)) => going.push((node, connection, limits::RELAY_LEAVING_TRIES)),
+                        None => return,
+                    },
+                    () = tokio::time::sleep(limits::RELAY_LEAVING_PAUSE), if !going.is_empty() => {}
+                }
+                // One that was let in a moment ago is not yet among the clients.
+                going.retain_mut(|(node, connection, tries)| {
+                    *tries -= 1;
+                    !clients.disconnect(*node, Some(*connection)) && *tries > 0
+                });
             }
         });
         Ok(Self { server, socket, _sent_away: AbortOnDropHandle::new(sent_away) })
@@ -123,12 +135,13 @@ impl Relay {
 struct Door {
     admit: Option<Admit>,
     newcomers: usize,
-    inside: Mutex<BTreeMap<NodeId, Inside>>,
+    /// By node and connection; at most [`limits::RELAY_CONNECTIONS`] of a node.
+    inside: Mutex<Vec<Inside>>,
     /// Connections that are to end.
     away: mpsc::Sender<(EndpointId, ConnectionId)>,
 }
 
-/// The connection of one node.
+/// One connection of a node.
 #[derive(Clone, Copy, Debug)]
 struct Inside {
     node: EndpointId,
@@ -136,6 +149,12 @@ struct Inside {
     since: Instant,
     /// It did not belong when it was last asked about.
     newcomer: bool,
+}
+
+impl Inside {
+    fn id(&self) -> NodeId {
+        NodeId(*self.node.as_bytes())
+    }
 }
 
 impl Door {
@@ -150,18 +169,18 @@ impl Door {
     }
 
     /// Whether there is room for one more newcomer, if need be in place of one that had its time.
-    fn has_room(&self, inside: &mut BTreeMap<NodeId, Inside>) -> bool {
-        for (node, one) in inside.iter_mut().filter(|(_, one)| one.newcomer) {
-            one.newcomer = !self.belongs(node);
+    fn has_room(&self, inside: &mut Vec<Inside>) -> bool {
+        for one in inside.iter_mut().filter(|one| one.newcomer) {
+            one.newcomer = !self.belongs(&one.id());
         }
-        let newcomers = || inside.iter().filter(|(_, one)| one.newcomer);
+        let newcomers = || inside.iter().filter(|one| one.newcomer);
         if newcomers().count() < self.newcomers {
             return true;
         }
-        let oldest = newcomers().min_by_key(|(_, one)| one.since).map(|(node, one)| (*node, *one));
-        let oldest = oldest.filter(|(_, one)| one.since.elapsed() >= limits::RELAY_NEWCOMER_STAY);
-        if let Some((node, one)) = oldest {
-            inside.remove(&node);
+        let oldest = newcomers().min_by_key(|one| one.since).copied();
+        let oldest = oldest.filter(|one| one.since.elapsed() >= limits::RELAY_NEWCOMER_STAY);
+        if let Some(one) = oldest {
+            inside.retain(|other| other.connection != one.connection);
             self.send_away(one);
         }
         oldest.is_some()
@@ -180,24 +199,25 @@ impl AccessControl for Door {
         let node = NodeId(*endpoint.as_bytes());
         let newcomer = !self.belongs(&node);
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        // The limit is one of connections: a node has one, the newest.
-        if let Some(before) = inside.remove(&node) {
-            self.send_away(before);
+        // The rate is one of connections: a node keeps its newest. A member has two, since it may know the relay by two addresses
+        // (an orchestrator behind a router does), and would open each again at once.
+        let most = if newcomer { 1 } else { limits::RELAY_CONNECTIONS };
+        let own = |one: &Inside| one.node == endpoint;
+        while inside.iter().filter(|one| own(one)).count() >= most {
+            let Some(oldest) = inside.iter().position(own) else { break };
+            self.send_away(inside.remove(oldest));
         }
         if newcomer && !self.has_room(&mut inside) {
             tracing::debug!(node = node.short(), "the relay refuses a node that is no member");
             let reason = "not a member of this run, and too many others are here: come again later";
             return Access::Deny { reason: Some(reason.to_owned()) };
         }
-        inside.insert(node, Inside { node: endpoint, connection, since: Instant::now(), newcomer });
+        inside.push(Inside { node: endpoint, connection, since: Instant::now(), newcomer });
         Access::Allow
     }
 
     fn on_disconnect(&self, endpoint: EndpointId, connection: ConnectionId) {
-        let node = NodeId(*endpoint.as_bytes());
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.get(&node).is_some_and(|one| one.connection == connection) {
-            inside.remove(&node);
-        }
+        inside.retain(|one| (one.node, one.connection) != (endpoint, connection));
     }
 }

@@ -42,7 +42,10 @@ async fn without_a_stash_a_step_holds_only_what_its_own_weights_computed() {
                     steps += 1;
                 }
             }
-            Statement::Verdict(verdict) => verdicts.push(verdict.outcome),
+            // A busy validator may open an item when its miner has forgotten it.
+            Statement::Verdict(verdict) if verdict.outcome != Outcome::NotOpened => {
+                verdicts.push(verdict.outcome)
+            }
             _ => {}
         }
     }

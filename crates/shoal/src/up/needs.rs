@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use node::machine::Memory;
-use node::miner::{self, MinerMemory};
+use node::miner::{self, Keep, MinerMemory};
 use node::progress::{Needs, Progress};
 use node::spec::RunSpec;
 use node::validator;
@@ -26,8 +26,8 @@ pub(super) struct Nodes {
     pub(super) keep: KeepArg,
 }
 
-/// What a miner takes for sure: weights, graphs, merges. Messages and the room of its process are bounds that a small run
-/// does not come near.
+/// What a miner takes for sure: weights, one graph, merges. More graphs, messages and the room of its process are bounds that a
+/// small run does not come near.
 fn taken(need: &MinerMemory) -> u64 {
     need.peak().saturating_sub(need.messages + need.process)
 }
@@ -67,7 +67,7 @@ impl Nodes {
                 unit::bytes(memory_bytes),
                 unit::bytes(free),
             );
-            if self.sum(&stages, taken) > free {
+            if self.sum(&miner::memory(spec, self.threads, Keep::Inputs), taken) > free {
                 return Err(bad_input(format!("{words}: {next}")));
             }
             show.say(&format!("{words}: should nodes be killed for it, {next}"))?;

@@ -112,8 +112,10 @@ fn miners_that_reach_only_the_orchestrator_train_through_its_relay() {
         said.is("listening").and_then(|event| event["ticket"].as_str().map(str::to_owned))
     });
     let miner = |crew: &mut Crew, network: &str, stage: &str, name: &str| {
-        let args =
-            ["miner", &ticket, "--dir", name, "--stage", stage, "--threads", "1", "--congestion", "cubic"];
+        let mut args = vec!["miner", &ticket, "--dir", name, "--stage", stage, "--threads", "1"];
+        if name == "tail" {
+            args.extend(["--congestion", "cubic"]);
+        }
         crew.start(name, &within(network), &args)
     };
     let head = miner(&mut crew, &a, "0", "head");

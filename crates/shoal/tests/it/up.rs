@@ -95,7 +95,8 @@ fn the_last_merge_is_counted_too() {
     // 6W − 8W/N a miner, sent and received, of W = 2 bytes a parameter; and at most the keeper's fetch of the weights in f32.
     let w = 2.0 * shown.objects()[0]["parameters"].as_f64().expect("parameters");
     let moved = summary["merge_bytes"].as_f64().expect("bytes") / w;
-    assert!((16.0..18.4).contains(&moved), "{moved} of 4 (6 − 8/4): {summary}");
+    // A miner that comes too late for the merge moves less, whoever asks again more.
+    assert!((14.0..20.0).contains(&moved), "{moved} of 4 (6 − 8/4): {summary}");
 }
 
 #[test]

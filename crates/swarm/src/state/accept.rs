@@ -197,14 +197,16 @@ impl State {
         self.nodes.insert(sender, node);
     }
 
-    /// Whether another stage has nobody while `stage` has somebody, or too few for an opening while `stage` has enough.
+    /// Whether another stage has nobody while `stage` has somebody; before the first opening, whether it has too few for that
+    /// while `stage` has enough.
     fn needed_elsewhere(&self, stage: StageIndex) -> bool {
         let count = |stage: StageIndex| {
             self.nodes.values().filter(|node| node.present_miner() && node.stage == Some(stage)).count()
         };
-        let (here, enough) = (count(stage), usize::from(self.spec.miners_min));
+        let first = matches!(self.phase, Phase::Gathering { epoch: Epoch(0), .. });
+        let (here, enough) = (count(stage), usize::from(if first { self.spec.miners_min } else { 1 }));
         let others = self.spec.stage_indices().map(count).min().unwrap_or(0);
-        here > 0 && others == 0 || here >= enough && others < enough
+        (here > 0 && others == 0) || (here >= enough && others < enough)
     }
 }
 
