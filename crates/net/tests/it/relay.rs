@@ -50,6 +50,8 @@ async fn a_relay_serves_members_only() {
     let (inside, outside) = (join(1, &relay).await, join(2, &relay).await);
     assert!(inside.reached_relay(SOON).await);
     assert!(!outside.reached_relay(Duration::from_millis(500)).await);
+    // It may come to belong: who hears of it must know where.
+    assert_eq!(outside.address().relay(), inside.address().relay());
 }
 
 /// Who belongs to a relay; more may come to.
