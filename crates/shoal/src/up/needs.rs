@@ -58,9 +58,7 @@ impl Nodes {
         show.event(&Progress::Needs(needs.clone()))?;
         let Needs { miners, validators, memory_bytes, miner_bytes, disk_bytes, .. } = needs;
         let inputs = if self.keep == KeepArg::Graphs { "keep less (--keep inputs), " } else { "" };
-        let next = format!(
-            "{inputs}take fewer --replicas, a smaller --preset or --spec, or more machines (`shoal run new`, `shoal miner`)"
-        );
+        let next = "take fewer --replicas, a smaller --preset or --spec, or more machines (`shoal run new`, `shoal miner`)";
         if let Some(free) = needs.memory_free_bytes.filter(|free| memory_bytes > *free) {
             let words = format!(
                 "{miners} miners and {validators} validators need up to {} of memory, and this machine has {}",
@@ -68,14 +66,14 @@ impl Nodes {
                 unit::bytes(free),
             );
             if self.sum(&miner::memory(spec, self.threads, Keep::Inputs), taken) > free {
-                return Err(bad_input(format!("{words}: {next}")));
+                return Err(bad_input(format!("{words}: {inputs}{next}")));
             }
-            show.say(&format!("{words}: should nodes be killed for it, {next}"))?;
+            show.say(&format!("{words}: should nodes be killed for it, {inputs}{next}"))?;
         }
         if let Some(limit) = lend::own_limit().filter(|limit| miner_bytes > *limit) {
             return Err(bad_input(format!(
                 "a miner of this run needs up to {} of memory, and a process here may have {}: raise its limit (ulimit, \
-                 control group), {next}",
+                 control group), {inputs}{next}",
                 unit::bytes(miner_bytes),
                 unit::bytes(limit),
             )));

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::binary::Place;
+use super::binary::{Place, entries};
 
 /// A file system of 6 MiB, where one can be mounted (Linux, as root).
 struct SmallDisk(PathBuf);
@@ -36,17 +36,11 @@ fn a_full_disk_ends_a_run_with_its_reason() {
     let place = Place::new();
     place.write_text("a.txt", 60_000);
     let Some(_disk) = SmallDisk::mount(place.path("small")) else { return };
-    let ran = place.run(&[
-        "up",
-        "--preset",
-        "micro",
-        "--data",
-        "a.txt",
-        "--epochs",
-        "100000",
-        "--dir",
-        "small/run",
-    ]);
+    let up = ["up", "--preset", "micro", "--data", "a.txt", "--epochs", "100000", "--dir", "small/run"];
+    place.run(&up).bad(3, &["6 miners keep up to", "is free at small/run", "--dir"]);
+    assert_eq!(entries(&place.path("small")), [""; 0]);
+    // What one miner keeps has room; what the run adds to it has not.
+    let ran = place.run(&[&up[..], &["--stages", "1", "--replicas", "1", "--validators", "0"]].concat());
     ran.bad(3, &["disk full at", "free"]);
     assert!(!ran.err.contains("started again"), "{}", ran.err);
 }
