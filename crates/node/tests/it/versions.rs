@@ -44,7 +44,7 @@ async fn without_a_stash_a_step_holds_only_what_its_own_weights_computed() {
             }
             // A busy validator may open an item when its miner has forgotten it.
             Statement::Verdict(verdict) if verdict.outcome != Outcome::NotOpened => {
-                verdicts.push(verdict.outcome)
+                verdicts.push(verdict.outcome);
             }
             _ => {}
         }
