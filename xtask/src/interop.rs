@@ -33,10 +33,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     execute(Command::new(&python).arg(root.join(FIXTURES)).arg("--check"))?;
     let cargo = ["build", "--release", "--package", "shoal-model", "--example", "interop"];
-    execute(Command::new("cargo").args(cargo).current_dir(root))?;
+    execute(crate::cargo().args(cargo).current_dir(root))?;
     // The binary of the tests: it is there where they ran before.
     let cargo = ["test", "--release", "--workspace", "--locked", "--no-run"];
-    execute(Command::new("cargo").args(cargo).current_dir(root))?;
+    execute(crate::cargo().args(cargo).current_dir(root))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let script = root.join("crates/model/tests/interop/check_hf.py");
     let built = ["examples/interop", "shoal"].map(|name| target.join("release").join(name));
@@ -62,7 +62,7 @@ fn apex(root: &Path) -> Result<()> {
         APEX,
     ];
     println!("interop: a solution for Apex");
-    let mut command = Command::new("cargo");
+    let mut command = crate::cargo();
     let output =
         command.args(cargo).env("SHOAL_TEST_PYPI", "1").current_dir(root).stderr(Stdio::inherit()).output();
     let output = output.context("cannot start cargo")?;

@@ -9,7 +9,7 @@ mod interop;
 mod tidy;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
@@ -49,6 +49,21 @@ fn root() -> Result<PathBuf> {
     let here = std::env::var_os("CARGO_MANIFEST_DIR").context("start this with `cargo xtask`")?;
     let here = PathBuf::from(here);
     Ok(here.parent().context("xtask has no parent folder")?.to_owned())
+}
+
+/// Cargo, without what the one around this program says of it: build scripts that ask for the package (ring's does) would run
+/// again, and all that hangs on them be built anew.
+fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Where tools and virtual environments that outlive a clone are kept.
